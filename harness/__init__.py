@@ -1,0 +1,1 @@
+"""A hardware-in-the-loop test harness for Linux GPU drivers."""

@@ -1,0 +1,48 @@
+"""The one tree of errors, cut by whose fault it is.
+
+Every message says what was tried, where, and what to do next; the three
+parts are separate arguments so that none is forgotten.  A failure of the
+kernel under test is never an exception: it is a finding.
+"""
+
+from __future__ import annotations
+
+__all__ = ["HarnessError", "LabError", "TargetError", "UsageError"]
+
+
+class HarnessError(Exception):
+    """Base of all errors the harness raises on purpose.
+
+    `what` was tried and how it failed, `where` (target, file and line, device),
+    `cure` is the next thing to do.
+    """
+
+    exit_status = 3
+
+    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.cure = cure
+        super().__init__(what, where, cure)
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head}\n  cure: {self.cure}" if self.cure else head
+
+
+class UsageError(HarnessError):
+    """The caller's or the configuration's fault; trying again changes nothing."""
+
+    exit_status = 2
+
+
+class LabError(HarnessError):
+    """The lab's fault: a link, power, the network, this host's disk."""
+
+    exit_status = 3
+
+
+class TargetError(HarnessError):
+    """The machine's fault: it is there, but cannot do what was asked."""
+
+    exit_status = 4

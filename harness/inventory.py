@@ -1,0 +1,332 @@
+"""targets.toml -> Target: what is configured, validated before anything is touched.
+
+Pure data; reads one file, opens no connection.  An error names the file, the
+line, what was expected and the nearest name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from harness.errors import UsageError
+
+__all__ = [
+    "AsIsBoot",
+    "CommandPower",
+    "Inventory",
+    "Limits",
+    "NoPower",
+    "Policy",
+    "SerialConsole",
+    "Target",
+    "VmSpec",
+    "default_path",
+    "load",
+]
+
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
+Argv = Annotated[tuple[str, ...], Meta(min_length=1)]
+
+
+class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A TOML table of which every key is known."""
+
+
+class Limits(_Table):
+    """How long things may take on this target, in seconds."""
+
+    connect_s: Seconds = 20.0
+    command_s: Seconds = 30.0
+    boot_s: Seconds = 240.0
+    test_s: Seconds = 300.0
+    # From submission of a hang to the fence's end; beyond it the promise is broken.
+    tdr_s: Seconds = 60.0
+
+
+class Policy(_Table):
+    """What the harness may do to this target on its own."""
+
+    # When lockdep is off before a test that needs it: reboot, or run blind and say so.
+    rearm: Literal["reboot", "never"] = "reboot"
+    # Bytes of one raw stream kept per boot; beyond it the stream says it was cut.
+    stream_limit: Annotated[int, Meta(ge=1 << 16)] = 256 << 20
+
+
+class NoPower(_Table, tag_field="kind", tag="none"):
+    """No way to cut power: a dead target stays dead until someone walks there."""
+
+
+class CommandPower(_Table, tag_field="kind", tag="command"):
+    """Power through commands on this host, each an argv list; exit 0 means done."""
+
+    on: Argv
+    off: Argv
+    settle_s: Seconds = 5.0
+
+
+class NoConsole(_Table, tag_field="kind", tag="none"):
+    """No console: the last lines before a death are what SSH still carried."""
+
+
+class SerialConsole(_Table, tag_field="kind", tag="serial"):
+    """A serial port of this host."""
+
+    port: str
+    baud: Annotated[int, Meta(gt=0)] = 115200
+
+
+class CommandConsole(_Table, tag_field="kind", tag="command"):
+    """A console through a command on this host (conserver, amtterm, ipmitool sol)."""
+
+    argv: Argv
+
+
+class AsIsBoot(_Table, tag_field="kind", tag="as-is"):
+    """Whatever the machine boots by itself is what is tested."""
+
+
+class VmSpec(_Table):
+    """A machine of QEMU's: gives address, console, power and boot at once."""
+
+    gpu: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9,=._-]*$")]
+    memory_mib: Annotated[int, Meta(ge=256, le=65536)] = 1024
+    cpus: Annotated[int, Meta(ge=1, le=64)] = 2
+    cmdline: str = ""
+
+
+class Target(_Table):
+    """A machine as targets.toml describes it."""
+
+    driver: Literal["amdgpu", "i915"]
+    name: str = ""
+    address: str | None = None
+    port: Annotated[int, Meta(ge=1, le=65535)] = 22
+    user: str = "root"
+    key: str | None = None
+    # "SHA256:..." as ssh-keygen -l prints it, or "ssh-ed25519 AAAA..."
+    host_key: str | None = None
+    known_hosts: str | None = None
+    # Which GPU, where the machine has several: 0000:03:00.0
+    pci: Annotated[str, Meta(pattern=r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")] | None = None
+    console: NoConsole | SerialConsole | CommandConsole = NoConsole()
+    power: NoPower | CommandPower = NoPower()
+    boot: AsIsBoot = AsIsBoot()
+    vm: VmSpec | None = None
+    tags: tuple[str, ...] = ()
+    destructive: bool = False
+    limits: Limits = Limits()
+    policy: Policy = Policy()
+
+    @property
+    def virtual(self) -> bool:
+        """Whether the harness starts this machine itself."""
+        return self.vm is not None
+
+    def public(self) -> dict[str, Any]:
+        """The target as evidence may show it: no key paths, no command lines with secrets."""
+        built: dict[str, Any] = msgspec.to_builtins(self)
+        built.pop("key")
+        for way in ("power", "console"):
+            built[way] = {"kind": built[way]["kind"]}
+        return built
+
+
+class _Lab(_Table):
+    runs: str = "runs"
+
+
+class _File(_Table):
+    lab: _Lab = _Lab()
+    targets: dict[str, Target] = {}
+
+
+class Inventory(Struct, frozen=True):
+    """All targets of one file, by name."""
+
+    path: Path
+    runs: Path
+    targets: dict[str, Target]
+
+    def get(self, name: str) -> Target:
+        """The target called `name`.  Raises UsageError with the nearest name."""
+        if name in self.targets:
+            return self.targets[name]
+        raise UsageError(
+            f"no target named {name!r}{_nearest(name, self.targets)}",
+            where=str(self.path),
+            cure=f"choose one of: {', '.join(sorted(self.targets)) or '(none configured)'}",
+        )
+
+    def virtual(self) -> list[Target]:
+        """Targets the harness starts itself, in the file's order."""
+        return [target for target in self.targets.values() if target.virtual]
+
+
+def default_path() -> Path:
+    """$LAB_TARGETS, else targets.toml here, else the one beside the harness."""
+    if given := os.environ.get("LAB_TARGETS"):
+        return Path(given)
+    here = Path("targets.toml")
+    return here if here.exists() else Path(__file__).resolve().parent.parent / "targets.toml"
+
+
+def load(path: Path) -> Inventory:
+    """Read and validate `path`.
+
+    Raises UsageError naming file, line, what was expected and the nearest name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"cannot read the target list: {error}",
+            where=str(path),
+            cure="write it, or name another with --inventory FILE or $LAB_TARGETS",
+        ) from error
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"not TOML: {error}", where=str(path), cure="mend that line") from error
+    try:
+        parsed = msgspec.convert(raw, _File)
+    except msgspec.ValidationError as error:
+        raise _explained(path, text, raw, str(error)) from error
+    targets = {}
+    for name, target in parsed.targets.items():
+        _check(path, text, name, target)
+        targets[name] = msgspec.structs.replace(target, name=name)
+    return Inventory(path=path, runs=path.resolve().parent / parsed.lab.runs, targets=targets)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether `address` is this very machine by its spelling."""
+    if address in ("localhost", "ip6-localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _check(path: Path, text: str, name: str, target: Target) -> None:
+    """What the types cannot say."""
+
+    def bad(key: str, what: str, cure: str) -> UsageError:
+        line = _line_of(text, ("targets", name, key))
+        return UsageError(f"target {name!r}: {what}", where=f"{path}:{line}", cure=cure)
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
+        raise bad(
+            "", "the name becomes part of file names", "use letters, digits, '.', '_' and '-' only"
+        )
+    if target.name:
+        raise bad("name", "the name is given by the table header", "remove this key")
+    if target.vm is not None and target.address is not None:
+        raise bad("vm", "has both an address and a vm", "keep one of them")
+    if target.vm is None and target.address is None:
+        raise bad("", "has neither an address nor a vm", 'add address = "host or IP"')
+    if target.vm is None and target.host_key is None and target.known_hosts is None:
+        raise bad(
+            "address",
+            "no host key: the harness will not trust whoever answers",
+            f'add host_key = "SHA256:..." (ssh-keyscan {target.address} | ssh-keygen -lf -)'
+            ' or known_hosts = "FILE"',
+        )
+    if target.destructive and target.address is not None and is_loopback(target.address):
+        raise bad(
+            "destructive",
+            "is this very machine; hanging its GPU would take the harness with it",
+            "remove destructive = true, or name another machine",
+        )
+
+
+_AT = re.compile(r" - at `\$(?P<path>[^`]*)`$")
+_UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
+
+
+def _explained(path: Path, text: str, raw: dict[str, Any], message: str) -> UsageError:
+    """A msgspec message, told in the file's own terms."""
+    at = _AT.search(message)
+    keys: tuple[str, ...] = ()
+    if at:
+        message = message[: at.start()]
+        keys = tuple(re.findall(r"[^.\[\]]+", _named(raw, at["path"])))
+    cure = "see the commented examples in targets.toml"
+    unknown = _UNKNOWN.search(message)
+    if unknown:
+        keys = (*keys, unknown["field"])
+        near = _nearest(unknown["field"], _known_fields(keys[:-1]))
+        message = f"unknown key {unknown['field']!r}{near}"
+        cure = "remove or respell it"
+    line = _line_of(text, keys)
+    return UsageError(f"{'.'.join(keys)}: {message}", where=f"{path}:{line}", cure=cure)
+
+
+def _named(raw: dict[str, Any], dotted: str) -> str:
+    """msgspec writes `[...]` for a dict key it does not name: find which target it was."""
+    if "[...]" not in dotted:
+        return dotted
+    for name, table in raw.get("targets", {}).items():
+        try:
+            msgspec.convert(table, Target)
+        except msgspec.ValidationError:
+            return dotted.replace("[...]", f".{name}", 1)
+    return dotted
+
+
+def _known_fields(keys: tuple[str, ...]) -> list[str]:
+    struct: Any = _File
+    for key in keys:
+        if struct is _File and key == "targets":
+            continue
+        if struct is _File and key == "lab":
+            struct = _Lab
+            continue
+        if struct is _File:
+            struct = Target
+            continue
+        kinds = [t for t in _members(struct.__annotations__.get(key, "")) if t]
+        names = [field for kind in kinds for field in kind.__struct_fields__]
+        return [*names, "kind"] if len(kinds) > 1 else names
+    return list(struct.__struct_fields__)
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The structs an annotation names (annotations are strings here)."""
+    kind = eval(annotation, globals()) if isinstance(annotation, str) else annotation
+    return [t for t in (kind, *get_args(kind)) if isinstance(t, type) and issubclass(t, Struct)]
+
+
+def _nearest(word: str, among: Any) -> str:
+    near = difflib.get_close_matches(word, list(among), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+_HEADER = re.compile(r"^\s*\[\s*(?P<path>[^\[\]]+?)\s*\]")
+_KEY = re.compile(r"^\s*(?P<key>[A-Za-z0-9_.\"'-]+)\s*=")
+
+
+def _line_of(text: str, keys: tuple[str, ...]) -> int:
+    """The line that names `keys`, or its nearest enclosing table; 1 when neither is found."""
+    best, depth = 1, 0
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            table = tuple(part.strip(" \"'") for part in header["path"].split("."))
+            path = table
+        elif key := _KEY.match(line):
+            path = (*table, *(part.strip("\"'") for part in key["key"].split(".")))
+        else:
+            continue
+        if len(path) > depth and path == tuple(keys[: len(path)]):
+            best, depth = number, len(path)
+    return best
