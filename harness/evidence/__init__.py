@@ -1,0 +1,1 @@
+"""The run directory: what reached us, on disk before anything reads it."""

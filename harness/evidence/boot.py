@@ -1,0 +1,84 @@
+"""One boot's raw streams: kmsg, uevents, console, each on disk as it came.
+
+A boot is pending until its boot_id is known; then the directory takes its name
+and the streams go on.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import msgspec
+
+from harness.deadline import Deadline
+from harness.evidence.files import Stream
+from harness.evidence.rundir import RunDir
+
+__all__ = ["Boot"]
+
+
+class Boot:
+    """The open streams of the current boot.  Sinks may be called on any thread."""
+
+    def __init__(self, run: RunDir, limit: int) -> None:
+        """`limit` bytes for each stream."""
+        self._run = run
+        self._limit = limit
+        self.boot_id = ""
+        self.path: Path = run.pending_boot()
+        self._console = Stream(self.path / "console.log", limit)
+        self._streams = [self._console]
+        self._arrived = threading.Condition()
+
+    def name(self, boot_id: str) -> None:
+        """The boot turned out to be `boot_id`: rename, and open its kmsg and uevents."""
+        known = self._run.path / f"boot-{boot_id}"
+        if known.exists():
+            # The same boot, reached again: its console so far stays in the pending directory.
+            self.path = known
+        else:
+            self.path = self._run.name_boot(self.path, boot_id)
+        self.boot_id = boot_id
+        self._kmsg = Stream(self.path / "kmsg", self._limit)
+        self._uevents = Stream(self.path / "uevents.jsonl", self._limit)
+        self._streams += [self._kmsg, self._uevents]
+
+    def console(self, data: bytes) -> None:
+        """Sink of the console."""
+        self._console.write(data)
+
+    def kmsg(self, data: bytes) -> None:
+        """Sink of raw /dev/kmsg records."""
+        self._kmsg.write(data)
+        with self._arrived:
+            self._arrived.notify_all()
+
+    def uevents(self, data: bytes) -> None:
+        """Sink of uevents, JSON lines."""
+        self._uevents.write(data)
+
+    def event(self, event: object) -> None:
+        """What the agent said of its collectors: kept beside the streams."""
+        with (self.path / "agent-events.jsonl").open("ab") as out:
+            out.write(msgspec.json.encode(event) + b"\n")
+
+    def wait_kmsg(self, deadline: Deadline) -> None:
+        """Until more of the kernel log may have arrived, at most 50 ms or the deadline."""
+        with self._arrived:
+            self._arrived.wait(min(0.05, deadline.left()))
+
+    def check(self) -> None:
+        """Raise what any stream met: a full disk, a limit."""
+        for stream in self._streams:
+            stream.check()
+
+    def sync(self) -> None:
+        """Bring all streams to the disk itself."""
+        for stream in self._streams:
+            stream.sync()
+
+    def close(self) -> None:
+        """Close all streams.  Idempotent."""
+        for stream in self._streams:
+            stream.close()

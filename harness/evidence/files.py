@@ -1,0 +1,126 @@
+"""Writing a file so that a crash at any instruction leaves the old or the new one.
+
+Streams are appended with one write(2) a chunk, so that what had reached us
+outlives the harness; facts are replaced whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from harness.errors import HarnessError, LabError
+
+__all__ = ["Stream", "read_json", "write_json"]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by `value` as indented JSON, fsynced.  Raises LabError (disk full, ...)."""
+    encoded = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as out:
+            out.write(encoded)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise disk_error(path, error) from error
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in `path`.  Raises LabError where it is absent or torn."""
+    try:
+        return msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise LabError(
+            f"cannot read evidence: {error}",
+            where=str(path),
+            cure="the run may have been killed before this was written; see journal.jsonl",
+        ) from error
+
+
+def disk_error(path: Path, error: OSError) -> LabError:
+    """An OSError while writing evidence, with the cure that fits it."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return LabError(
+        f"cannot write evidence: {error.strerror}",
+        where=str(path),
+        cure="free space there, then resume the run" if full else "check the runs directory",
+    )
+
+
+class Stream:
+    """An append-only raw stream.
+
+    `write` is called on a link's reader thread and never raises: the first error
+    is kept and raised by `check`, on the thread that judges the test, so that a
+    full disk here becomes the lab's error instead of a dead reader.
+    """
+
+    def __init__(self, path: Path, limit: int) -> None:
+        """Append to `path`, at most `limit` bytes in all."""
+        self.path = path
+        self._limit = limit
+        self._failed: HarnessError | None = None
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self.size = os.fstat(self._fd).st_size
+        except OSError as error:
+            raise disk_error(path, error) from error
+
+    def write(self, data: bytes) -> None:
+        """Append `data`; what does not fit is refused and remembered as an error."""
+        if self._failed is not None or self._fd < 0:
+            return
+        if self.size + len(data) > self._limit:
+            self._failed = LabError(
+                f"the stream passed its limit of {self._limit} bytes and was cut",
+                where=str(self.path),
+                cure="raise policy.stream_limit, or find out what floods the log",
+            )
+            return
+        view = memoryview(data)
+        try:
+            while view:
+                done = os.write(self._fd, view)
+                self.size += done
+                view = view[done:]
+        except OSError as error:
+            self._failed = disk_error(self.path, error)
+
+    def check(self) -> None:
+        """Raise the first error that `write` met."""
+        if self._failed is not None:
+            raise self._failed
+
+    def sync(self) -> None:
+        """Bring what was written to the disk itself."""
+        if self._fd >= 0:
+            try:
+                os.fdatasync(self._fd)
+            except OSError as error:
+                raise disk_error(self.path, error) from error
+
+    def close(self) -> None:
+        """Close the file; later writes are dropped.  Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
