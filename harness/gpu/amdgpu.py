@@ -1,0 +1,79 @@
+"""amdgpu: rings, hang recipes, and what its recovery leaves behind.
+
+Facts: drivers/gpu/drm/amd/amdgpu/{amdgpu_drv.c,amdgpu_debugfs.c,amdgpu_job.c,
+amdgpu_ctx.c} of Linux 6.12 and include/uapi/drm/amdgpu_drm.h.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.gpu.base import Engine, Knob
+
+__all__ = ["Amdgpu"]
+
+# amdgpu.lockup_timeout: "GFX,Compute,SDMA,Video" in ms; a single value is for all but compute
+# on bare metal (amdgpu_device_get_job_timeout_settings).  0 means the default.
+_DEFAULT_MS = {"gfx": 10_000, "compute": 60_000, "sdma": 10_000}
+_ORDER = ("gfx", "compute", "sdma")
+
+# Families whose reset the driver does not enable (amdgpu_drm.h, AMDGPU_FAMILY_*); Raven counts
+# up to Picasso and Raven2, which Renoir's external revisions follow (0x91 on).
+_NO_RESET = {110: "SI", 125: "KV", 135: "CZ"}
+_RAVEN, _RENOIR_REVISION = 142, 0x91
+
+
+class Amdgpu:
+    """The amdgpu back end."""
+
+    driver = "amdgpu"
+
+    def engines(
+        self, discovered: Sequence[Mapping[str, Any]], card: Mapping[str, Any]
+    ) -> list[Engine]:
+        found = []
+        for ip in discovered:
+            name, rings = str(ip["name"]), list(ip["rings"])
+            mask = f"{card['debugfs']}/amdgpu_{name}_sched_mask"
+            for ring in rings:
+                pins = (Knob(mask, hex(1 << ring)),) if len(rings) > 1 else ()
+                label = name if len(rings) == 1 else f"{name}{ring}"
+                found.append(Engine(label, name, ring, pins=pins))
+        return found
+
+    def recipes(self, engine: Engine) -> list[str]:
+        return ["poll_regmem" if engine.ip == "sdma" else "wait_reg_mem", "illegal_opcode"]
+
+    def hang_errors(self) -> frozenset[int]:
+        # full reset; the same for jobs that were in flight beside it; soft recovery
+        return frozenset({-errno.ETIME, -errno.ECANCELED, -errno.ENODATA})
+
+    def timeout_s(self, engine: Engine, card: Mapping[str, Any]) -> float | None:
+        text = str(card.get("parameters", {}).get("lockup_timeout", "")).strip()
+        try:
+            given = [int(part) for part in text.split(",") if part.strip()]
+        except ValueError:
+            return None
+        index = _ORDER.index(engine.ip) if engine.ip in _ORDER else 0
+        default = _DEFAULT_MS.get(engine.ip, 10_000)
+        if not given:
+            milliseconds = default
+        elif len(given) == 1:
+            milliseconds = default if engine.ip == "compute" else given[0]
+        else:
+            milliseconds = given[index] if index < len(given) else default
+        if milliseconds < 0:
+            return None
+        return (milliseconds or default) / 1000
+
+    def refusal(self, device: Mapping[str, Any]) -> str:
+        family = device.get("family", 0)
+        name = _NO_RESET.get(family, "")
+        if family == _RAVEN and device.get("external_rev", 0) < _RENOIR_REVISION:
+            name = "Raven"
+        return f"GPU reset is not enabled for this ASIC (family {name})" if name else ""
+
+    def manual_reset(self, card: Mapping[str, Any]) -> tuple[str, bool] | None:
+        return f"{card['debugfs']}/amdgpu_gpu_recover", True

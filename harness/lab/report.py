@@ -1,0 +1,81 @@
+"""The report of one run: a page and its counts, from the run directory alone.
+
+Everything shown is untrusted text from a kernel; the template escapes it all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from harness.errors import HarnessError
+from harness.evidence import journal
+from harness.evidence.files import disk_error
+from harness.evidence.rundir import RunDir, slug
+from harness.verdict import OUTCOMES, Verdict, recorded
+
+__all__ = ["counts", "verdicts", "write"]
+
+
+def verdicts(run: RunDir) -> list[Verdict]:
+    """Verdicts in the order the tests ran, an incomplete one for each that never ended."""
+    known = recorded(run)
+    for test in journal.unfinished(run.journal.path):
+        known.setdefault(
+            test, Verdict(test, "incomplete", "the harness ended during this test", "blind")
+        )
+    return list(known.values())
+
+
+def counts(judged: list[Verdict]) -> dict[str, int]:
+    """How many of each outcome, in the order of gravity, zeros left out."""
+    tally = {outcome: sum(v.outcome == outcome for v in judged) for outcome in OUTCOMES}
+    return {outcome: count for outcome, count in tally.items() if count}
+
+
+def write(run: RunDir) -> Path:
+    """Write report.html into the run.  Raises LabError when the disk refuses."""
+    judged = verdicts(run)
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            name=run.path.name,
+            facts=_facts(run),
+            verdicts=judged,
+            counts=counts(judged),
+            troubles=[
+                entry
+                for entry in journal.read(run.journal.path)
+                if entry["what"] in ("connect-failed", "unfit", "late-finding", "test-refused")
+            ],
+        )
+    )
+    path = run.path / "report.html"
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise disk_error(path, error) from error
+    return path
+
+
+def _facts(run: RunDir) -> dict[str, Any]:
+    """run.json, or nothing where the run died before it was written: a report is still due."""
+    try:
+        return run.facts()
+    except HarnessError:
+        return {}
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["slug"] = slug
+    return environment

@@ -1,0 +1,180 @@
+"""Findings -> verdict: what one test proved, from the files of its run alone.
+
+A pure function of the run directory, so `lab replay` judges last month's night
+with today's parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from harness.evidence.files import read_json, write_json
+from harness.evidence.finding import Finding, Place, Severity, signature
+from harness.evidence.rundir import RunDir, Window
+from harness.kernel import lockdep, records, resets, splats
+
+__all__ = ["Outcome", "Verdict", "judge", "recorded", "rejudge", "slice_of"]
+
+Outcome = Literal["pass", "fail", "skip", "xfail", "incomplete", "blind", "error"]
+OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "skip", "xfail", "incomplete", "blind", "error")
+
+# Text of one finding kept in findings.json, in characters; the whole stands in the stream.
+EXCERPT = 20_000
+
+
+class Verdict(Struct, frozen=True):
+    """How a test ended.  `lockdep` says whether it was armed throughout."""
+
+    test: str
+    outcome: Outcome
+    reason: str
+    lockdep: Literal["armed", "blind", "went off"]
+    findings: tuple[Finding, ...] = ()
+    seconds: float = 0.0
+
+
+def judge(run: RunDir, window: Window) -> Verdict:
+    """Judge one test from its window and the streams it points into."""
+    kmsg = list(slice_of(run.path, window))
+    findings = [*_reports(window, kmsg), *_recovery(window, kmsg), *_losses(window, kmsg)]
+    armed = _lockdep_state(window)
+    if armed == "went off" and not any(f.kind in ("lockdep", "lockdep-off") for f in findings):
+        findings.append(_finding("lockdep-off", "unknown", "lockdep went off without a report"))
+    outcome, reason = _weigh(window, findings, armed)
+    return Verdict(
+        test=window.test,
+        outcome=outcome,
+        reason=reason,
+        lockdep=armed,
+        findings=tuple(findings),
+        seconds=window.seconds,
+    )
+
+
+def rejudge(run: RunDir) -> Iterator[Verdict]:
+    """Judge every test of a run anew, writing findings.json and verdict.json.
+
+    A test that never ended, because the harness was killed in it, is incomplete.
+    """
+    for path in run.tests():
+        window = msgspec.convert(read_json(path / "window.json"), Window)
+        if not window.body:
+            window.died = window.died or "the harness ended during this test"
+        yield record(run, window)
+
+
+def record(run: RunDir, window: Window) -> Verdict:
+    """Judge, and keep the answer beside the evidence."""
+    verdict = judge(run, window)
+    path = run.test(window.test)
+    write_json(path / "findings.json", verdict.findings)
+    write_json(path / "verdict.json", verdict)
+    return verdict
+
+
+def recorded(run: RunDir) -> dict[str, Verdict]:
+    """The verdicts on disk, by test; a test without one is left out."""
+    known = {}
+    for path in run.tests():
+        if (path / "verdict.json").exists():
+            verdict = msgspec.convert(read_json(path / "verdict.json"), Verdict)
+            known[verdict.test] = verdict
+    return known
+
+
+def slice_of(run: Path, window: Window) -> Iterator[records.Record]:
+    """The kernel log of a window, from its first record to its last (or the stream's end)."""
+    path = run / f"boot-{window.boot_id}" / "kmsg"
+    if not path.exists():
+        return
+    with path.open("rb") as stream:
+        stream.seek(window.offset)
+        wanted = window.first_seq
+        for entry in records.parse(stream):
+            # A link that came back reads the log from its start again: pass over what we have.
+            if entry.seq < wanted:
+                continue
+            if window.last_seq is not None and entry.seq > window.last_seq:
+                return
+            wanted = entry.seq + 1
+            yield entry
+
+
+def _finding(
+    kind: str, severity: Severity, title: str, place: Place | None = None, text: str = ""
+) -> Finding:
+    return Finding(kind, severity, title, signature(kind, title), place, text[:EXCERPT])
+
+
+def _reports(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
+    for splat in splats.find(kmsg):
+        place = Place(window.boot_id, "kmsg", splat.records[0].seq, splat.records[-1].seq)
+        severity: Severity = "fail" if splat.severity == "fail" else "note"
+        yield _finding(splat.kind, severity, title_of(splat), place, splat.text)
+
+
+def title_of(splat: splats.Splat) -> str:
+    """A line a kernel developer would write about this report."""
+    if splat.kind == "lockdep":
+        return lockdep.read(splat).title
+    return splats.headline(splat)
+
+
+def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
+    """GPU events; a failed reset is a failure, and so is one in a test that asked for none."""
+    for event in resets.find(kmsg):
+        engine = f" on {event.engine}" if event.engine else ""
+        place = Place(window.boot_id, "kmsg", event.seq, event.seq)
+        broken = event.step in ("reset-failed", "wedged")
+        if broken:
+            yield _finding("recovery", "fail", f"{event.step}{engine}", place, event.text)
+        elif not window.destructive:
+            title = f"{event.step}{engine} in a test that hangs nothing"
+            yield _finding("recovery", "fail", title, place, event.text)
+        else:
+            yield _finding("recovery", "note", f"{event.step}{engine}", place, event.text)
+
+
+def _losses(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
+    for first, last in records.gaps(kmsg):
+        place = Place(window.boot_id, "kmsg", first, last)
+        yield _finding("log-lost", "unknown", "kernel log records were lost", place)
+    if window.last_seq is not None and (not kmsg or kmsg[-1].seq < window.last_seq):
+        yield _finding("log-lost", "unknown", "the kernel log ends before the test did")
+
+
+def _lockdep_state(window: Window) -> Literal["armed", "blind", "went off"]:
+    before = window.health_before.get("debug_locks")
+    after = window.health_after.get("debug_locks")
+    if before != 1:
+        return "blind"
+    return "went off" if after == 0 else "armed"
+
+
+def _weigh(window: Window, findings: list[Finding], armed: str) -> tuple[Outcome, str]:
+    """The one place where outcomes are ranked: the kernel's evidence first, then the lab's
+    troubles, then what the test said, then what could not be seen."""
+    failing = [f for f in findings if f.severity == "fail"]
+    unknown = [f for f in findings if f.severity == "unknown"]
+    if window.died:
+        seen = f"; last finding: {failing[-1].title}" if failing else ""
+        return "incomplete", window.died + seen
+    if failing:
+        more = f" (and {len(failing) - 1} more)" if len(failing) > 1 else ""
+        return "fail", failing[0].title + more
+    if window.lab_error:
+        return "error", window.lab_error
+    if window.body == "failed":
+        return "fail", window.body_text.strip().splitlines()[-1] if window.body_text else "failed"
+    if window.body in ("skipped", "xfailed"):
+        return ("skip" if window.body == "skipped" else "xfail"), window.body_text
+    if unknown:
+        return "error", f"evidence is missing: {unknown[0].title}"
+    if armed == "blind":
+        return "blind", "lockdep was off: nothing it would have found could be seen"
+    return "pass", ""
