@@ -41,7 +41,7 @@ class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A TOML table of which every key is known."""
 
 
-class Limits(_Table):
+class Limits(_Table, frozen=True):
     """How long things may take on this target, in seconds."""
 
     connect_s: Seconds = 20.0
@@ -52,7 +52,7 @@ class Limits(_Table):
     tdr_s: Seconds = 60.0
 
 
-class Policy(_Table):
+class Policy(_Table, frozen=True):
     """What the harness may do to this target on its own."""
 
     # When lockdep is off before a test that needs it: reboot, or run blind and say so.
@@ -61,11 +61,11 @@ class Policy(_Table):
     stream_limit: Annotated[int, Meta(ge=1 << 16)] = 256 << 20
 
 
-class NoPower(_Table, tag_field="kind", tag="none"):
+class NoPower(_Table, frozen=True, tag_field="kind", tag="none"):
     """No way to cut power: a dead target stays dead until someone walks there."""
 
 
-class CommandPower(_Table, tag_field="kind", tag="command"):
+class CommandPower(_Table, frozen=True, tag_field="kind", tag="command"):
     """Power through commands on this host, each an argv list; exit 0 means done."""
 
     on: Argv
@@ -73,28 +73,28 @@ class CommandPower(_Table, tag_field="kind", tag="command"):
     settle_s: Seconds = 5.0
 
 
-class NoConsole(_Table, tag_field="kind", tag="none"):
+class NoConsole(_Table, frozen=True, tag_field="kind", tag="none"):
     """No console: the last lines before a death are what SSH still carried."""
 
 
-class SerialConsole(_Table, tag_field="kind", tag="serial"):
+class SerialConsole(_Table, frozen=True, tag_field="kind", tag="serial"):
     """A serial port of this host."""
 
     port: str
     baud: Annotated[int, Meta(gt=0)] = 115200
 
 
-class CommandConsole(_Table, tag_field="kind", tag="command"):
+class CommandConsole(_Table, frozen=True, tag_field="kind", tag="command"):
     """A console through a command on this host (conserver, amtterm, ipmitool sol)."""
 
     argv: Argv
 
 
-class AsIsBoot(_Table, tag_field="kind", tag="as-is"):
+class AsIsBoot(_Table, frozen=True, tag_field="kind", tag="as-is"):
     """Whatever the machine boots by itself is what is tested."""
 
 
-class VmSpec(_Table):
+class VmSpec(_Table, frozen=True):
     """A machine of QEMU's: gives address, console, power and boot at once."""
 
     gpu: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9,=._-]*$")]
@@ -103,7 +103,7 @@ class VmSpec(_Table):
     cmdline: str = ""
 
 
-class Target(_Table):
+class Target(_Table, frozen=True):
     """A machine as targets.toml describes it."""
 
     driver: Literal["amdgpu", "i915"]
@@ -140,11 +140,11 @@ class Target(_Table):
         return built
 
 
-class _Lab(_Table):
+class _Lab(_Table, frozen=True):
     runs: str = "runs"
 
 
-class _File(_Table):
+class _File(_Table, frozen=True):
     lab: _Lab = _Lab()
     targets: dict[str, Target] = {}
 
