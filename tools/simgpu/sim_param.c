@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Module parameters. lockup_timeout and gpu_recovery are named and read as
+ * amdgpu's are; sim_fault is the switchboard of what recovery does wrong.
+ */
+#include <linux/jiffies.h>
+#include <linux/module.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "sim.h"
+
+static char *lockup_timeout = "";
+module_param(lockup_timeout, charp, 0444);
+MODULE_PARM_DESC(lockup_timeout,
+		 "Job timeouts in ms: GFX,Compute,SDMA,Video or one value for all (default 10000, compute 60000; 0 keeps the default, negative is infinite)");
+
+int sim_gpu_recovery = -1;
+module_param_named(gpu_recovery, sim_gpu_recovery, int, 0444);
+MODULE_PARM_DESC(gpu_recovery, "Recover from hangs (1 = on, 0 = off, -1 = auto, on)");
+
+static const char * const sim_fault_names[SIM_NUM_FAULTS] = {
+	[SIM_FAULT_CONSOLE_LOCK] = "console_lock",
+};
+
+static unsigned long sim_faults;
+
+bool sim_fault(enum sim_fault fault)
+{
+	return test_bit(fault, &sim_faults);
+}
+
+static int sim_fault_set(const char *val, const struct kernel_param *kp)
+{
+	unsigned long faults = 0;
+	char *copy, *rest, *word;
+	int ret = 0;
+
+	copy = kstrdup(val, GFP_KERNEL);
+	if (!copy)
+		return -ENOMEM;
+
+	rest = strim(copy);
+	while ((word = strsep(&rest, ","))) {
+		word = strim(word);
+		if (!*word)
+			continue;
+		ret = match_string(sim_fault_names, SIM_NUM_FAULTS, word);
+		if (ret < 0)
+			break;
+		__set_bit(ret, &faults);
+	}
+	kfree(copy);
+	if (ret < 0)
+		return -EINVAL;
+
+	WRITE_ONCE(sim_faults, faults);
+	return 0;
+}
+
+static int sim_fault_get(char *buffer, const struct kernel_param *kp)
+{
+	unsigned long faults = READ_ONCE(sim_faults);
+	int len = 0;
+	u32 i;
+
+	for_each_set_bit(i, &faults, SIM_NUM_FAULTS)
+		len += scnprintf(buffer + len, PAGE_SIZE - len, "%s%s",
+				 len ? "," : "", sim_fault_names[i]);
+	len += scnprintf(buffer + len, PAGE_SIZE - len, "\n");
+	return len;
+}
+
+static const struct kernel_param_ops sim_fault_ops = {
+	.set = sim_fault_set,
+	.get = sim_fault_get,
+};
+
+module_param_cb(sim_fault, &sim_fault_ops, NULL, 0644);
+MODULE_PARM_DESC(sim_fault, "Comma separated faults of recovery: console_lock (default none)");
+
+static int sim_lockup_ms[SIM_NUM_IPS + 1];
+
+/* Parse lockup_timeout; the fourth value is for video, which simgpu has not. */
+int sim_param_check(struct device *dev)
+{
+	int ms[SIM_NUM_IPS + 1] = { 10000, 60000, 10000, 10000 };
+	char buf[64], *rest = buf, *word;
+	int i, n = 0, val = 0, ret;
+
+	if (strscpy(buf, lockup_timeout, sizeof(buf)) < 0)
+		goto bad;
+
+	while (*buf && (word = strsep(&rest, ","))) {
+		ret = kstrtoint(strim(word), 0, &val);
+		if (ret || n == ARRAY_SIZE(ms))
+			goto bad;
+		if (val)
+			ms[n] = val;
+		n++;
+	}
+	if (n == 1 && val)
+		for (i = 0; i < ARRAY_SIZE(ms); i++)
+			ms[i] = val;
+	for (i = 0; i < ARRAY_SIZE(ms); i++) {
+		if (ms[i] < 0) {
+			dev_warn(dev, "lockup timeout disabled\n");
+			add_taint(TAINT_SOFTLOCKUP, LOCKDEP_STILL_OK);
+			break;
+		}
+	}
+	memcpy(sim_lockup_ms, ms, sizeof(ms));
+	return 0;
+
+bad:
+	dev_err(dev, "lockup_timeout: '%s' is not a list of up to four numbers\n", lockup_timeout);
+	return -EINVAL;
+}
+
+/* The job timeout of an IP block in jiffies. */
+long sim_lockup_timeout(u32 ip)
+{
+	int ms = sim_lockup_ms[ip];
+
+	return ms < 0 ? MAX_SCHEDULE_TIMEOUT : msecs_to_jiffies(ms);
+}
