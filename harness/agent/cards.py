@@ -1,0 +1,134 @@
+"""Every DRM card of this machine, with what makes two of them comparable.
+
+From sysfs (Documentation/ABI/testing/sysfs-bus-pci, sysfs-class-drm in
+drivers/gpu/drm/drm_sysfs.c) and, for firmware, amdgpu's debugfs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any, Dict, List, Optional
+
+from . import fileio
+from .errors import AgentError
+
+__all__ = ["cards"]
+
+_DEBUG_LIMIT = 1 << 16
+
+
+def cards(sys: str = "/sys", debug_seconds: float = 5.0) -> List[Dict[str, Any]]:
+    """One object a card, by number; see `_card` for its members.  [] without DRM.
+
+    `sys` is where sysfs is mounted; `debug_seconds` limits the debugfs reads.
+    """
+    root = f"{sys}/class/drm"
+    try:
+        names = os.listdir(root)
+    except OSError:
+        return []
+    numbers = sorted(int(n[4:]) for n in names if n.startswith("card") and n[4:].isdigit())
+    return [_card(sys, number, names, debug_seconds) for number in numbers]
+
+
+def _card(sys: str, number: int, names: List[str], debug_seconds: float) -> Dict[str, Any]:
+    name = f"card{number}"
+    device = f"{sys}/class/drm/{name}/device"
+    driver = _link(f"{device}/driver")
+    render = [n for n in _names(f"{device}/drm") if n.startswith("renderD")]
+    return {
+        "name": name,
+        "primary": f"/dev/dri/{name}",
+        "render": f"/dev/dri/{render[0]}" if render else None,
+        "driver": driver,
+        "pci": _pci_address(device),
+        "vendor": _number(f"{device}/vendor"),
+        "device": _number(f"{device}/device"),
+        "subsystem_vendor": _number(f"{device}/subsystem_vendor"),
+        "subsystem_device": _number(f"{device}/subsystem_device"),
+        "revision": _number(f"{device}/revision"),
+        "connectors": [
+            _connector(f"{sys}/class/drm/{n}", n[len(name) + 1 :])
+            for n in sorted(names)
+            if n.startswith(f"{name}-")
+        ],
+        "firmware": _debug(f"{sys}/kernel/debug/dri/{number}/amdgpu_firmware_info", debug_seconds),
+        "vbios": _text(f"{device}/vbios_version"),
+        "runtime_pm": {
+            "control": _text(f"{device}/power/control"),
+            "status": _text(f"{device}/power/runtime_status"),
+        },
+        "module": _module(sys, device, driver),
+    }
+
+
+def _connector(path: str, name: str) -> Dict[str, Any]:
+    try:
+        with open(f"{path}/edid", "rb") as file:
+            edid = file.read()
+    except OSError:
+        edid = b""
+    return {
+        "name": name,
+        "status": _text(f"{path}/status"),
+        "enabled": _text(f"{path}/enabled"),
+        "modes": (_text(f"{path}/modes") or "").split(),
+        "edid_sha256": hashlib.sha256(edid).hexdigest() if edid else None,
+    }
+
+
+def _module(sys: str, device: str, driver: Optional[str]) -> Optional[Dict[str, Any]]:
+    """The driver's module: its name is the driver's only by custom, so the link decides."""
+    name = _link(f"{device}/driver/module") or driver
+    path = f"{sys}/module/{name}"
+    if name is None or not os.path.isdir(path):
+        return None
+    parameters = {}
+    for parameter in sorted(_names(f"{path}/parameters")):
+        value = _text(f"{path}/parameters/{parameter}")
+        if value is not None:
+            parameters[parameter] = value
+    return {
+        "name": name,
+        "srcversion": _text(f"{path}/srcversion"),
+        "version": _text(f"{path}/version"),
+        "parameters": parameters,
+    }
+
+
+def _pci_address(device: str) -> Optional[str]:
+    return os.path.basename(os.path.realpath(device)) if _link(f"{device}/subsystem") == "pci" else None
+
+
+def _names(path: str) -> List[str]:
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []
+
+
+def _link(path: str) -> Optional[str]:
+    return os.path.basename(os.path.realpath(path)) if os.path.islink(path) else None
+
+
+def _text(path: str) -> Optional[str]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def _number(path: str) -> Optional[int]:
+    text = _text(path)
+    return int(text, 16) if text else None
+
+
+def _debug(path: str, seconds: float) -> Optional[str]:
+    """A debugfs text; it asks the driver, which may be stuck, so with a limit."""
+    try:
+        data, _ = fileio.read(path, _DEBUG_LIMIT, seconds)
+    except AgentError:
+        return None
+    return data.decode("utf-8", "surrogateescape")

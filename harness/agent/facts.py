@@ -1,0 +1,93 @@
+"""Who this machine is and how it fares: facts for run.json, health between tests.
+
+Everything comes from procfs; a file that a kernel lacks gives None, so that the
+host decides what its absence means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from typing import Any, Dict, Optional
+
+from . import VERSION
+from .frames import PROTOCOL
+
+__all__ = ["clocks", "facts", "health"]
+
+
+def _text(path: str) -> Optional[str]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def clocks() -> Dict[str, int]:
+    """CLOCK_MONOTONIC, CLOCK_BOOTTIME and CLOCK_REALTIME now, in ns, read back to back."""
+    return {
+        "monotonic": time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+        "boottime": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        "realtime": time.clock_gettime_ns(time.CLOCK_REALTIME),
+    }
+
+
+def _config(release: str) -> Optional[Dict[str, Any]]:
+    """Where the kernel's config can be read on this machine, its size and SHA-256 (as stored)."""
+    for path in ("/proc/config.gz", f"/boot/config-{release}", f"/lib/modules/{release}/config"):
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError:
+            continue
+        return {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return None
+
+
+def facts() -> Dict[str, Any]:
+    """What identifies this boot of this machine; fetch the config with `read`."""
+    name = os.uname()
+    return {
+        "agent": VERSION,
+        "protocol": PROTOCOL,
+        "python": platform.python_version(),
+        "pid": os.getpid(),
+        "uid": os.geteuid(),
+        "uname": {
+            "sysname": name.sysname,
+            "nodename": name.nodename,
+            "release": name.release,
+            "version": name.version,
+            "machine": name.machine,
+        },
+        "boot_id": _text("/proc/sys/kernel/random/boot_id"),
+        "cmdline": _text("/proc/cmdline"),
+        "config": _config(name.release),
+        "uptime": float((_text("/proc/uptime") or "0").split()[0]),
+        "clocks": clocks(),
+    }
+
+
+def health() -> Dict[str, Any]:
+    """{"debug_locks", "taint", "boot_id", "loadavg"}.
+
+    `debug_locks` is whether lockdep still works: 1, or 0 after its first report
+    (kernel/locking/lockdep_proc.c, lockdep_stats_show); None without lockdep.
+    `taint` is the number of Documentation/admin-guide/tainted-kernels.rst.
+    """
+    locks: Optional[int] = None
+    for line in (_text("/proc/lockdep_stats") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "debug_locks" and value.strip().isdigit():
+            locks = int(value)
+    taint = _text("/proc/sys/kernel/tainted")
+    load = _text("/proc/loadavg")
+    return {
+        "debug_locks": locks,
+        "taint": int(taint) if taint is not None else None,
+        "boot_id": _text("/proc/sys/kernel/random/boot_id"),
+        "loadavg": [float(part) for part in load.split()[:3]] if load else None,
+    }

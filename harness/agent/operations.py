@@ -1,0 +1,231 @@
+"""What a controller may ask: one function an operation, found by name in OPERATIONS.
+
+Each takes the session and its arguments and returns the reply's result, JSON
+with bytes in base64; the docstrings are the wire's reference.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Callable, Dict
+
+from . import cards, clients, facts, fileio, kmsg
+from .arguments import Arguments
+from .errors import usage
+from .session import Session
+
+__all__ = ["INLINE", "OPERATIONS", "Operation"]
+
+Operation = Callable[[Session, Arguments], Dict[str, Any]]
+
+_FILE_SECONDS = 10.0
+_RUN_SECONDS = 60.0
+_CALL_SECONDS = 60.0
+_READ_LIMIT = 1 << 20
+_NAMES_LIMIT = 1 << 20
+
+
+def hello(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{} -> facts.facts()."""
+    arguments.done()
+    return facts.facts()
+
+
+def clocks(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{} -> {"monotonic", "boottime", "realtime"} in ns."""
+    arguments.done()
+    return dict(facts.clocks())
+
+
+def health(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{} -> facts.health()."""
+    arguments.done()
+    return facts.health()
+
+
+def echo(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{data} -> {"data"}, for measuring the link."""
+    data = arguments.text("data")
+    arguments.done()
+    return {"data": data}
+
+
+def mark(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{text} -> {"mono": CLOCK_MONOTONIC ns}, and a line in the kernel log."""
+    text = arguments.text("text")
+    arguments.done()
+    return {"mono": kmsg.mark(text)}
+
+
+def collect(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{what: kmsg|uevents, stream = 0, from = start|end, subsystems = []} -> {"stream"}."""
+    what = arguments.text("what")
+    stream = arguments.integer("stream", 0)
+    start = arguments.text("from", "end")
+    subsystems = arguments.texts("subsystems", [])
+    arguments.done()
+    return session.collect(what, stream, start, subsystems)
+
+
+def collect_stop(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{stream} -> {"stream", "ended"}; the stream's empty frame may come after the reply."""
+    stream = arguments.integer("stream")
+    arguments.done()
+    return session.stop_collector(stream)
+
+
+def read(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{path, limit = 1 MiB, offset = 0, seconds = 10} -> {"data": base64, "truncated"}."""
+    path = _path(arguments)
+    limit = arguments.integer("limit", _READ_LIMIT)
+    offset = arguments.integer("offset", 0)
+    seconds = arguments.seconds("seconds", _FILE_SECONDS)
+    arguments.done()
+    if not 0 < limit <= fileio.MAX_READ or offset < 0:
+        raise usage(
+            f"cannot read {limit} bytes from {offset}",
+            path,
+            f"at most {fileio.MAX_READ} at once; page with offset",
+        )
+    data, more = fileio.read(path, limit, seconds, offset)
+    return {"data": base64.b64encode(data).decode(), "truncated": more}
+
+
+def write(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{path, data: base64, seconds = 10} -> {"written": bytes}."""
+    path = _path(arguments)
+    text = arguments.text("data")
+    seconds = arguments.seconds("seconds", _FILE_SECONDS)
+    arguments.done()
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise usage(f"data is not base64: {error}", path, "encode the bytes") from error
+    return {"written": fileio.write(path, data, seconds)}
+
+
+def listdir(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{path, seconds = 10} -> {"names": [sorted], "truncated"}."""
+    path = _path(arguments)
+    seconds = arguments.seconds("seconds", _FILE_SECONDS)
+    arguments.done()
+    names = fileio.list_directory(path, seconds)
+    return {"names": names[:_NAMES_LIMIT], "truncated": len(names) > _NAMES_LIMIT}
+
+
+def knob(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{path, value, seconds = 10} -> {"original"}; undone by restore or the agent's end."""
+    path = _path(arguments)
+    value = arguments.text("value")
+    seconds = arguments.seconds("seconds", _FILE_SECONDS)
+    arguments.done()
+    return {"original": session.knobs.turn(path, value, seconds)}
+
+
+def knobs(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{} -> {"turned": {path: original}}."""
+    arguments.done()
+    return {"turned": session.knobs.turned()}
+
+
+def restore(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{seconds = 10} -> {"restored": [path], "failed": [{"path", "what"}]}, last turned first."""
+    seconds = arguments.seconds("seconds", _FILE_SECONDS)
+    arguments.done()
+    return session.knobs.restore(seconds)
+
+
+def run(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{argv, stdin = "", timeout = 60} -> {"status", "signal", "timed_out", "truncated",
+    "stdout", "stderr"}."""
+    argv = arguments.texts("argv")
+    stdin = arguments.text("stdin", "")
+    seconds = arguments.seconds("timeout", _RUN_SECONDS)
+    arguments.done()
+    return session.commands.run(argv, stdin, seconds)
+
+
+def list_clients(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{node = any} -> {"clients": [{"pid", "comm", "node", "master"}]}."""
+    node = arguments.text("node", None)
+    arguments.done()
+    return {"clients": clients.clients(node)}
+
+
+def list_cards(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{} -> {"cards": [...]} as in cards.cards."""
+    arguments.done()
+    return {"cards": cards.cards()}
+
+
+def workload_start(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{driver, node = "", primary = "", user = nobody, pass = [], bailout = 120, stream = 0}
+    -> {"workload", "pid", "stream", "ready"}; the stream carries its stderr.
+
+    `primary` is a display client's primary node; `pass` lists files that the
+    agent opens for it; `bailout` is after how many seconds it releases its own
+    hangs, whatever happens.
+    """
+    driver = arguments.text("driver")
+    node = arguments.text("node", "")
+    primary = arguments.text("primary", "")
+    user = arguments.name_or_number("user", None)
+    passed = arguments.texts("pass", [])
+    bailout = arguments.seconds("bailout", 120.0)
+    stream = arguments.integer("stream", 0)
+    arguments.done()
+    stream = session.stream(stream)
+    started = session.workloads.start(
+        driver, node, primary, user, passed, bailout, lambda data: session.outbox.put(stream, data)
+    )
+    return {"stream": stream, **started}
+
+
+def workload_call(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{workload, call, args = {}, timeout = 60} -> the result of its operation `call`."""
+    number = arguments.integer("workload")
+    call = arguments.text("call")
+    values = arguments.mapping("args")
+    seconds = arguments.seconds("timeout", _CALL_SECONDS)
+    arguments.done()
+    return session.workloads.call(number, call, values, seconds)
+
+
+def workload_stop(session: Session, arguments: Arguments) -> Dict[str, Any]:
+    """{workload} -> {"status", "signal", "how": closed|sigterm|sigkill|stuck, "stderr"}."""
+    number = arguments.integer("workload")
+    arguments.done()
+    return session.workloads.stop(number)
+
+
+def _path(arguments: Arguments) -> str:
+    path: str = arguments.text("path")
+    if not path.startswith("/") or "\0" in path:
+        raise usage(f"{arguments.op}: {path!r} is no absolute path", cure="start it with /")
+    return path
+
+
+OPERATIONS: Dict[str, Operation] = {
+    "hello": hello,
+    "clocks": clocks,
+    "health": health,
+    "echo": echo,
+    "mark": mark,
+    "collect": collect,
+    "collect.stop": collect_stop,
+    "read": read,
+    "write": write,
+    "listdir": listdir,
+    "knob": knob,
+    "knobs": knobs,
+    "restore": restore,
+    "run": run,
+    "clients": list_clients,
+    "cards": list_cards,
+    "workload.start": workload_start,
+    "workload.call": workload_call,
+    "workload.stop": workload_stop,
+}
+
+INLINE = frozenset({"echo", "clocks"})
+"""Operations that touch no device or file, done without a thread of their own."""

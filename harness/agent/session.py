@@ -1,0 +1,104 @@
+"""Everything one controller has set going here, and how to undo all of it.
+
+The order of undoing: hangs are released first, since a knob may be unwritable
+and a collector's last words worth having while a ring still hangs.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Dict, List, Set
+
+from .archive import Archive
+from .collector import Collector
+from .commands import Commands
+from .errors import usage
+from .knobs import Knobs
+from .kmsg import KmsgCollector, say
+from .outbox import Outbox
+from .uevents import UeventCollector
+from .workloads import Workloads
+
+__all__ = ["Session"]
+
+_RESTORE_SECONDS = 5.0
+_COLLECTOR_SECONDS = 2.0
+_FIRST_OWN_STREAM = 1 << 16
+
+
+class Session:
+    """The running collectors, commands and workloads, and the knobs turned."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self.knobs = Knobs()
+        self.commands = Commands()
+        self.workloads = Workloads(Archive())
+        self._collectors: Dict[int, Collector] = {}
+        self._streams: Set[int] = set()
+        self._next_stream = _FIRST_OWN_STREAM
+        self._lock = threading.Lock()
+
+    def stream(self, wanted: int) -> int:
+        """A stream number nobody has used: `wanted`, or one of our own for 0.
+
+        The controller may choose, so that it knows where to put the first bytes
+        before they can come.  Raises AgentError (usage).
+        """
+        with self._lock:
+            if wanted == 0:
+                wanted = self._next_stream
+                self._next_stream += 1
+            if wanted in self._streams or not 0 < wanted < 1 << 32:
+                raise usage(f"stream {wanted} cannot be used", cure="choose a new number from 1 up")
+            self._streams.add(wanted)
+            return wanted
+
+    def collect(self, what: str, wanted: int, start: str, subsystems: List[str]) -> Dict[str, Any]:
+        """Start a collector; {"stream": number}.  Raises AgentError."""
+        if what not in ("kmsg", "uevents"):
+            raise usage(f"nothing collects {what}", cure="collect kmsg or uevents")
+        stream = self.stream(wanted)
+        collector: Collector
+        if what == "kmsg":
+            collector = KmsgCollector(stream, self.outbox, start)
+        else:
+            collector = UeventCollector(stream, self.outbox, subsystems)
+        with self._lock:
+            self._collectors[stream] = collector
+        collector.start()
+        return {"stream": stream}
+
+    def stop_collector(self, stream: int) -> Dict[str, Any]:
+        """Stop one; its stream ends with an empty frame.  Raises AgentError (usage)."""
+        with self._lock:
+            collector = self._collectors.pop(stream, None)
+        if collector is None:
+            raise usage(f"no collector on stream {stream}", cure="see what collect returned")
+        collector.stop()
+        collector.join(_COLLECTOR_SECONDS)
+        return {"stream": stream, "ended": not collector.is_alive()}
+
+    def undo(self, why: str) -> Dict[str, Any]:
+        """Release, restore, stop: {"workloads": [...], "restored": [...], "failed": [...]}.
+
+        What failed also goes to the kernel log: the controller may be gone.
+        """
+        reports = self.workloads.close()
+        self.commands.close()
+        knobs = self.knobs.restore(_RESTORE_SECONDS)
+        problems = [f"not restored: {one['path']}: {one['what']}" for one in knobs["failed"]]
+        problems += [f"workload {one['workload']} stuck" for one in reports if one["how"] == "stuck"]
+        for problem in problems:
+            try:
+                say(f"agent ending ({why}): {problem}"[:900])
+            except OSError:
+                break  # no /dev/kmsg to write to: the report is all there is
+        with self._lock:
+            collectors = list(self._collectors.values())
+            self._collectors.clear()
+        for collector in collectors:
+            collector.stop()
+        for collector in collectors:
+            collector.join(_COLLECTOR_SECONDS)
+        return {"workloads": reports, **knobs}

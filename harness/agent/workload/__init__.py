@@ -1,0 +1,13 @@
+"""What submits to GPUs: one process each, unprivileged, one module a driver.
+
+DRIVERS maps the driver's name, as in sysfs, to its module here.
+"""
+
+from __future__ import annotations
+
+from typing import Mapping
+
+__all__ = ["DRIVERS"]
+
+DRIVERS: Mapping[str, str] = {"amdgpu": ".amdgpu"}
+"""A name with a leading dot is a module of this package."""
