@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import List, Mapping, Optional
+from collections.abc import Mapping
 
 from . import VERSION
 from .workload import DRIVERS
@@ -16,7 +16,7 @@ from .workload import DRIVERS
 __all__ = ["main"]
 
 
-def main(argv: Optional[List[str]] = None, drivers: Mapping[str, str] = DRIVERS) -> int:
+def main(argv: list[str] | None = None, drivers: Mapping[str, str] = DRIVERS) -> int:
     """Run; the exit status.  `drivers` maps a workload driver's name to its module."""
     parser = argparse.ArgumentParser(prog="agent.pyz", description="tdrlab's part on the target")
     parser.add_argument("--version", action="version", version=VERSION)

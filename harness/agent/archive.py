@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import List, Optional, Tuple
 
 from .errors import lab
 
@@ -19,10 +18,10 @@ class Archive:
     """Makes the command lines that run this same agent code again."""
 
     def __init__(self) -> None:
-        self._fd: Optional[int] = None
+        self._fd: int | None = None
         self._lock = threading.Lock()
 
-    def command(self, *arguments: str) -> Tuple[List[str], int]:
+    def command(self, *arguments: str) -> tuple[list[str], int]:
         """argv, and the file descriptor that the child must inherit.
 
         Raises AgentError (lab) when this code does not run from a zipapp.
@@ -37,7 +36,7 @@ class Archive:
 
 
 def _copy() -> int:
-    path = getattr(__loader__, "archive", None)
+    path = getattr(globals()["__loader__"], "archive", None)
     if path is None:
         raise lab("the agent does not run from its zipapp", cure="build it and run agent.pyz")
     with open(path, "rb") as file:

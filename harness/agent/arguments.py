@@ -6,7 +6,7 @@ said so by name, instead of a traceback from somewhere inside an operation.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any
 
 from .errors import usage
 
@@ -18,7 +18,7 @@ _REQUIRED = object()
 class Arguments:
     """The arguments of one request for the operation `op`."""
 
-    def __init__(self, op: str, values: Dict[str, Any]) -> None:
+    def __init__(self, op: str, values: dict[str, Any]) -> None:
         self.op = op
         self._values = dict(values)
 
@@ -53,7 +53,7 @@ class Arguments:
         """True or false."""
         return bool(self._take(name, bool, "true or false", default))
 
-    def texts(self, name: str, default: Any = _REQUIRED) -> List[str]:
+    def texts(self, name: str, default: Any = _REQUIRED) -> list[str]:
         """A list of strings."""
         values = self._take(name, list, "a list of strings", default)
         if not all(isinstance(value, str) for value in values):
@@ -64,7 +64,7 @@ class Arguments:
         """A string or a whole number, such as a user or its uid."""
         return self._take(name, (str, int), "a name or a whole number", default)
 
-    def mapping(self, name: str) -> Dict[str, Any]:
+    def mapping(self, name: str) -> dict[str, Any]:
         """An object; empty when absent."""
         return dict(self._take(name, dict, "an object", {}))
 
@@ -73,4 +73,3 @@ class Arguments:
         if self._values:
             name = next(iter(self._values))
             raise usage(f"{self.op} has no argument {name}", cure="see the operation's docstring")
-

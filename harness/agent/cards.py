@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from . import fileio
 from .errors import AgentError
@@ -18,7 +18,7 @@ __all__ = ["cards"]
 _DEBUG_LIMIT = 1 << 16
 
 
-def cards(sys: str = "/sys", debug_seconds: float = 5.0) -> List[Dict[str, Any]]:
+def cards(sys: str = "/sys", debug_seconds: float = 5.0) -> list[dict[str, Any]]:
     """One object a card, by number; see `_card` for its members.  [] without DRM.
 
     `sys` is where sysfs is mounted; `debug_seconds` limits the debugfs reads.
@@ -32,7 +32,7 @@ def cards(sys: str = "/sys", debug_seconds: float = 5.0) -> List[Dict[str, Any]]
     return [_card(sys, number, names, debug_seconds) for number in numbers]
 
 
-def _card(sys: str, number: int, names: List[str], debug_seconds: float) -> Dict[str, Any]:
+def _card(sys: str, number: int, names: list[str], debug_seconds: float) -> dict[str, Any]:
     name = f"card{number}"
     device = f"{sys}/class/drm/{name}/device"
     driver = _link(f"{device}/driver")
@@ -63,7 +63,7 @@ def _card(sys: str, number: int, names: List[str], debug_seconds: float) -> Dict
     }
 
 
-def _connector(path: str, name: str) -> Dict[str, Any]:
+def _connector(path: str, name: str) -> dict[str, Any]:
     try:
         with open(f"{path}/edid", "rb") as file:
             edid = file.read()
@@ -78,7 +78,7 @@ def _connector(path: str, name: str) -> Dict[str, Any]:
     }
 
 
-def _module(sys: str, device: str, driver: Optional[str]) -> Optional[Dict[str, Any]]:
+def _module(sys: str, device: str, driver: str | None) -> dict[str, Any] | None:
     """The driver's module: its name is the driver's only by custom, so the link decides."""
     name = _link(f"{device}/driver/module") or driver
     path = f"{sys}/module/{name}"
@@ -97,22 +97,26 @@ def _module(sys: str, device: str, driver: Optional[str]) -> Optional[Dict[str, 
     }
 
 
-def _pci_address(device: str) -> Optional[str]:
-    return os.path.basename(os.path.realpath(device)) if _link(f"{device}/subsystem") == "pci" else None
+def _pci_address(device: str) -> str | None:
+    return (
+        os.path.basename(os.path.realpath(device))
+        if _link(f"{device}/subsystem") == "pci"
+        else None
+    )
 
 
-def _names(path: str) -> List[str]:
+def _names(path: str) -> list[str]:
     try:
         return sorted(os.listdir(path))
     except OSError:
         return []
 
 
-def _link(path: str) -> Optional[str]:
+def _link(path: str) -> str | None:
     return os.path.basename(os.path.realpath(path)) if os.path.islink(path) else None
 
 
-def _text(path: str) -> Optional[str]:
+def _text(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read().strip()
@@ -120,12 +124,12 @@ def _text(path: str) -> Optional[str]:
         return None
 
 
-def _number(path: str) -> Optional[int]:
+def _number(path: str) -> int | None:
     text = _text(path)
     return int(text, 16) if text else None
 
 
-def _debug(path: str, seconds: float) -> Optional[str]:
+def _debug(path: str, seconds: float) -> str | None:
     """A debugfs text; it asks the driver, which may be stuck, so with a limit."""
     try:
         data, _ = fileio.read(path, _DEBUG_LIMIT, seconds)

@@ -6,13 +6,14 @@ waiting, and one that comes after its time limit confuses nobody.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
 import signal
 import subprocess
 import threading
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable
 
 from .commands import kill_group
 from .credentials import Credentials
@@ -31,8 +32,8 @@ class Child:
 
     def __init__(
         self,
-        argv: List[str],
-        fds: List[int],
+        argv: list[str],
+        fds: list[int],
         who: Credentials,
         name: str,
         diary: Callable[[bytes], Any],
@@ -40,7 +41,7 @@ class Child:
         self.name = name
         self._diary = diary
         self._lock = threading.Lock()
-        self._slots: Dict[int, Any] = {0: queue.SimpleQueue()}
+        self._slots: dict[int, Any] = {0: queue.SimpleQueue()}
         self._next = 1
         self._ended = False
         self._tail = bytearray()
@@ -72,11 +73,11 @@ class Child:
         for reader in self._readers:
             reader.start()
 
-    def ready(self, seconds: float) -> Dict[str, Any]:
+    def ready(self, seconds: float) -> dict[str, Any]:
         """What it says of itself once its device is open.  Raises AgentError."""
         return self._answer(0, self._slots[0], "start", seconds)
 
-    def call(self, op: str, arguments: Dict[str, Any], seconds: float) -> Dict[str, Any]:
+    def call(self, op: str, arguments: dict[str, Any], seconds: float) -> dict[str, Any]:
         """One operation's result.  Raises AgentError: its own, or that it died or was late."""
         slot: Any = queue.SimpleQueue()
         with self._lock:
@@ -92,7 +93,7 @@ class Child:
         """The last 8 KiB it wrote to stderr."""
         return bytes(self._tail).decode("utf-8", "replace")
 
-    def stop(self) -> Dict[str, Any]:
+    def stop(self) -> dict[str, Any]:
         """End it: {"status", "signal", "how", "stderr"}.
 
         Its stdin's end makes it release its hangs and leave; then SIGTERM, then
@@ -100,10 +101,8 @@ class Child:
         """
         how = "stuck"
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(OSError):  # it may be gone already
             self.process.stdin.close()
-        except OSError:
-            pass  # it is gone, or its pipe is full: the signals follow
         for step, number in (
             ("closed", None),
             ("sigterm", signal.SIGTERM),
@@ -127,7 +126,7 @@ class Child:
             "stderr": self.stderr_tail(),
         }
 
-    def _send(self, request: Dict[str, Any]) -> None:
+    def _send(self, request: dict[str, Any]) -> None:
         data = json.dumps(request).encode() + b"\n"
         assert self.process.stdin is not None
         try:
@@ -138,9 +137,9 @@ class Child:
         except (OSError, ValueError) as error:
             raise self._death() from error
 
-    def _answer(self, number: int, slot: Any, op: str, seconds: float) -> Dict[str, Any]:
+    def _answer(self, number: int, slot: Any, op: str, seconds: float) -> dict[str, Any]:
         try:
-            reply: Dict[str, Any] = slot.get(timeout=seconds)
+            reply: dict[str, Any] = slot.get(timeout=seconds)
         except queue.Empty:
             raise target(
                 f"{op} gave no answer within {seconds:g} s{self._last_words()}",
@@ -160,16 +159,14 @@ class Child:
 
     def _death(self) -> AgentError:
         try:
-            code: Optional[int] = self.process.wait(0.5)
+            code: int | None = self.process.wait(0.5)
         except subprocess.TimeoutExpired:
             code = None
         how = "closed its output" if code is None else f"ended with status {code}"
         for reader in self._readers:
             if reader is not threading.current_thread():
                 reader.join(0.5)
-        return target(
-            f"the workload process {how}{self._last_words()}", self.name, "start another"
-        )
+        return target(f"the workload process {how}{self._last_words()}", self.name, "start another")
 
     def _last_words(self) -> str:
         tail = self.stderr_tail().strip()

@@ -7,7 +7,7 @@ master (drivers/gpu/drm/drm_debugfs.c, drm_clients_info).
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any
 
 from . import fileio
 from .errors import AgentError
@@ -19,13 +19,13 @@ _DEBUGFS = "/sys/kernel/debug/dri"
 _LIMIT = 1 << 20
 
 
-def clients(node: Optional[str]) -> List[Dict[str, Any]]:
+def clients(node: str | None) -> list[dict[str, Any]]:
     """[{"pid", "comm", "node", "master"}], one for each process and node; our own excluded.
 
     `node` narrows it to one path.  `master` is None where debugfs does not tell.
     """
     ours = _descendants(os.getpid())
-    found: Set[Tuple[int, str]] = set()
+    found: set[tuple[int, str]] = set()
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) not in ours:
             for path in _open_nodes(int(name)):
@@ -46,7 +46,7 @@ def clients(node: Optional[str]) -> List[Dict[str, Any]]:
     return answer
 
 
-def _open_nodes(pid: int) -> Set[str]:
+def _open_nodes(pid: int) -> set[str]:
     paths = set()
     try:
         for fd in os.listdir(f"/proc/{pid}/fd"):
@@ -78,7 +78,7 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def _descendants(root: int) -> Set[int]:
+def _descendants(root: int) -> set[int]:
     family = {root}
     parents = {int(name): _parent(int(name)) for name in os.listdir("/proc") if name.isdigit()}
     grown = True
@@ -89,7 +89,7 @@ def _descendants(root: int) -> Set[int]:
     return family
 
 
-def _masters(path: str) -> Optional[Set[int]]:
+def _masters(path: str) -> set[int] | None:
     try:
         minor = os.minor(os.stat(path).st_rdev)
         data, _ = fileio.read(f"{_DEBUGFS}/{minor}/clients", _LIMIT, 2.0)
@@ -98,7 +98,7 @@ def _masters(path: str) -> Optional[Set[int]]:
     return master_pids(data.decode("utf-8", "replace"))
 
 
-def master_pids(table: str) -> Set[int]:
+def master_pids(table: str) -> set[int]:
     """The thread group ids of masters in debugfs' `dri/N/clients`.
 
     Rows are comm, tgid, minor, master y/n, authenticated y/n, ...; comm may hold

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any, Dict, Protocol
+from typing import Any, Protocol
 
 from .errors import AgentError
 
@@ -20,7 +20,7 @@ class Sink(Protocol):
     def put(self, stream: int, payload: bytes) -> bool:
         """Queue bytes, waiting for room; empty ends the stream.  False when nobody reads."""
 
-    def control(self, message: Dict[str, Any]) -> None:
+    def control(self, message: dict[str, Any]) -> None:
         """Queue an event."""
 
 
@@ -36,14 +36,14 @@ class Collector(threading.Thread):
         self.wake_fd, self._waker = os.pipe()
 
     def collect(self) -> None:
-        """Send until stopped.  May raise OSError or AgentError: that ends the stream, said aloud."""
+        """Send until stopped.  OSError or AgentError end the stream, and an event says so."""
         raise NotImplementedError
 
     def send(self, payload: bytes) -> bool:
         """Bytes of the stream; False when the controller is gone."""
         return self._sink.put(self.stream, payload)
 
-    def event(self, message: Dict[str, Any]) -> None:
+    def event(self, message: dict[str, Any]) -> None:
         """An unsolicited message beside the stream."""
         self._sink.control(message)
 

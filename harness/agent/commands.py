@@ -5,13 +5,14 @@ It runs in a session of its own, so that the limit ends all it started, too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
 import subprocess
 import threading
 import time
-from typing import Any, Dict, List, Set
+from typing import Any
 
 from .errors import target, usage
 
@@ -24,21 +25,19 @@ _LINGER = 0.3
 
 def kill_group(pid: int, number: int = signal.SIGKILL) -> None:
     """Signal the process group `pid` leads, if any of it is left."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 class Commands:
     """Runs commands and knows which are running, to end them with the agent."""
 
     def __init__(self) -> None:
-        self._running: Set[int] = set()
+        self._running: set[int] = set()
         self._lock = threading.Lock()
         self._closed = False
 
-    def run(self, argv: List[str], stdin: str, seconds: float) -> Dict[str, Any]:
+    def run(self, argv: list[str], stdin: str, seconds: float) -> dict[str, Any]:
         """{"status", "signal", "timed_out", "stdout", "stderr", "truncated"}.
 
         `status` is null when a signal (its number) ended it.  Output is UTF-8
@@ -82,7 +81,7 @@ class Commands:
                 kill_group(pid)
 
 
-def _talk(process: "subprocess.Popen[bytes]", data: bytes, end: float) -> Dict[str, Any]:
+def _talk(process: subprocess.Popen[bytes], data: bytes, end: float) -> dict[str, Any]:
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -136,14 +135,12 @@ def _talk(process: "subprocess.Popen[bytes]", data: bytes, end: float) -> Dict[s
     }
 
 
-def _finish(process: "subprocess.Popen[bytes]", end: float, state: Dict[str, bool]) -> None:
+def _finish(process: subprocess.Popen[bytes], end: float, state: dict[str, bool]) -> None:
     """Wait for the end; one that outlives its limit, and then SIGKILL, is left as it is."""
     try:
         process.wait(max(0.05, end - time.monotonic()))
     except subprocess.TimeoutExpired:
         state["timed_out"] = True
         kill_group(process.pid)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1)
-        except subprocess.TimeoutExpired:
-            pass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
-from typing import Any, Dict, List, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 from .errors import target, usage
 
@@ -24,10 +24,10 @@ class Credentials(NamedTuple):
 
     uid: int
     gid: int
-    groups: List[int]
+    groups: list[int]
 
 
-def credentials(user: Union[str, int, None], nodes: List[str]) -> Credentials:
+def credentials(user: str | int | None, nodes: list[str]) -> Credentials:
     """`user` (name or uid; nobody when None) with the groups of `nodes` and no other.
 
     Raises AgentError: usage for root or no such user, target for a node that is
@@ -77,9 +77,9 @@ def forbid_new_privileges() -> None:
         raise OSError(number, os.strerror(number))
 
 
-def describe() -> Dict[str, Any]:
+def describe() -> dict[str, Any]:
     """What this process runs as, from /proc/self/status, for the one who must check it."""
-    wanted: Dict[str, Optional[str]] = {"Uid": None, "Gid": None, "Groups": None, "NoNewPrivs": None}
+    wanted: dict[str, str | None] = {"Uid": None, "Gid": None, "Groups": None, "NoNewPrivs": None}
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         for line in file:
             name, _, value = line.partition(":")

@@ -7,7 +7,7 @@ question whose fault it was is answered where it is known: here.
 from __future__ import annotations
 
 import errno
-from typing import Any, Dict, Optional
+from typing import Any
 
 __all__ = ["AgentError", "lab", "target", "usage"]
 
@@ -20,7 +20,7 @@ class AgentError(Exception):
     """
 
     def __init__(
-        self, kind: str, what: str, where: str = "", cure: str = "", number: Optional[int] = None
+        self, kind: str, what: str, where: str = "", cure: str = "", number: int | None = None
     ) -> None:
         self.kind = kind
         self.what = what
@@ -32,7 +32,7 @@ class AgentError(Exception):
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" if self.where else self.what
 
-    def wire(self) -> Dict[str, Any]:
+    def wire(self) -> dict[str, Any]:
         """The reply's "error" object."""
         name = errno.errorcode.get(self.number, "") if self.number is not None else ""
         return {
@@ -45,7 +45,7 @@ class AgentError(Exception):
         }
 
     @classmethod
-    def unwire(cls, error: Dict[str, Any]) -> AgentError:
+    def unwire(cls, error: dict[str, Any]) -> AgentError:
         """The error in a child's reply, to be passed on unchanged."""
         return cls(
             str(error.get("kind", "target")),
@@ -61,7 +61,7 @@ def usage(what: str, where: str = "", cure: str = "") -> AgentError:
     return AgentError("usage", what, where, cure)
 
 
-def target(what: str, where: str = "", cure: str = "", number: Optional[int] = None) -> AgentError:
+def target(what: str, where: str = "", cure: str = "", number: int | None = None) -> AgentError:
     """This machine's fault: it cannot do what was asked."""
     return AgentError("target", what, where, cure, number)
 

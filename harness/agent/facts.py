@@ -10,7 +10,7 @@ import hashlib
 import os
 import platform
 import time
-from typing import Any, Dict, Optional
+from typing import Any
 
 from . import VERSION
 from .frames import PROTOCOL
@@ -18,7 +18,7 @@ from .frames import PROTOCOL
 __all__ = ["clocks", "facts", "health"]
 
 
-def _text(path: str) -> Optional[str]:
+def _text(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read().strip()
@@ -26,7 +26,7 @@ def _text(path: str) -> Optional[str]:
         return None
 
 
-def clocks() -> Dict[str, int]:
+def clocks() -> dict[str, int]:
     """CLOCK_MONOTONIC, CLOCK_BOOTTIME and CLOCK_REALTIME now, in ns, read back to back."""
     return {
         "monotonic": time.clock_gettime_ns(time.CLOCK_MONOTONIC),
@@ -35,7 +35,7 @@ def clocks() -> Dict[str, int]:
     }
 
 
-def _config(release: str) -> Optional[Dict[str, Any]]:
+def _config(release: str) -> dict[str, Any] | None:
     """Where the kernel's config can be read on this machine, its size and SHA-256 (as stored)."""
     for path in ("/proc/config.gz", f"/boot/config-{release}", f"/lib/modules/{release}/config"):
         try:
@@ -47,7 +47,7 @@ def _config(release: str) -> Optional[Dict[str, Any]]:
     return None
 
 
-def facts() -> Dict[str, Any]:
+def facts() -> dict[str, Any]:
     """What identifies this boot of this machine; fetch the config with `read`."""
     name = os.uname()
     return {
@@ -71,14 +71,14 @@ def facts() -> Dict[str, Any]:
     }
 
 
-def health() -> Dict[str, Any]:
+def health() -> dict[str, Any]:
     """{"debug_locks", "taint", "boot_id", "loadavg"}.
 
     `debug_locks` is whether lockdep still works: 1, or 0 after its first report
     (kernel/locking/lockdep_proc.c, lockdep_stats_show); None without lockdep.
     `taint` is the number of Documentation/admin-guide/tainted-kernels.rst.
     """
-    locks: Optional[int] = None
+    locks: int | None = None
     for line in (_text("/proc/lockdep_stats") or "").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "debug_locks" and value.strip().isdigit():

@@ -13,7 +13,7 @@ import signal
 import struct
 import threading
 import time
-from typing import Callable, List, Optional, Set, Tuple
+from typing import Callable
 
 from .errors import AgentError, target
 
@@ -24,11 +24,11 @@ MAX_READ = 8 << 20
 
 _STATUS = struct.Struct(">i")
 _PIECE = 1 << 16
-_left_behind: Set[int] = set()
+_left_behind: set[int] = set()
 _left_lock = threading.Lock()
 
 
-def read(path: str, limit: int, seconds: float, offset: int = 0) -> Tuple[bytes, bool]:
+def read(path: str, limit: int, seconds: float, offset: int = 0) -> tuple[bytes, bool]:
     """At most `limit` bytes from `offset`, and whether there was more.
 
     Raises AgentError (target) with the errno, or when `seconds` have passed.
@@ -64,7 +64,7 @@ def write(path: str, data: bytes, seconds: float) -> int:
     return taken
 
 
-def list_directory(path: str, seconds: float) -> List[str]:
+def list_directory(path: str, seconds: float) -> list[str]:
     """The sorted names in a directory.  Raises AgentError (target) as `read` does."""
 
     def action() -> bytes:
@@ -74,7 +74,7 @@ def list_directory(path: str, seconds: float) -> List[str]:
     return [os.fsdecode(name) for name in data.split(b"\0")] if data else []
 
 
-def reap() -> List[int]:
+def reap() -> list[int]:
     """Collect children that were given up on and have ended since; pids still stuck."""
     with _left_lock:
         for pid in list(_left_behind):
@@ -137,7 +137,7 @@ def _in_child(action: Callable[[], bytes], path: str, verb: str, seconds: float)
     return answer[_STATUS.size :]
 
 
-def _gather(fd: int, end: float) -> Optional[bytes]:
+def _gather(fd: int, end: float) -> bytes | None:
     """Everything up to the end of the pipe; None when the time came first."""
     data = bytearray()
     while True:

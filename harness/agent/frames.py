@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 __all__ = [
     "CONTROL",
@@ -61,12 +61,12 @@ def encode(stream: int, payload: bytes) -> bytes:
     return _HEADER.pack(stream, len(payload)) + payload
 
 
-def encode_control(message: Dict[str, Any]) -> bytes:
+def encode_control(message: dict[str, Any]) -> bytes:
     """A control message as a frame; lone surrogates (bytes that were no UTF-8) survive."""
     return encode(CONTROL, json.dumps(message, separators=(",", ":")).encode("ascii"))
 
 
-def parse_control(payload: bytes) -> Dict[str, Any]:
+def parse_control(payload: bytes) -> dict[str, Any]:
     """A control frame's message.  Raises FrameError when it is not a JSON object."""
     try:
         message = json.loads(payload)
@@ -83,15 +83,15 @@ class FrameDecoder:
     def __init__(self, limit: int = MAX_PAYLOAD) -> None:
         self._limit = limit
         self._buffer = bytearray()
-        self._header: Optional[Tuple[int, int]] = None
+        self._header: tuple[int, int] | None = None
 
-    def feed(self, data: bytes) -> List[Tuple[int, bytes]]:
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """The frames that `data` completes, as (stream, payload).
 
         Raises FrameError for a length over the limit, before any of it is kept.
         """
         self._buffer += data
-        frames: List[Tuple[int, bytes]] = []
+        frames: list[tuple[int, bytes]] = []
         start = 0
         while True:
             if self._header is None:

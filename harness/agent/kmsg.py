@@ -11,7 +11,7 @@ import errno
 import os
 import select
 import time
-from typing import Any, Dict, Optional
+from typing import Any
 
 from .collector import Collector, Sink
 from .errors import target, usage
@@ -80,7 +80,7 @@ class KmsgCollector(Collector):
             raise _refused("read", error) from error
         if start == "end":
             os.lseek(self._fd, 0, os.SEEK_END)
-        self._last: Optional[int] = None
+        self._last: int | None = None
         self._overrun = False
 
     def collect(self) -> None:
@@ -107,7 +107,7 @@ class KmsgCollector(Collector):
         finally:
             os.close(self._fd)
 
-    def _read(self) -> Optional[bytes]:
+    def _read(self) -> bytes | None:
         """The next record; None when there is none yet."""
         while True:
             try:
@@ -126,7 +126,7 @@ class KmsgCollector(Collector):
             self._last = sequence
             return record if record.endswith(b"\n") else record + b"\n"
 
-    def _loss(self, sequence: Optional[int]) -> Dict[str, Any]:
+    def _loss(self, sequence: int | None) -> dict[str, Any]:
         known = self._last is not None and sequence is not None
         return {
             "event": "kmsg_lost",
@@ -137,7 +137,10 @@ class KmsgCollector(Collector):
         }
 
 
-def _sequence(record: bytes) -> Optional[int]:
-    """A record is `level,sequence,microseconds,flags[,more];text` (Documentation/ABI/testing/dev-kmsg)."""
+def _sequence(record: bytes) -> int | None:
+    """The second field of `level,sequence,microseconds,flags[,more];text`.
+
+    Source: Documentation/ABI/testing/dev-kmsg.
+    """
     fields = record[:64].split(b",", 2)
     return int(fields[1]) if len(fields) == 3 and fields[1].isdigit() else None

@@ -7,7 +7,7 @@ may only be writable while an earlier one has its new value.
 from __future__ import annotations
 
 import threading
-from typing import Any, Dict, List
+from typing import Any
 
 from . import fileio
 from .errors import AgentError, target
@@ -21,7 +21,7 @@ class Knobs:
     """The originals of every knob turned in this session."""
 
     def __init__(self) -> None:
-        self._originals: Dict[str, bytes] = {}
+        self._originals: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
     def turn(self, path: str, value: str, seconds: float) -> str:
@@ -42,13 +42,13 @@ class Knobs:
                 raise
             return self._originals[path].decode("utf-8", "surrogateescape")
 
-    def restore(self, seconds: float) -> Dict[str, List[Any]]:
+    def restore(self, seconds: float) -> dict[str, list[Any]]:
         """Put all back, each within `seconds`: {"restored": [path], "failed": [{path, what}]}.
 
         One that fails stays remembered, is reported, and stops no other.
         """
-        restored: List[Any] = []
-        failed: List[Any] = []
+        restored: list[Any] = []
+        failed: list[Any] = []
         with self._lock:
             for path in reversed(list(self._originals)):
                 try:
@@ -60,7 +60,7 @@ class Knobs:
                     restored.append(path)
         return {"restored": restored, "failed": failed}
 
-    def turned(self) -> Dict[str, str]:
+    def turned(self) -> dict[str, str]:
         """The knobs that are not at their original, with that original."""
         with self._lock:
             return {

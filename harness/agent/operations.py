@@ -7,7 +7,7 @@ with bytes in base64; the docstrings are the wire's reference.
 from __future__ import annotations
 
 import base64
-from typing import Any, Callable, Dict
+from typing import Any, Callable
 
 from . import cards, clients, facts, fileio, kmsg
 from .arguments import Arguments
@@ -16,7 +16,7 @@ from .session import Session
 
 __all__ = ["INLINE", "OPERATIONS", "Operation"]
 
-Operation = Callable[[Session, Arguments], Dict[str, Any]]
+Operation = Callable[[Session, Arguments], dict[str, Any]]
 
 _FILE_SECONDS = 10.0
 _RUN_SECONDS = 60.0
@@ -25,39 +25,39 @@ _READ_LIMIT = 1 << 20
 _NAMES_LIMIT = 1 << 20
 
 
-def hello(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def hello(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{} -> facts.facts()."""
     arguments.done()
     return facts.facts()
 
 
-def clocks(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def clocks(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{} -> {"monotonic", "boottime", "realtime"} in ns."""
     arguments.done()
     return dict(facts.clocks())
 
 
-def health(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def health(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{} -> facts.health()."""
     arguments.done()
     return facts.health()
 
 
-def echo(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def echo(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{data} -> {"data"}, for measuring the link."""
     data = arguments.text("data")
     arguments.done()
     return {"data": data}
 
 
-def mark(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def mark(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{text} -> {"mono": CLOCK_MONOTONIC ns}, and a line in the kernel log."""
     text = arguments.text("text")
     arguments.done()
     return {"mono": kmsg.mark(text)}
 
 
-def collect(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def collect(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{what: kmsg|uevents, stream = 0, from = start|end, subsystems = []} -> {"stream"}."""
     what = arguments.text("what")
     stream = arguments.integer("stream", 0)
@@ -67,14 +67,14 @@ def collect(session: Session, arguments: Arguments) -> Dict[str, Any]:
     return session.collect(what, stream, start, subsystems)
 
 
-def collect_stop(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def collect_stop(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{stream} -> {"stream", "ended"}; the stream's empty frame may come after the reply."""
     stream = arguments.integer("stream")
     arguments.done()
     return session.stop_collector(stream)
 
 
-def read(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def read(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{path, limit = 1 MiB, offset = 0, seconds = 10} -> {"data": base64, "truncated"}."""
     path = _path(arguments)
     limit = arguments.integer("limit", _READ_LIMIT)
@@ -91,7 +91,7 @@ def read(session: Session, arguments: Arguments) -> Dict[str, Any]:
     return {"data": base64.b64encode(data).decode(), "truncated": more}
 
 
-def write(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def write(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{path, data: base64, seconds = 10} -> {"written": bytes}."""
     path = _path(arguments)
     text = arguments.text("data")
@@ -104,7 +104,7 @@ def write(session: Session, arguments: Arguments) -> Dict[str, Any]:
     return {"written": fileio.write(path, data, seconds)}
 
 
-def listdir(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def listdir(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{path, seconds = 10} -> {"names": [sorted], "truncated"}."""
     path = _path(arguments)
     seconds = arguments.seconds("seconds", _FILE_SECONDS)
@@ -113,7 +113,7 @@ def listdir(session: Session, arguments: Arguments) -> Dict[str, Any]:
     return {"names": names[:_NAMES_LIMIT], "truncated": len(names) > _NAMES_LIMIT}
 
 
-def knob(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def knob(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{path, value, seconds = 10} -> {"original"}; undone by restore or the agent's end."""
     path = _path(arguments)
     value = arguments.text("value")
@@ -122,20 +122,20 @@ def knob(session: Session, arguments: Arguments) -> Dict[str, Any]:
     return {"original": session.knobs.turn(path, value, seconds)}
 
 
-def knobs(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def knobs(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{} -> {"turned": {path: original}}."""
     arguments.done()
     return {"turned": session.knobs.turned()}
 
 
-def restore(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def restore(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{seconds = 10} -> {"restored": [path], "failed": [{"path", "what"}]}, last turned first."""
     seconds = arguments.seconds("seconds", _FILE_SECONDS)
     arguments.done()
     return session.knobs.restore(seconds)
 
 
-def run(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def run(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{argv, stdin = "", timeout = 60} -> {"status", "signal", "timed_out", "truncated",
     "stdout", "stderr"}."""
     argv = arguments.texts("argv")
@@ -145,20 +145,20 @@ def run(session: Session, arguments: Arguments) -> Dict[str, Any]:
     return session.commands.run(argv, stdin, seconds)
 
 
-def list_clients(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def list_clients(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{node = any} -> {"clients": [{"pid", "comm", "node", "master"}]}."""
     node = arguments.text("node", None)
     arguments.done()
     return {"clients": clients.clients(node)}
 
 
-def list_cards(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def list_cards(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{} -> {"cards": [...]} as in cards.cards."""
     arguments.done()
     return {"cards": cards.cards()}
 
 
-def workload_start(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def workload_start(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{driver, node = "", primary = "", user = nobody, pass = [], bailout = 120, stream = 0}
     -> {"workload", "pid", "stream", "ready"}; the stream carries its stderr.
 
@@ -181,7 +181,7 @@ def workload_start(session: Session, arguments: Arguments) -> Dict[str, Any]:
     return {"stream": stream, **started}
 
 
-def workload_call(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def workload_call(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{workload, call, args = {}, timeout = 60} -> the result of its operation `call`."""
     number = arguments.integer("workload")
     call = arguments.text("call")
@@ -191,7 +191,7 @@ def workload_call(session: Session, arguments: Arguments) -> Dict[str, Any]:
     return session.workloads.call(number, call, values, seconds)
 
 
-def workload_stop(session: Session, arguments: Arguments) -> Dict[str, Any]:
+def workload_stop(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{workload} -> {"status", "signal", "how": closed|sigterm|sigkill|stuck, "stderr"}."""
     number = arguments.integer("workload")
     arguments.done()
@@ -205,7 +205,7 @@ def _path(arguments: Arguments) -> str:
     return path
 
 
-OPERATIONS: Dict[str, Operation] = {
+OPERATIONS: dict[str, Operation] = {
     "hello": hello,
     "clocks": clocks,
     "health": health,

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List
+from typing import Any, Callable
 
 from . import frames
 
@@ -31,11 +31,11 @@ class Outbox:
         self._fd = fd
         self._gone = gone
         self._lock = threading.Condition()
-        self._control: Deque[bytes] = deque()
+        self._control: deque[bytes] = deque()
         self._control_bytes = 0
-        self._streams: Dict[int, Deque[bytes]] = {}
-        self._stream_bytes: Dict[int, int] = {}
-        self._turn: Deque[int] = deque()
+        self._streams: dict[int, deque[bytes]] = {}
+        self._stream_bytes: dict[int, int] = {}
+        self._turn: deque[int] = deque()
         self._writing = False
         self._closed = False
         self._thread = threading.Thread(target=self._write, name="outbox", daemon=True)
@@ -44,7 +44,7 @@ class Outbox:
         """Begin to write."""
         self._thread.start()
 
-    def control(self, message: Dict[str, Any]) -> None:
+    def control(self, message: dict[str, Any]) -> None:
         """Queue a reply or an event.  Never waits: see `congested`."""
         data = frames.encode_control(message)
         with self._lock:
@@ -64,7 +64,9 @@ class Outbox:
         """
         data = frames.encode(stream, payload)
         with self._lock:
-            while not self._closed and payload and self._stream_bytes.get(stream, 0) > _STREAM_SHARE:
+            while (
+                not self._closed and payload and self._stream_bytes.get(stream, 0) > _STREAM_SHARE
+            ):
                 self._lock.wait()
             if self._closed:
                 return False
@@ -95,7 +97,7 @@ class Outbox:
             self._closed = True
             self._lock.notify_all()
 
-    def _next(self) -> List[bytes]:
+    def _next(self) -> list[bytes]:
         """What to write next; the lock is held."""
         if self._control:
             batch = list(self._control)

@@ -6,13 +6,14 @@ everything set going is undone before it exits.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import sys
 import threading
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 from . import frames
 from .arguments import Arguments
@@ -40,7 +41,7 @@ class Server:
         self._silence = silence
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
-        self._why: Optional[str] = None
+        self._why: str | None = None
         self._bye = False
         self._bye_number: Any = None
         self._busy = 0
@@ -71,10 +72,8 @@ class Server:
     def _end(self, why: str) -> None:
         """Make the main loop end; the first reason counts.  From any thread or a signal."""
         self._why = self._why or why
-        try:
+        with contextlib.suppress(BlockingIOError):  # it is full of wakes already
             os.write(self._wake_write, b"x")
-        except BlockingIOError:
-            pass  # it is full of wakes already
 
     def _signalled(self, number: int, _frame: Any) -> None:
         self._end(f"signal {signal.Signals(number).name}")
@@ -143,7 +142,7 @@ class Server:
             except frames.FrameError as error:
                 self._why = f"the controller's stream is broken: {error}"
 
-    def _handle(self, received: List[Tuple[int, bytes]]) -> None:
+    def _handle(self, received: list[tuple[int, bytes]]) -> None:
         for stream, payload in received:
             if stream != frames.CONTROL:
                 raise frames.FrameError(f"nothing here reads stream {stream}")
@@ -217,7 +216,7 @@ class Server:
                     ),
                 )
 
-    def _reply(self, number: Any, result: Dict[str, Any]) -> None:
+    def _reply(self, number: Any, result: dict[str, Any]) -> None:
         self._outbox.control({"id": number, "ok": True, "result": result})
 
     def _refuse(self, number: Any, error: AgentError) -> None:

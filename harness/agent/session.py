@@ -7,14 +7,14 @@ and a collector's last words worth having while a ring still hangs.
 from __future__ import annotations
 
 import threading
-from typing import Any, Dict, List, Set
+from typing import Any
 
 from .archive import Archive
 from .collector import Collector
 from .commands import Commands
 from .errors import usage
-from .knobs import Knobs
 from .kmsg import KmsgCollector, say
+from .knobs import Knobs
 from .outbox import Outbox
 from .uevents import UeventCollector
 from .workloads import Workloads
@@ -34,8 +34,8 @@ class Session:
         self.knobs = Knobs()
         self.commands = Commands()
         self.workloads = Workloads(Archive())
-        self._collectors: Dict[int, Collector] = {}
-        self._streams: Set[int] = set()
+        self._collectors: dict[int, Collector] = {}
+        self._streams: set[int] = set()
         self._next_stream = _FIRST_OWN_STREAM
         self._lock = threading.Lock()
 
@@ -54,7 +54,7 @@ class Session:
             self._streams.add(wanted)
             return wanted
 
-    def collect(self, what: str, wanted: int, start: str, subsystems: List[str]) -> Dict[str, Any]:
+    def collect(self, what: str, wanted: int, start: str, subsystems: list[str]) -> dict[str, Any]:
         """Start a collector; {"stream": number}.  Raises AgentError."""
         if what not in ("kmsg", "uevents"):
             raise usage(f"nothing collects {what}", cure="collect kmsg or uevents")
@@ -69,7 +69,7 @@ class Session:
         collector.start()
         return {"stream": stream}
 
-    def stop_collector(self, stream: int) -> Dict[str, Any]:
+    def stop_collector(self, stream: int) -> dict[str, Any]:
         """Stop one; its stream ends with an empty frame.  Raises AgentError (usage)."""
         with self._lock:
             collector = self._collectors.pop(stream, None)
@@ -79,7 +79,7 @@ class Session:
         collector.join(_COLLECTOR_SECONDS)
         return {"stream": stream, "ended": not collector.is_alive()}
 
-    def undo(self, why: str) -> Dict[str, Any]:
+    def undo(self, why: str) -> dict[str, Any]:
         """Release, restore, stop: {"workloads": [...], "restored": [...], "failed": [...]}.
 
         What failed also goes to the kernel log: the controller may be gone.
@@ -88,7 +88,9 @@ class Session:
         self.commands.close()
         knobs = self.knobs.restore(_RESTORE_SECONDS)
         problems = [f"not restored: {one['path']}: {one['what']}" for one in knobs["failed"]]
-        problems += [f"workload {one['workload']} stuck" for one in reports if one["how"] == "stuck"]
+        problems += [
+            f"workload {one['workload']} stuck" for one in reports if one["how"] == "stuck"
+        ]
         for problem in problems:
             try:
                 say(f"agent ending ({why}): {problem}"[:900])

@@ -10,7 +10,7 @@ import errno
 import json
 import select
 import time
-from typing import Any, List
+from typing import Any
 
 from .collector import Collector, Sink
 from .errors import target
@@ -23,7 +23,7 @@ _RECEIVE_BUFFER = 4 << 20
 class UeventCollector(Collector):
     """One line an event: {"mono": ns, "seqnum", "action", "devpath", "subsystem", "properties"}."""
 
-    def __init__(self, stream: int, sink: Sink, subsystems: List[str]) -> None:
+    def __init__(self, stream: int, sink: Sink, subsystems: list[str]) -> None:
         super().__init__(stream, sink, "uevents")
         self._monitor = _monitor(subsystems)
 
@@ -53,10 +53,10 @@ class UeventCollector(Collector):
                     return
 
 
-def _monitor(subsystems: List[str]) -> Any:
+def _monitor(subsystems: list[str]) -> Any:
     """A listening monitor.  Imported here: a target without libudev can do all the rest."""
     try:
-        import pyudev
+        import pyudev  # type: ignore[import-untyped]
 
         monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
         for subsystem in subsystems:

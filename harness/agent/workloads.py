@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any, Callable, Dict, List, Union
+from typing import Any, Callable
 
 from .archive import Archive
 from .child import Child
@@ -25,7 +25,7 @@ class Workloads:
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
-        self._children: Dict[int, Child] = {}
+        self._children: dict[int, Child] = {}
         self._lock = threading.Lock()
         self._next = 1
         self._closed = False
@@ -35,11 +35,11 @@ class Workloads:
         driver: str,
         node: str,
         primary: str,
-        user: Union[str, int, None],
-        passed: List[str],
+        user: str | int | None,
+        passed: list[str],
         bailout: float,
         diary: Callable[[bytes], Any],
-    ) -> Dict[str, Any]:
+    ) -> dict[str, Any]:
         """{"workload": number, "pid", "ready": what the process says of itself}.
 
         `node` is the render node, `primary` the primary node of a display client
@@ -51,7 +51,7 @@ class Workloads:
             arguments += ["--node", node]
         if primary:
             arguments += ["--primary", primary]
-        opened: List[int] = []
+        opened: list[int] = []
         try:
             for path in passed:
                 opened.append(_open(path))
@@ -76,12 +76,12 @@ class Workloads:
         return {"workload": number, "pid": child.process.pid, "ready": ready}
 
     def call(
-        self, number: int, op: str, arguments: Dict[str, Any], seconds: float
-    ) -> Dict[str, Any]:
+        self, number: int, op: str, arguments: dict[str, Any], seconds: float
+    ) -> dict[str, Any]:
         """One operation of workload `number`.  Raises AgentError."""
         return self._find(number).call(op, arguments, seconds)
 
-    def stop(self, number: int) -> Dict[str, Any]:
+    def stop(self, number: int) -> dict[str, Any]:
         """End one; see Child.stop.  Raises AgentError (usage) for a number not started."""
         child = self._find(number)
         report = child.stop()
@@ -89,13 +89,13 @@ class Workloads:
             self._children.pop(number, None)
         return report
 
-    def close(self) -> List[Dict[str, Any]]:
+    def close(self) -> list[dict[str, Any]]:
         """End all, at the same time, and start none any more; their reports."""
         with self._lock:
             self._closed = True
             children = dict(self._children)
             self._children.clear()
-        reports: List[Dict[str, Any]] = []
+        reports: list[dict[str, Any]] = []
         threads = []
         for number, child in children.items():
 
@@ -130,7 +130,7 @@ def _open(path: str) -> int:
         ) from error
 
 
-def _check(ready: Dict[str, Any], uid: int) -> None:
+def _check(ready: dict[str, Any], uid: int) -> None:
     """The promise not to run as root is checked where it counts: in the process itself."""
     uids = set(ready.get("uids", []))
     if uids != {uid} or 0 in ready.get("gids", [0]) or 0 in ready.get("groups", []):

@@ -98,9 +98,7 @@ class Agent:
         """
         return self._request(op, deadline, arguments)
 
-    def collect(
-        self, what: str, sink: Sink, deadline: Deadline, **arguments: Any
-    ) -> Collection:
+    def collect(self, what: str, sink: Sink, deadline: Deadline, **arguments: Any) -> Collection:
         """Start a collector; `sink` gets its raw bytes, on the reading thread, as they come.
 
         `what` is "kmsg" (from="start" or "end") or "uevents" (subsystems=[...]).
@@ -210,7 +208,7 @@ class Agent:
         )
 
     def _renewed(self, error: LabError) -> LabError:
-        """The same error once more: one instance raised in several threads mixes their tracebacks."""
+        """The same error once more: one raised in several threads mixes their tracebacks."""
         return LabError(error.what, where=error.where, cure=error.cure)
 
     def _words(self) -> str:

@@ -6,4 +6,4 @@ number found in these modules.
 
 from __future__ import annotations
 
-__all__: "list[str]" = []
+__all__: list[str] = []

@@ -15,13 +15,13 @@ __all__ = [
     "DRM_IOCTL_SYNCOBJ_DESTROY",
     "DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD",
     "DRM_IOCTL_VERSION",
+    "HEADER",
+    "SYNCOBJ_EXPORT_SYNC_FILE",
     "DrmGemClose",
     "DrmSyncobjCreate",
     "DrmSyncobjDestroy",
     "DrmSyncobjHandle",
     "DrmVersion",
-    "HEADER",
-    "SYNCOBJ_EXPORT_SYNC_FILE",
 ]
 
 HEADER = "drm/drm.h"

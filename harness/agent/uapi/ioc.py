@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import platform
-from typing import Any, NamedTuple, Optional, Type
+from typing import Any, NamedTuple
 
 from ..errors import AgentError, target
 
@@ -25,7 +25,7 @@ class Ioctl(NamedTuple):
 
     name: str
     number: int
-    argument: Optional[Type[Any]]
+    argument: type[Any] | None
 
 
 def _ioc(direction: int, kind: str, number: int, size: int) -> int:
@@ -37,12 +37,12 @@ def io(name: str, kind: str, number: int) -> Ioctl:
     return Ioctl(name, _ioc(0, kind, number, 0), None)
 
 
-def iow(name: str, kind: str, number: int, argument: Type[Any]) -> Ioctl:
+def iow(name: str, kind: str, number: int, argument: type[Any]) -> Ioctl:
     """_IOW(kind, number, argument): the kernel reads it."""
     return Ioctl(name, _ioc(_WRITE, kind, number, ctypes.sizeof(argument)), argument)
 
 
-def iowr(name: str, kind: str, number: int, argument: Type[Any]) -> Ioctl:
+def iowr(name: str, kind: str, number: int, argument: type[Any]) -> Ioctl:
     """_IOWR(kind, number, argument): the kernel reads it and writes it back."""
     return Ioctl(name, _ioc(_READ | _WRITE, kind, number, ctypes.sizeof(argument)), argument)
 

@@ -5,7 +5,7 @@ DRIVERS maps the driver's name, as in sysfs, to its module here.
 
 from __future__ import annotations
 
-from typing import Mapping
+from collections.abc import Mapping
 
 __all__ = ["DRIVERS"]
 

@@ -13,7 +13,8 @@ import queue
 import signal
 import sys
 import threading
-from typing import Any, Dict, FrozenSet, Mapping, Optional, Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from ..arguments import Arguments
 from ..credentials import describe, forbid_new_privileges
@@ -25,10 +26,10 @@ __all__ = ["Workload", "run"]
 class Workload(Protocol):
     """What a driver's module makes in `open_workload(node, primary, bailout, passed)`."""
 
-    overtaking: FrozenSet[str]
+    overtaking: frozenset[str]
     """Operations safe to perform beside another that waits."""
 
-    def perform(self, op: str, arguments: Arguments) -> Dict[str, Any]:
+    def perform(self, op: str, arguments: Arguments) -> dict[str, Any]:
         """One operation's result.  Raises AgentError or OSError."""
 
     def release_all(self) -> None:
@@ -65,7 +66,7 @@ def run(
     ).start()
     replies.done(0, {"driver": driver, "node": node, "pid": os.getpid(), **describe()})
     while True:
-        request: Optional[Dict[str, Any]] = requests.get()
+        request: dict[str, Any] | None = requests.get()
         if request is None:
             return 0
         _perform(workload, replies, request)
@@ -104,7 +105,7 @@ def _read(workload: Workload, replies: _Replies, requests: Any) -> None:
         requests.put(None)
 
 
-def _parse(line: bytes, replies: _Replies) -> Optional[Dict[str, Any]]:
+def _parse(line: bytes, replies: _Replies) -> dict[str, Any] | None:
     try:
         request = json.loads(line)
     except ValueError:
@@ -118,7 +119,7 @@ def _parse(line: bytes, replies: _Replies) -> Optional[Dict[str, Any]]:
     return request
 
 
-def _perform(workload: Workload, replies: _Replies, request: Dict[str, Any]) -> None:
+def _perform(workload: Workload, replies: _Replies, request: dict[str, Any]) -> None:
     op = request["op"]
     try:
         arguments = Arguments(op, request.get("args", {}))
@@ -135,7 +136,7 @@ class _Replies:
         os.dup2(2, 1)
         self._lock = threading.Lock()
 
-    def done(self, number: Any, result: Dict[str, Any]) -> None:
+    def done(self, number: Any, result: dict[str, Any]) -> None:
         self._send({"id": number, "ok": True, "result": result})
 
     def failed(self, number: Any, error: Exception) -> None:
@@ -144,7 +145,7 @@ class _Replies:
             error = target(str(error), str(name or ""), "see the kernel log", number_)
         self._send({"id": number, "ok": False, "error": error.wire()})
 
-    def _send(self, reply: Dict[str, Any]) -> None:
+    def _send(self, reply: dict[str, Any]) -> None:
         view = memoryview(json.dumps(reply).encode() + b"\n")
         with self._lock:
             try:

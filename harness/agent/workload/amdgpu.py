@@ -1,0 +1,305 @@
+"""The amdgpu workload: hangs a ring, proves one alive, tells how a fence ended.
+
+Every hang that the CPU can end is ended `bailout` seconds after its start, by
+a thread of this process, whatever else goes wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Callable, NamedTuple
+
+from ..arguments import Arguments
+from ..errors import AgentError, usage
+from ..uapi import amdgpu as abi
+from .amdgpu_device import Buffer, Device, Job
+from .amdgpu_packets import RECIPES, pad, store
+from .fence import Fence
+
+__all__ = ["AmdgpuWorkload", "open_workload"]
+
+_POLLED = 1024  # bytes into the buffer; the commands are before it
+_TARGET = 2048
+_RELEASED = 1
+_IB_DWORDS = 16
+_CANARY_SECONDS = 10.0
+_DEFAULT_RECIPE = {"gfx": "wait_reg_mem", "compute": "wait_reg_mem", "sdma": "poll_regmem"}
+
+
+class _Hang:
+    """What ends a hang: known before its submission, so that none is ever unknown."""
+
+    def __init__(self, buffer: Buffer, releasable: bool) -> None:
+        self.buffer = buffer
+        self.releasable = releasable
+        self.released_at: int | None = None
+
+    def release(self) -> bool:
+        """Let the polled dword differ from 0; False when this hang does not poll."""
+        if self.releasable and self.released_at is None:
+            struct.pack_into("<I", self.buffer.memory, _POLLED, _RELEASED)
+            self.released_at = time.monotonic_ns()
+        return self.releasable
+
+
+class _Submitted(NamedTuple):
+    """A job, its fence, and CLOCK_MONOTONIC in ns just before it was submitted."""
+
+    job: Job
+    fence: Fence
+    at: int
+    hang: _Hang | None
+
+
+class AmdgpuWorkload:
+    """Operations on one render node; see the methods' docstrings for the wire."""
+
+    overtaking: frozenset[str] = frozenset({"release"})
+
+    def __init__(self, device: Device, bailout: float) -> None:
+        self._device = device
+        self._bailout = bailout
+        self._jobs: dict[int, _Submitted] = {}
+        self._hangs: list[_Hang] = []
+        self._numbers = itertools.count(1)
+        self._values = itertools.count(0xCA9A0001)
+        self._operations: Mapping[str, Callable[[Arguments], dict[str, Any]]] = {
+            "engines": self.engines,
+            "context": self.context,
+            "context.free": self.context_free,
+            "hang": self.hang,
+            "canary": self.canary,
+            "wait": self.wait,
+            "status": self.status,
+            "release": self.release,
+            "reset_state": self.reset_state,
+        }
+
+    def perform(self, op: str, arguments: Arguments) -> dict[str, Any]:
+        """As process.Workload says."""
+        operation = self._operations.get(op)
+        if operation is None:
+            known = ", ".join(self._operations)
+            raise usage(f"amdgpu has no operation {op}", cure=f"one of: {known}")
+        return operation(arguments)
+
+    def release_all(self) -> None:
+        """As process.Workload says."""
+        for hang in list(self._hangs):
+            hang.release()
+
+    def engines(self, arguments: Arguments) -> dict[str, Any]:
+        """{} -> {"driver", "family", "device_id", "pci_rev", "engines": [{"name", "ip_type",
+        "version", "rings": [number], "available_rings", "recipes": [name]}]}."""
+        arguments.done()
+        device = self._device
+        return {
+            "driver": device.version,
+            "family": device.device.family,
+            "device_id": device.device.device_id,
+            "pci_rev": device.device.pci_rev,
+            "engines": [
+                {
+                    "name": engine.name,
+                    "ip_type": engine.ip_type,
+                    "version": engine.version,
+                    "rings": engine.rings,
+                    "available_rings": engine.available_rings,
+                    "recipes": [n for n, r in RECIPES.items() if engine.name in r.engines],
+                }
+                for engine in device.engines.values()
+            ],
+        }
+
+    def context(self, arguments: Arguments) -> dict[str, Any]:
+        """{} -> {"context": id}."""
+        arguments.done()
+        return {"context": self._device.context()}
+
+    def context_free(self, arguments: Arguments) -> dict[str, Any]:
+        """{context} -> {}."""
+        context = arguments.integer("context")
+        arguments.done()
+        self._device.free_context(context)
+        return {}
+
+    def hang(self, arguments: Arguments) -> dict[str, Any]:
+        """{engine, context, ring = 0, recipe = the releasable one, syncobj = false}
+        -> {"job", "sequence", "submitted_ns", "releasable"}.
+
+        `submitted_ns` is CLOCK_MONOTONIC just before the submission.  With
+        `syncobj` the fence is taken from a syncobj instead of FENCE_TO_HANDLE.
+        """
+        name = arguments.text("engine")
+        context = arguments.integer("context")
+        ring = arguments.integer("ring", 0)
+        recipe_name = arguments.text("recipe", _DEFAULT_RECIPE.get(name, ""))
+        syncobj = arguments.flag("syncobj")
+        arguments.done()
+        recipe = RECIPES.get(recipe_name)
+        if recipe is None or name not in recipe.engines:
+            fitting = ", ".join(n for n, r in RECIPES.items() if name in r.engines) or "none"
+            raise usage(f"{recipe_name!r} does not hang {name}", cure=f"recipes: {fitting}")
+        buffer = self._device.buffer()
+        dwords = recipe.build(buffer.address + _POLLED, buffer.address + _TARGET)
+        hang = _Hang(buffer, recipe.releasable)
+        self._hangs.append(hang)
+        timer = threading.Timer(self._bailout, hang.release)
+        timer.daemon = True
+        timer.start()
+        submitted = self._submit(name, ring, context, buffer, dwords, hang, syncobj)
+        number = next(self._numbers)
+        self._jobs[number] = submitted
+        return {
+            "job": number,
+            "sequence": submitted.job.sequence,
+            "submitted_ns": submitted.at,
+            "releasable": recipe.releasable,
+        }
+
+    def canary(self, arguments: Arguments) -> dict[str, Any]:
+        """{engine, context, ring = 0, timeout_ns = 10 s} -> {"ok", "stage", "errname", "value",
+        "expected"} and what `wait` gives.
+
+        The GPU writes a value that the CPU then looks for.  `stage` is where it
+        failed: submit (refused, see errname), fence (late or with an error),
+        value (not written); "" when ok.
+        """
+        name = arguments.text("engine")
+        context = arguments.integer("context")
+        ring = arguments.integer("ring", 0)
+        timeout = arguments.integer("timeout_ns", int(_CANARY_SECONDS * 1e9))
+        arguments.done()
+        buffer = self._device.buffer()
+        expected = next(self._values) & 0xFFFFFFFF
+        minus_one = self._device.device.family >= abi.FAMILY_AI
+        dwords = store(name, buffer.address + _TARGET, expected, minus_one)
+        try:
+            submitted = self._submit(name, ring, context, buffer, dwords, None, False)
+        except AgentError as error:
+            if error.number is None:
+                raise
+            self._device.free(buffer)
+            return {"ok": False, "stage": "submit", "errname": error.wire()["errname"]}
+        result = self._wait(submitted, timeout)
+        value = struct.unpack_from("<I", buffer.memory, _TARGET)[0]
+        stage = ""
+        if not result["signaled"] or result["error"]:
+            stage = "fence"
+        elif value != expected:
+            stage = "value"
+        submitted.fence.close()
+        if result["signaled"]:
+            self._device.free(buffer)
+        return {
+            "ok": not stage,
+            "stage": stage,
+            "errname": "",
+            "value": value,
+            "expected": expected,
+            **result,
+        }
+
+    def wait(self, arguments: Arguments) -> dict[str, Any]:
+        """{job, timeout_ns, via = wait_cs|poll} -> {"signaled", "error", "elapsed_ns",
+        "timestamp_ns", "submitted_ns", "released_ns", "wait_error", "fences"}.
+
+        `error` is the fence's, negative as in the kernel (-62 ETIME), 0 for none;
+        `elapsed_ns` from submission to the fence's own timestamp, null while it
+        is pending; `wait_error` what WAIT_CS itself returned, negative;
+        `released_ns` when the CPU ended it, null if it did not.
+        """
+        submitted = self._find(arguments)
+        timeout = arguments.integer("timeout_ns")
+        via = arguments.text("via", "wait_cs")
+        arguments.done()
+        if via not in ("wait_cs", "poll") or timeout < 0:
+            raise usage("wait: via is wait_cs or poll, timeout_ns not negative")
+        return self._wait(submitted, timeout, via)
+
+    def status(self, arguments: Arguments) -> dict[str, Any]:
+        """{job} -> what `wait` gives, without waiting."""
+        submitted = self._find(arguments)
+        arguments.done()
+        return self._told(submitted, 0)
+
+    def release(self, arguments: Arguments) -> dict[str, Any]:
+        """{job} -> {"released": whether this hang can be ended by the CPU}.  Overtakes a wait."""
+        submitted = self._find(arguments)
+        arguments.done()
+        return {"released": submitted.hang is not None and submitted.hang.release()}
+
+    def reset_state(self, arguments: Arguments) -> dict[str, Any]:
+        """{context} -> {"raw", "reset", "vramlost", "guilty", "ras_ce", "ras_ue",
+        "reset_in_progress"}."""
+        context = arguments.integer("context")
+        arguments.done()
+        raw = self._device.reset_state(context)
+        return {"raw": raw, **{name: bool(raw & bit) for name, bit in abi.CTX_FLAGS.items()}}
+
+    def _submit(
+        self,
+        name: str,
+        ring: int,
+        context: int,
+        buffer: Buffer,
+        dwords: list[int],
+        hang: _Hang | None,
+        syncobj: bool,
+    ) -> _Submitted:
+        engine = self._device.engine(name, ring)
+        dwords = pad(name, dwords, max(_IB_DWORDS, engine.ib_size_alignment // 4))
+        container = self._device.syncobj() if syncobj else 0
+        at = time.monotonic_ns()
+        job = self._device.submit(context, engine, ring, buffer, dwords, container)
+        fence = self._device.syncobj_fence(container) if syncobj else self._device.fence(job)
+        return _Submitted(job, fence, at, hang)
+
+    def _find(self, arguments: Arguments) -> _Submitted:
+        number = arguments.integer("job")
+        submitted = self._jobs.get(number)
+        if submitted is None:
+            raise usage(f"no job {number}", cure="see what hang returned")
+        return submitted
+
+    def _wait(self, submitted: _Submitted, timeout_ns: int, via: str = "wait_cs") -> dict[str, Any]:
+        wait_error = 0
+        if via == "poll":
+            submitted.fence.wait(timeout_ns)
+        else:
+            try:
+                self._device.wait(submitted.job, time.monotonic_ns() + timeout_ns)
+            except AgentError as error:
+                if error.number is None:
+                    raise
+                wait_error = -error.number
+        return self._told(submitted, wait_error)
+
+    def _told(self, submitted: _Submitted, wait_error: int) -> dict[str, Any]:
+        info = submitted.fence.info()
+        signaled = info["status"] != 0
+        stamps = [fence["timestamp_ns"] for fence in info["fences"] if fence["timestamp_ns"]]
+        stamp = max(stamps) if stamps and signaled else None
+        return {
+            "signaled": signaled,
+            "error": min(0, info["status"]),
+            "timestamp_ns": stamp,
+            "elapsed_ns": stamp - submitted.at if stamp is not None else None,
+            "submitted_ns": submitted.at,
+            "released_ns": submitted.hang.released_at if submitted.hang else None,
+            "wait_error": wait_error,
+            "fences": info["fences"],
+        }
+
+
+def open_workload(
+    node: str, primary: str, bailout: float, passed: Mapping[str, int]
+) -> AmdgpuWorkload:
+    """The workload on render node `node`.  Raises AgentError."""
+    if not node:
+        raise usage("amdgpu needs a render node", cure="pass node: /dev/dri/renderD128 or another")
+    return AmdgpuWorkload(Device(node), bailout)
