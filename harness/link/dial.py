@@ -186,7 +186,8 @@ class _Handshake:
             except (paramiko.SSHException, EOFError, OSError) as error:
                 raise self._mute(f"accepts TCP but does not speak SSH: {error}") from error
             if not transport.initial_kex_done:
-                raise self._mute(f"no key exchange within {deadline.seconds:g} s")
+                how = "stalls in the key exchange" if transport.remote_version else "says nothing"
+                raise self._mute(f"accepts TCP but {how} for {deadline.seconds:g} s")
             cleanup.pop_all()
             return transport
 

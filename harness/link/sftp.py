@@ -36,21 +36,23 @@ def put(ssh: Ssh, data: bytes, path: str, mode: int, deadline: Deadline) -> bool
     with _client(ssh, deadline) as client:
         if _same(client, path, data, mode) and _digest(ssh, path, deadline) == digest:
             return False
-        written = False
+        may_be_full = True
         try:
             _write(ssh, client, part, data, mode, deadline)
-            written = _digest(ssh, part, deadline) == digest
-            if written:
+            if _digest(ssh, part, deadline) == digest:
+                may_be_full = False
                 client.posix_rename(part, path)
                 return True
             why = "what arrived differs from what was sent"
         except OSError as error:
             if client.sock.closed:
                 raise ssh.broken(deadline, f"while writing {path}") from error
+            # The two errors that SFTP does tell; a full disk is a bare "Failure".
+            may_be_full = may_be_full and error.errno not in (errno.ENOENT, errno.EACCES)
             why = error.strerror or str(error)
         with contextlib.suppress(OSError):
             client.remove(part)
-    raise _refused(ssh, path, len(data), why, written, deadline)
+    raise _refused(ssh, path, len(data), why, may_be_full, deadline)
 
 
 def get(ssh: Ssh, path: str, deadline: Deadline, limit: int) -> bytes:
@@ -135,12 +137,12 @@ def _digest(ssh: Ssh, path: str, deadline: Deadline) -> str:
 
 
 def _refused(
-    ssh: Ssh, path: str, size: int, why: str, written: bool, deadline: Deadline
+    ssh: Ssh, path: str, size: int, why: str, may_be_full: bool, deadline: Deadline
 ) -> TargetError:
     """Why the file could not be written, by what the machine says of its disk."""
     where = ssh.endpoint.where
     folder = posixpath.dirname(path) or "."
-    if not written:
+    if may_be_full:
         free = _free(ssh, folder, deadline)
         if free is not None and free < size + _CHUNK:
             return TargetError(

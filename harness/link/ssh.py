@@ -18,7 +18,7 @@ from harness.errors import HarnessError, LabError, TargetError
 from harness.link import sftp
 from harness.link.command import KILL, Command
 from harness.link.dial import Endpoint, Transport, Unreachable, dial
-from harness.link.streams import Kept, SshChannel, drain, feed, start
+from harness.link.streams import Kept, SshChannel, drain, feed, shut, start
 
 __all__ = ["Completed", "Endpoint", "Ssh", "SshChannel", "Unreachable"]
 
@@ -132,7 +132,7 @@ class Ssh:
         command = Command(argv, sudo=root and self._sudo(deadline))
         out, err = Kept(limit), Kept(limit + 256)
         with self.session(deadline) as channel:
-            self._exec(channel, command)
+            channel.exec_command(command.line)
             helpers = [start(drain, channel.recv_stderr, err)]
             if stdin:
                 helpers.append(start(feed, channel, stdin))
@@ -180,7 +180,7 @@ class Ssh:
             channel = self._open(deadline)
             cleanup.callback(self._release, channel)
             with self._guarded(channel, deadline):
-                self._exec(channel, command)
+                channel.exec_command(command.line)
             cleanup.pop_all()
         return SshChannel(channel, command, self.endpoint.where, self._release)
 
@@ -202,25 +202,32 @@ class Ssh:
         text = self.run(["cat", self._boot_id_path], deadline, check=True).stdout
         return text.decode("ascii", "replace").strip()
 
+    def host_key(self) -> str:
+        """The verified key of the machine at the other end: "ssh-ed25519 AAAA..."."""
+        key = self._live().get_remote_server_key()
+        return f"{key.get_name()} {key.get_base64()}"
+
     def wait_reboot(self, old_boot_id: str, deadline: Deadline) -> str:
         """Reconnect until the boot id is another one, and return that.
 
         Raises Unreachable when it does not come back, TargetError when it was
         there all the time, LabError at once when it came back with another host key.
         """
+        seen = ""
         while True:
             if not self.alive():
                 self._adopt(self._dial(deadline))
-            boot_id = ""
             try:
                 # A machine cut off from power sends no FIN: the old transport just stalls.
-                boot_id = self.boot_id(deadline.capped(8.0))
+                seen = self.boot_id(deadline.capped(8.0))
             except (LabError, TargetError):
+                # That the time was up for us says nothing about the machine.
+                seen = seen if deadline.expired() else ""
                 self.close()
-            if boot_id not in ("", old_boot_id):
-                return boot_id
-            if not deadline.pause(0.3) or deadline.expired():
-                raise self._no_reboot(deadline, boot_id)
+            if seen not in ("", old_boot_id):
+                return seen
+            if not deadline.pause(0.3):
+                raise self._no_reboot(deadline, seen)
 
     # ---- for the files beside this one
 
@@ -271,17 +278,21 @@ class Ssh:
         if old is not None:
             old.close()
 
+    def _live(self) -> Transport:
+        with self._lock:
+            transport = self._transport
+        if transport is None or not transport.is_active():
+            raise LabError(
+                "not connected (any more)",
+                where=self.endpoint.where,
+                cure="reconnect; if that fails, see its console",
+            )
+        return transport
+
     def _open(self, deadline: Deadline) -> paramiko.Channel:
         """A session channel; waits for one of ours to end when the server has no more."""
         while True:
-            with self._lock:
-                transport = self._transport
-            if transport is None or not transport.is_active():
-                raise LabError(
-                    "not connected (any more)",
-                    where=self.endpoint.where,
-                    cure="reconnect; if that fails, see its console",
-                )
+            transport = self._live()
             try:
                 return transport.open_session(timeout=max(0.01, deadline.left()))
             except (paramiko.SSHException, EOFError, OSError) as error:
@@ -294,13 +305,13 @@ class Ssh:
                 self._freed.wait(min(0.25, deadline.left()))
 
     def _release(self, channel: paramiko.Channel) -> None:
-        channel.close()
+        shut(channel)
         with self._freed:
             self._freed.notify()
 
     @contextlib.contextmanager
     def _guarded(self, channel: paramiko.Channel, deadline: Deadline) -> Iterator[None]:
-        timer = threading.Timer(deadline.left(), channel.close)
+        timer = threading.Timer(deadline.left(), shut, [channel])
         timer.daemon = True
         timer.start()
         try:
@@ -309,9 +320,6 @@ class Ssh:
             raise self.broken(deadline, f"({error})" if str(error) else "") from error
         finally:
             timer.cancel()
-
-    def _exec(self, channel: paramiko.Channel, command: Command) -> None:
-        channel.exec_command(command.line)
 
     def _sudo(self, deadline: Deadline) -> bool:
         """Whether root takes sudo here.  Asks once a transport; raises TargetError if it won't."""

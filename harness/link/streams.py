@@ -6,6 +6,7 @@ the other: each gets its own thread.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ import paramiko
 from harness.errors import LabError
 from harness.link.command import Command
 
-__all__ = ["Kept", "SshChannel", "drain", "feed", "start"]
+__all__ = ["Kept", "SshChannel", "drain", "feed", "shut", "start"]
 
 _CHUNK = 1 << 16
 _TAIL = 8 << 10
@@ -53,6 +54,12 @@ def feed(channel: paramiko.Channel, data: bytes) -> None:
         return
 
 
+def shut(channel: paramiko.Channel) -> None:
+    """Close `channel`; that its transport is already gone is no error."""
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        channel.close()
+
+
 def start(work: Callable[..., None], *arguments: Any) -> threading.Thread:
     """Run `work` in a thread that does not keep the process alive."""
     thread = threading.Thread(target=work, args=arguments, daemon=True)
@@ -76,6 +83,7 @@ class SshChannel:
         self._release = release
         self._tail = bytearray()
         self._missing = False
+        self._ended = False
         self._stderr = start(self._keep_tail)
 
     @property
@@ -85,7 +93,9 @@ class SshChannel:
 
     def recv(self, limit: int) -> bytes:
         """Block for 1..`limit` bytes; b"" at the end, and when closed or the link broke."""
-        return self._channel.recv(limit)
+        chunk = self._channel.recv(limit)
+        self._ended = self._ended or not chunk
+        return chunk
 
     def send(self, data: bytes) -> None:
         """Write all of `data`.  Raises LabError when the other end is gone."""
@@ -101,7 +111,7 @@ class SshChannel:
 
     def stderr_tail(self) -> str:
         """The last 8 KiB the command wrote to stderr, for messages."""
-        if self._channel.closed or self._channel.exit_status_ready():
+        if self._ended or self._channel.closed:
             # At the end its last words are still on their way from the other thread.
             self._stderr.join(timeout=1.0)
         text = bytes(self._tail).decode(errors="replace")

@@ -76,6 +76,8 @@ class Sshd:
             "Subsystem": f"sftp {sftp}",
             "MaxStartups": "100",
             "LogLevel": "VERBOSE",
+            # The login shell must not read this user's ~/.bashrc: it costs what it likes.
+            "SetEnv": f"HOME={folder}",
             **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None
