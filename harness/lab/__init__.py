@@ -1,0 +1,1 @@
+"""What a lab needs beyond one test: who holds a target, and reports of what was run."""
