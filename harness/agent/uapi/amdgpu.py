@@ -333,7 +333,7 @@ class AmdgpuInfoDevice(c.Structure):
         ("enabled_rb_pipes_mask", c.c_uint32),
         ("num_rb_pipes", c.c_uint32),
         ("num_hw_gfx_contexts", c.c_uint32),
-        ("pcie_gen", c.c_uint32),
+        ("_pcie_gen", c.c_uint32),  # a padding before 6.2
         ("ids_flags", c.c_uint64),
         ("virtual_address_offset", c.c_uint64),
         ("virtual_address_max", c.c_uint64),
@@ -354,7 +354,6 @@ class AmdgpuInfoHwIp(c.Structure):
         ("ib_start_alignment", c.c_uint32),
         ("ib_size_alignment", c.c_uint32),
         ("available_rings", c.c_uint32),
-        ("ip_discovery_version", c.c_uint32),
     ]
 
 

@@ -41,8 +41,8 @@ class _Hang:
     def release(self) -> bool:
         """Let the polled dword differ from 0; False when this hang does not poll."""
         if self.releasable and self.released_at is None:
-            struct.pack_into("<I", self.buffer.memory, _POLLED, _RELEASED)
             self.released_at = time.monotonic_ns()
+            struct.pack_into("<I", self.buffer.memory, _POLLED, _RELEASED)
         return self.releasable
 
 
