@@ -35,7 +35,9 @@ def say(text: str, level: int = _WARNING) -> None:
     """
     fd = os.open(_DEVICE, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(fd, f"<{level}>lab: {text}".encode("utf-8", "replace"))
+        # Without a line end the record stays open for continuation, and no reader sees it
+        # before the next one comes (kernel/printk/printk.c, vprintk_store).
+        os.write(fd, f"<{level}>lab: {text}\n".encode("utf-8", "replace"))
     finally:
         os.close(fd)
 
