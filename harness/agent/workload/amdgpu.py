@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
 
 from ..arguments import Arguments
-from ..errors import AgentError, usage
+from ..errors import AgentError, target, usage
 from ..uapi import amdgpu as abi
 from .amdgpu_device import Buffer, Device, Job
 from .amdgpu_packets import RECIPES, pad, store
@@ -65,9 +65,11 @@ class AmdgpuWorkload:
         self._bailout = bailout
         self._jobs: dict[int, _Submitted] = {}
         self._hangs: list[_Hang] = []
+        self._context: int | None = None
         self._numbers = itertools.count(1)
         self._values = itertools.count(0xCA9A0001)
         self._operations: Mapping[str, Callable[[Arguments], dict[str, Any]]] = {
+            "device": self.device,
             "engines": self.engines,
             "context": self.context,
             "context.free": self.context_free,
@@ -93,15 +95,11 @@ class AmdgpuWorkload:
             hang.release()
 
     def engines(self, arguments: Arguments) -> dict[str, Any]:
-        """{} -> {"driver", "family", "device_id", "pci_rev", "engines": [{"name", "ip_type",
-        "version", "rings": [number], "available_rings", "recipes": [name]}]}."""
+        """{} -> {"engines": [{"name", "ip_type", "version", "rings": [number],
+        "available_rings", "recipes": [name, the releasable first]}]}."""
         arguments.done()
         device = self._device
         return {
-            "driver": device.version,
-            "family": device.device.family,
-            "device_id": device.device.device_id,
-            "pci_rev": device.device.pci_rev,
             "engines": [
                 {
                     "name": engine.name,
@@ -113,6 +111,20 @@ class AmdgpuWorkload:
                 }
                 for engine in device.engines.values()
             ],
+        }
+
+    def device(self, arguments: Arguments) -> dict[str, Any]:
+        """{} -> {"driver": {"name", "major", "minor"}, "family", "external_rev", "chip_rev",
+        "device_id", "pci_rev"}; AMDGPU_FAMILY_* and struct drm_amdgpu_info_device."""
+        arguments.done()
+        info = self._device.device
+        return {
+            "driver": self._device.version,
+            "family": info.family,
+            "external_rev": info.external_rev,
+            "chip_rev": info.chip_rev,
+            "device_id": info.device_id,
+            "pci_rev": info.pci_rev,
         }
 
     def context(self, arguments: Arguments) -> dict[str, Any]:
@@ -128,14 +140,14 @@ class AmdgpuWorkload:
         return {}
 
     def hang(self, arguments: Arguments) -> dict[str, Any]:
-        """{engine, context, ring = 0, recipe = the releasable one, syncobj = false}
-        -> {"job", "sequence", "submitted_ns", "releasable"}.
+        """{engine, context = this process's own, ring = 0, recipe = the releasable one,
+        syncobj = false} -> {"job", "sequence", "submitted_ns", "releasable"}.
 
         `submitted_ns` is CLOCK_MONOTONIC just before the submission.  With
         `syncobj` the fence is taken from a syncobj instead of FENCE_TO_HANDLE.
         """
         name = arguments.text("engine")
-        context = arguments.integer("context")
+        context = self._chosen(arguments)
         ring = arguments.integer("ring", 0)
         recipe_name = arguments.text("recipe", _DEFAULT_RECIPE.get(name, ""))
         syncobj = arguments.flag("syncobj")
@@ -145,7 +157,7 @@ class AmdgpuWorkload:
             fitting = ", ".join(n for n, r in RECIPES.items() if name in r.engines) or "none"
             raise usage(f"{recipe_name!r} does not hang {name}", cure=f"recipes: {fitting}")
         buffer = self._device.buffer()
-        dwords = recipe.build(buffer.address + _POLLED, buffer.address + _TARGET)
+        dwords = recipe.build(name, buffer.address + _POLLED, buffer.address + _TARGET)
         hang = _Hang(buffer, recipe.releasable)
         self._hangs.append(hang)
         timer = threading.Timer(self._bailout, hang.release)
@@ -162,15 +174,15 @@ class AmdgpuWorkload:
         }
 
     def canary(self, arguments: Arguments) -> dict[str, Any]:
-        """{engine, context, ring = 0, timeout_ns = 10 s} -> {"ok", "stage", "errname", "value",
-        "expected"} and what `wait` gives.
+        """{engine, context = this process's own, ring = 0, timeout_ns = 10 s}
+        -> {"ok", "stage", "errname", "value", "expected"} and what `wait` gives.
 
-        The GPU writes a value that the CPU then looks for.  `stage` is where it
-        failed: submit (refused, see errname), fence (late or with an error),
-        value (not written); "" when ok.
+        The GPU writes a value that the CPU then looks for.  Not `ok`: `stage` is
+        "submit" (refused; `error` and `errname` say why) or "fence" (late, or with
+        an error).  Raises AgentError (target) for a wrong value behind a good fence.
         """
         name = arguments.text("engine")
-        context = arguments.integer("context")
+        context = self._chosen(arguments)
         ring = arguments.integer("ring", 0)
         timeout = arguments.integer("timeout_ns", int(_CANARY_SECONDS * 1e9))
         arguments.done()
@@ -184,20 +196,30 @@ class AmdgpuWorkload:
             if error.number is None:
                 raise
             self._device.free(buffer)
-            return {"ok": False, "stage": "submit", "errname": error.wire()["errname"]}
+            return {
+                "ok": False,
+                "stage": "submit",
+                "errname": error.wire()["errname"],
+                "signaled": False,
+                "error": -error.number,
+                "elapsed_ns": 0,
+            }
         result = self._wait(submitted, timeout)
         value = struct.unpack_from("<I", buffer.memory, _TARGET)[0]
-        stage = ""
-        if not result["signaled"] or result["error"]:
-            stage = "fence"
-        elif value != expected:
-            stage = "value"
+        good = result["signaled"] and not result["error"]
         submitted.fence.close()
         if result["signaled"]:
             self._device.free(buffer)
+        if good and value != expected:
+            raise target(
+                f"{name} ring {ring}: the fence signalled, yet memory holds {value:#x}, "
+                f"not the {expected:#x} that the job wrote",
+                self._device.node,
+                "the GPU is not usable: reboot, or reset it again",
+            )
         return {
-            "ok": not stage,
-            "stage": stage,
+            "ok": good,
+            "stage": "" if good else "fence",
             "errname": "",
             "value": value,
             "expected": expected,
@@ -209,8 +231,8 @@ class AmdgpuWorkload:
         "timestamp_ns", "submitted_ns", "released_ns", "wait_error", "fences"}.
 
         `error` is the fence's, negative as in the kernel (-62 ETIME), 0 for none;
-        `elapsed_ns` from submission to the fence's own timestamp, null while it
-        is pending; `wait_error` what WAIT_CS itself returned, negative;
+        `elapsed_ns` from submission to the fence's own timestamp `timestamp_ns`
+        (null while it is pending), or to now; `wait_error` what WAIT_CS itself returned, negative;
         `released_ns` when the CPU ended it, null if it did not.
         """
         submitted = self._find(arguments)
@@ -234,12 +256,23 @@ class AmdgpuWorkload:
         return {"released": submitted.hang is not None and submitted.hang.release()}
 
     def reset_state(self, arguments: Arguments) -> dict[str, Any]:
-        """{context} -> {"raw", "reset", "vramlost", "guilty", "ras_ce", "ras_ue",
-        "reset_in_progress"}."""
-        context = arguments.integer("context")
+        """{context = this process's own} -> {"raw", "flags": [names of those set]}.
+
+        Names: reset, vramlost, guilty, ras_ce, ras_ue, reset_in_progress.
+        """
+        context = self._chosen(arguments)
         arguments.done()
         raw = self._device.reset_state(context)
-        return {"raw": raw, **{name: bool(raw & bit) for name, bit in abi.CTX_FLAGS.items()}}
+        return {"raw": raw, "flags": [name for name, bit in abi.CTX_FLAGS.items() if raw & bit]}
+
+    def _chosen(self, arguments: Arguments) -> int:
+        """The context asked for, or this process's own, made when first needed."""
+        context: int | None = arguments.integer("context", None)
+        if context is None:
+            if self._context is None:
+                self._context = self._device.context()
+            context = self._context
+        return context
 
     def _submit(
         self,
@@ -288,7 +321,7 @@ class AmdgpuWorkload:
             "signaled": signaled,
             "error": min(0, info["status"]),
             "timestamp_ns": stamp,
-            "elapsed_ns": stamp - submitted.at if stamp is not None else None,
+            "elapsed_ns": (stamp or time.monotonic_ns()) - submitted.at,
             "submitted_ns": submitted.at,
             "released_ns": submitted.hang.released_at if submitted.hang else None,
             "wait_error": wait_error,

@@ -14,6 +14,7 @@ _NOP_PM4 = 0xFFFF1000  # PACKET3(NOP, 0x3fff): the one-dword filler
 _NOP_SDMA = 0
 _PM4_WRITE_DATA = 0x37
 _PM4_WAIT_REG_MEM = 0x3C
+_SDMA_ILLEGAL = 0xF2
 _PM4_ILLEGAL = 0xF2  # unassigned on every chip: 0xf1 to 0xfb
 _SDMA_WRITE = 2
 _SDMA_POLL_REGMEM = 8
@@ -23,14 +24,14 @@ _ALIGNED = 0xFFFFFFFC
 
 
 class Recipe(NamedTuple):
-    """How to hang: `build(polled address, target address)` gives the dwords.
+    """How to hang: `build(engine, polled address, target address)` gives the dwords.
 
     `releasable`: the CPU ends it by writing 1 to the polled dword, which is 0.
     """
 
     engines: tuple[str, ...]
     releasable: bool
-    build: Callable[[int, int], list[int]]
+    build: Callable[[str, int, int], list[int]]
 
 
 def _packet3(op: int, count: int) -> int:
@@ -46,7 +47,7 @@ def _high(address: int) -> int:
     return address >> 32
 
 
-def _wait_reg_mem(polled: int, _target: int) -> list[int]:
+def _wait_reg_mem(_engine: str, polled: int, _target: int) -> list[int]:
     """Wait until the polled dword differs from 0, asking every 4 cycles."""
     memory, micro_engine = 1 << 4, 0 << 8
     return [
@@ -60,7 +61,7 @@ def _wait_reg_mem(polled: int, _target: int) -> list[int]:
     ]
 
 
-def _poll_regmem(polled: int, _target: int) -> list[int]:
+def _poll_regmem(_engine: str, polled: int, _target: int) -> list[int]:
     """The same on an SDMA ring; 0xfff tries mean without end."""
     memory = 1 << 31
     return [
@@ -73,12 +74,14 @@ def _poll_regmem(polled: int, _target: int) -> list[int]:
     ]
 
 
-def _illegal_opcode(_polled: int, target: int) -> list[int]:
+def _illegal_opcode(engine: str, _polled: int, target: int) -> list[int]:
     """A packet of no known type, with a body that would write, were it executed."""
+    if engine == "sdma":
+        return [_SDMA_ILLEGAL, *store(engine, target, 0xDEADBEAF, True)[1:]]
     return [_packet3(_PM4_ILLEGAL, 2 + 128), *_write_data(target, [0xDEADBEAF] * 8)[1:]]
 
 
-def _bad_sdma_header(_polled: int, target: int) -> list[int]:
+def _bad_sdma_header(_engine: str, _polled: int, target: int) -> list[int]:
     """A linear copy whose header names no operation."""
     return [0x23DECD3D, 1023, 0, _low(target), _high(target), _low(target), _high(target)]
 
@@ -86,7 +89,7 @@ def _bad_sdma_header(_polled: int, target: int) -> list[int]:
 RECIPES: dict[str, Recipe] = {
     "wait_reg_mem": Recipe(("gfx", "compute"), True, _wait_reg_mem),
     "poll_regmem": Recipe(("sdma",), True, _poll_regmem),
-    "illegal_opcode": Recipe(("gfx", "compute"), False, _illegal_opcode),
+    "illegal_opcode": Recipe(("gfx", "compute", "sdma"), False, _illegal_opcode),
     "bad_sdma_header": Recipe(("sdma",), False, _bad_sdma_header),
 }
 
