@@ -10,7 +10,7 @@ import errno
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.gpu.base import Engine, Knob
+from harness.gpu.base import Engine, Knob, debugfs
 
 __all__ = ["Amdgpu"]
 
@@ -36,7 +36,7 @@ class Amdgpu:
         found = []
         for ip in discovered:
             name, rings = str(ip["name"]), list(ip["rings"])
-            mask = f"{card['debugfs']}/amdgpu_{name}_sched_mask"
+            mask = f"{debugfs(card)}/amdgpu_{name}_sched_mask"
             for ring in rings:
                 pins = (Knob(mask, hex(1 << ring)),) if len(rings) > 1 else ()
                 label = name if len(rings) == 1 else f"{name}{ring}"
@@ -51,7 +51,8 @@ class Amdgpu:
         return frozenset({-errno.ETIME, -errno.ECANCELED, -errno.ENODATA})
 
     def timeout_s(self, engine: Engine, card: Mapping[str, Any]) -> float | None:
-        text = str(card.get("parameters", {}).get("lockup_timeout", "")).strip()
+        parameters = (card.get("module") or {}).get("parameters", {})
+        text = str(parameters.get("lockup_timeout", "")).strip()
         try:
             given = [int(part) for part in text.split(",") if part.strip()]
         except ValueError:
@@ -76,4 +77,4 @@ class Amdgpu:
         return f"GPU reset is not enabled for this ASIC (family {name})" if name else ""
 
     def manual_reset(self, card: Mapping[str, Any]) -> tuple[str, bool] | None:
-        return f"{card['debugfs']}/amdgpu_gpu_recover", True
+        return f"{debugfs(card)}/amdgpu_gpu_recover", True

@@ -9,7 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Backend", "Engine", "Knob"]
+__all__ = ["Backend", "Engine", "Knob", "debugfs"]
+
+
+def debugfs(card: Mapping[str, Any]) -> str:
+    """The card's directory in debugfs (drivers/gpu/drm/drm_debugfs.c: by minor number)."""
+    return f"/sys/kernel/debug/dri/{str(card['name']).removeprefix('card')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Backend(Protocol):
         """Seconds after which the driver calls a job on `engine` hung; None if unknown."""
 
     def refusal(self, device: Mapping[str, Any]) -> str:
-        """Why this device (a workload's `device` reply) must not be hung, or ""."""
+        """Why this device (what a client is told of it) must not be hung, or ""."""
 
     def manual_reset(self, card: Mapping[str, Any]) -> tuple[str, bool] | None:
         """The debugfs file that resets the GPU and whether *reading* it does so; None if none."""

@@ -1,0 +1,3 @@
+"""Makes `pytest --target=NAME` work from this directory."""
+
+pytest_plugins = ("harness.plugin",)

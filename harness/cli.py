@@ -1,0 +1,211 @@
+"""The `lab` face: one command for a desk, a nightly and a bisect.
+
+Each subcommand is thin: it parses, calls one room of the house, and turns a
+HarnessError into a message and an exit status.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from harness import desk, doctor, inventory, verdict
+from harness.errors import HarnessError, UsageError
+from harness.evidence.rundir import RunDir
+from harness.inventory import Inventory
+from harness.lab import report
+from harness.lab.reservation import Reservation
+
+__all__ = ["main"]
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECK_MARKS = {True: "[green]ok[/]", False: "[red]no[/]", None: "[yellow]--[/]"}
+
+
+class _Group(click.Group):
+    """Turns every HarnessError into its message and exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HarnessError as error:
+            click.secho(f"lab: {error}", err=True, fg="red")
+            ctx.exit(error.exit_status)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--inventory",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The target list (default: $LAB_TARGETS, else targets.toml).",
+)
+@click.pass_context
+def main(ctx: click.Context, path: Path | None) -> None:
+    """Hang GPUs on purpose and prove from the kernel's own evidence what recovery did."""
+    ctx.obj = path
+
+
+def _inventory(ctx: click.Context) -> Inventory:
+    return inventory.load(ctx.obj or inventory.default_path())
+
+
+def _pytest(ctx: click.Context, *args: str) -> None:
+    """Hand over to pytest in a process of its own; its exit status is ours."""
+    ctx.exit(subprocess.run([sys.executable, "-m", "pytest", *args], cwd=ROOT).returncode)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--target", "names", multiple=True, metavar="NAME", help="Default: every virtual one."
+)
+@click.argument("pytest_args", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def run(ctx: click.Context, names: tuple[str, ...], pytest_args: tuple[str, ...]) -> None:
+    """Run testcases/ on targets; further arguments go to pytest."""
+    listed = _inventory(ctx)
+    chosen = [listed.get(name).name for name in names] or [t.name for t in listed.virtual()]
+    if not chosen:
+        raise UsageError(
+            "no virtual target is configured",
+            where=str(listed.path),
+            cure="name a target with --target NAME",
+        )
+    places = [] if any("testcases" in arg for arg in pytest_args) else ["testcases"]
+    _pytest(
+        ctx,
+        *places,
+        f"--inventory={listed.path.resolve()}",
+        *(f"--target={name}" for name in chosen),
+        *pytest_args,
+    )
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--fast", "depth", flag_value="fast", help="Unit and loopback only.")
+@click.option("--deep", "depth", flag_value="deep", help="Also what is too long for CI.")
+@click.argument("pytest_args", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def test(ctx: click.Context, depth: str | None, pytest_args: tuple[str, ...]) -> None:
+    """The harness's own tests."""
+    places = ["harness/tests/unit", "harness/tests/loopback"]
+    if depth != "fast":
+        places.append("harness/tests/vm")
+    deep = ["--deep"] if depth == "deep" else []
+    _pytest(ctx, *places, *deep, *pytest_args)
+
+
+@main.command()
+@click.pass_context
+def targets(ctx: click.Context) -> None:
+    """What is configured."""
+    listed = _inventory(ctx)
+    table = Table(box=None, pad_edge=False)
+    for column in ("target", "driver", "reached by", "console", "power", "may hang", "held by"):
+        table.add_column(column)
+    for target in listed.targets.values():
+        way = f"QEMU, {target.vm.gpu}" if target.vm else f"{target.user}@{target.address}"
+        public = target.public()
+        holder = Reservation.holder(target.name)
+        table.add_row(
+            target.name,
+            target.driver,
+            way,
+            "serial" if target.virtual else public["console"]["kind"],
+            "QEMU" if target.virtual else public["power"]["kind"],
+            "yes" if target.destructive else "no",
+            f"{holder.user}, pid {holder.pid}" if holder else "",
+        )
+    Console().print(table)
+
+
+@main.command("doctor")
+@click.argument("name")
+@click.pass_context
+def doctor_command(ctx: click.Context, name: str) -> None:
+    """What works on a target, line by line, each failure with its cure."""
+    target = _inventory(ctx).get(name)
+    console = Console(highlight=False)
+    failed = 0
+    for check in doctor.examine(target):
+        console.print(f"{CHECK_MARKS[check.ok]} {check.what}", end="")
+        console.print(f": {check.found}" if check.found else "", markup=False)
+        if check.ok is not True and check.cure:
+            console.print(f"     cure: {check.cure}", markup=False)
+        failed += check.ok is False
+    console.print(f"{failed} of them must be mended" if failed else "fit", style="bold")
+    ctx.exit(4 if failed else 0)
+
+
+@main.command()
+@click.argument("name")
+@click.pass_context
+def console(ctx: click.Context, name: str) -> None:
+    """The target's console; Ctrl-] ends."""
+    ctx.exit(desk.console(_inventory(ctx).get(name)))
+
+
+@main.command()
+@click.argument("name")
+@click.argument("argv", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def shell(ctx: click.Context, name: str, argv: tuple[str, ...]) -> None:
+    """A shell on the target, or one command there."""
+    ctx.exit(desk.shell(_inventory(ctx).get(name), argv))
+
+
+@main.command()
+@click.argument("name")
+@click.argument("action", type=click.Choice(["on", "off", "cycle"]))
+@click.pass_context
+def power(ctx: click.Context, name: str, action: str) -> None:
+    """Switch the target's power."""
+    desk.power(_inventory(ctx).get(name), action)
+
+
+@main.command()
+@click.argument("name")
+@click.pass_context
+def unlock(ctx: click.Context, name: str) -> None:
+    """Break the lock a run holds on a target."""
+    target = _inventory(ctx).get(name)
+    holder = Reservation.holder(target.name)
+    if holder is None:
+        click.echo(f"{name} is not held")
+        return
+    Reservation.break_lock(target.name)
+    click.echo(f"{name} taken from {holder.user}, pid {holder.pid}: {holder.command}")
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_context
+def bench(ctx: click.Context, name: str | None, as_json: bool) -> None:
+    """Benchmarks, each beside what a user would use instead."""
+    argv = [sys.executable, "-m", "tools.bench", *([name] if name else [])]
+    ctx.exit(subprocess.run([*argv, *(["--json"] if as_json else [])], cwd=ROOT).returncode)
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path, file_okay=False))
+@click.pass_context
+def replay(ctx: click.Context, path: Path) -> None:
+    """Judge a recorded run again with today's parser."""
+    recorded = RunDir.open(path)
+    worst = 0
+    for judged in verdict.rejudge(recorded):
+        click.echo(f"{judged.outcome:10} {judged.test}  {judged.reason}".rstrip())
+        worst |= judged.outcome in ("fail", "incomplete", "error", "blind")
+    click.echo(f"report: {report.write(recorded)}")
+    ctx.exit(worst)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""A client of the GPU: an unprivileged process on the target, driven step by step.
+
+Wraps one workload of the agent's in words a testcase reads; knows no driver.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from harness.deadline import Deadline
+from harness.errors import UsageError
+from harness.gpu.base import Backend, Engine
+from harness.link.agent import Workload
+
+__all__ = ["Canary", "Client", "Fence", "Job"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A submission, as its client numbers it."""
+
+    number: int
+    engine: Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What became of a job's fence.
+
+    `error` is 0 or a negative errno (dma_fence.error); `seconds` from submission to
+    the fence's own timestamp, None while it is pending.
+    """
+
+    signaled: bool
+    error: int
+    seconds: float | None
+
+    def __str__(self) -> str:
+        if not self.signaled:
+            return "pending"
+        ended = errno.errorcode.get(-self.error, str(self.error)) if self.error else "no error"
+        return f"signaled after {self.seconds:.3f} s with {ended}"
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A small job that writes a value: `ok`, or the `stage` it failed at (submit: the driver
+    refused it with `errname`; fence: late or ended with an error; value: not written)."""
+
+    ok: bool
+    stage: str
+    errname: str
+    fence: Fence | None
+
+    def __str__(self) -> str:
+        if self.ok:
+            return "ok"
+        return f"failed at {self.stage}: {self.errname or self.fence or 'wrong value'}"
+
+
+class Client:
+    """One process with the device open; a context manager."""
+
+    def __init__(self, workload: Workload, backend: Backend, limit_s: float) -> None:
+        """`limit_s` bounds every step that has no deadline of its own, in seconds."""
+        self._workload = workload
+        self._backend = backend
+        self._limit_s = limit_s
+        self._context: int | None = None
+
+    def device(self) -> dict[str, Any]:
+        """What the driver tells any client of the device and its engines."""
+        return self._call("engines")
+
+    def context(self) -> int:
+        """A new context.  Steps that are given none share the client's first."""
+        return int(self._call("context")["context"])
+
+    def hang(self, engine: Engine, recipe: str | None = None, context: int | None = None) -> Job:
+        """Submit a job that never completes; `recipe` defaults to the engine's safest."""
+        reply = self._call(
+            "hang",
+            engine=engine.ip,
+            ring=engine.ring,
+            recipe=recipe or self._backend.recipes(engine)[0],
+            context=self._in(context),
+        )
+        return Job(int(reply["job"]), engine)
+
+    def wait(self, job: Job, deadline: Deadline) -> Fence:
+        """Wait until `job`'s fence signals or the deadline; a fence that does not is no error."""
+        # The process waits a little less than we do, so that its answer still arrives.
+        budget_ns = int(deadline.left() * 1e9)
+        answer_by = Deadline(deadline.left() * 1.1 + 5.0)
+        return _fence(self._workload.call("wait", answer_by, job=job.number, timeout_ns=budget_ns))
+
+    def release(self, job: Job) -> None:
+        """End a hang from the CPU's side.  Raises UsageError where its recipe cannot be."""
+        if not self._call("release", job=job.number)["released"]:
+            raise UsageError(
+                f"this hang on {job.engine.name} can only be ended by recovery",
+                cure="choose another recipe",
+            )
+
+    def canary(self, engine: Engine, context: int | None = None) -> Canary:
+        """Have the GPU write a value and look for it: proof that `engine` is usable."""
+        reply = self._call("canary", engine=engine.ip, ring=engine.ring, context=self._in(context))
+        fence = _fence(reply) if "signaled" in reply else None
+        return Canary(reply["ok"], reply["stage"], reply["errname"], fence)
+
+    def reset_state(self, context: int | None = None) -> frozenset[str]:
+        """What the driver says of a context's part in resets: names of the flags set."""
+        reply = self._call("reset_state", context=self._in(context))
+        return frozenset(name for name, value in reply.items() if value is True)
+
+    def stop(self) -> None:
+        """Release what hangs and end the process.  Idempotent."""
+        self._workload.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _in(self, context: int | None) -> int:
+        if context is not None:
+            return context
+        if self._context is None:
+            self._context = self.context()
+        return self._context
+
+    def _call(self, op: str, **args: Any) -> dict[str, Any]:
+        return self._workload.call(op, Deadline(self._limit_s), **args)
+
+
+def _fence(reply: Mapping[str, Any]) -> Fence:
+    elapsed = reply["elapsed_ns"]
+    return Fence(reply["signaled"], reply["error"], None if elapsed is None else elapsed / 1e9)

@@ -1,0 +1,105 @@
+"""What a person at a desk does with a target: look at its console, get a shell, switch it.
+
+Takes the target's reservation like a run does, except to watch a console that a
+running session already serves.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.deadline import Deadline
+from harness.errors import LabError, UsageError
+from harness.inventory import Target
+from harness.lab.reservation import Reservation
+from harness.link.console import attach, interact
+from harness.link.machine import CONSOLE_SOCKET, machine_for, state_dir
+from harness.link.power import power_for
+from harness.link.ssh import Ssh
+
+__all__ = ["console", "power", "shell"]
+
+
+def console(target: Target) -> int:
+    """Pass this terminal through to the target's console; Ctrl-] ends it."""
+    socket = state_dir(target) / CONSOLE_SOCKET
+    if Reservation.holder(target.name) is not None and socket.exists():
+        return _pass_through(target, socket)
+    with Reservation.take(target.name, "lab console"):
+        machine = machine_for(target)
+        try:
+            _say(f"{target.name}: {machine.describe()}")
+            machine.up(lambda data: None, Deadline(target.limits.boot_s))
+            if not socket.exists():
+                raise LabError(
+                    "has no console",
+                    where=target.name,
+                    cure='console = { kind = "serial", port = "..." } in targets.toml',
+                )
+            return _pass_through(target, socket)
+        finally:
+            machine.down()
+
+
+def shell(target: Target, argv: Sequence[str]) -> int:
+    """An interactive shell, or `argv`, on the target; the exit status of ssh."""
+    with Reservation.take(target.name, "lab shell"), tempfile.TemporaryDirectory() as scratch:
+        machine = machine_for(target)
+        try:
+            _say(f"{target.name}: {machine.describe()}")
+            deadline = Deadline(target.limits.boot_s if target.virtual else target.limits.connect_s)
+            machine.up(lambda data: None, deadline)
+            endpoint = machine.endpoint()
+            # Our own link first: it checks the pinned key, and tells ssh which one that was.
+            with Ssh.connect(endpoint, deadline, wait=target.virtual) as link:
+                known = Path(scratch) / "known_hosts"
+                known.write_text(f"target {link.host_key()}\n")
+            key = ["-i", str(endpoint.key)] if endpoint.key else []
+            options = {
+                "UserKnownHostsFile": str(known),
+                "HostKeyAlias": "target",
+                "StrictHostKeyChecking": "yes",
+                "LogLevel": "ERROR",
+            }
+            return subprocess.run(
+                [
+                    "ssh",
+                    *key,
+                    *(f"-o{name}={value}" for name, value in options.items()),
+                    *("-p", str(endpoint.port), f"{endpoint.user}@{endpoint.host}"),
+                    *(["--", *argv] if argv else []),
+                ]
+            ).returncode
+        finally:
+            machine.down()
+
+
+def power(target: Target, action: str) -> None:
+    """Switch the target `on`, `off` or `cycle` it.  Raises LabError where that fails."""
+    if target.virtual:
+        raise UsageError(
+            "a virtual target is on for as long as the command that uses it",
+            where=target.name,
+            cure=f"lab shell {target.name}, lab console {target.name} or lab run",
+        )
+    with Reservation.take(target.name, f"lab power {target.name} {action}"):
+        switch = power_for(target)
+        {"on": switch.on, "off": switch.off, "cycle": switch.cycle}[action](
+            Deadline(target.limits.boot_s)
+        )
+
+
+def _pass_through(target: Target, socket: Path) -> int:
+    _say(f"{target.name}: connected, Ctrl-] ends")
+    with attach(socket) as tap:
+        why = interact(tap)
+    _say(f"\r\n{target.name}: {why}")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

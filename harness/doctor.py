@@ -1,0 +1,234 @@
+"""What works on a target, line by line, each failure with its cure.
+
+Looks only: hangs nothing, changes nothing that it does not put back.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.deadline import Deadline
+from harness.dut import Dut
+from harness.errors import HarnessError
+from harness.evidence.rundir import RunDir
+from harness.inventory import Target
+from harness.lab.reservation import Reservation
+from harness.link.machine import machine_for
+
+__all__ = ["Check", "examine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line.  `ok` is None where the test can go on but something will not be seen."""
+
+    ok: bool | None
+    what: str
+    found: str = ""
+    cure: str = ""
+
+
+# What each kernel option is for.  The first are needed for a verdict, the others for evidence.
+_NEEDED = {
+    "PROVE_LOCKING": "lockdep, the judge of the locking",
+    "DEBUG_FS": "the drivers' reset knobs",
+}
+_WANTED = {
+    "MMU_NOTIFIER": "lets lockdep's priming of dma_resv reach the notifiers",
+    "DEBUG_ATOMIC_SLEEP": "sleeping in atomic context is reported",
+    "DETECT_HUNG_TASK": "tasks stuck in recovery are reported",
+    "SOFTLOCKUP_DETECTOR": "CPUs stuck in recovery are reported",
+    "HARDLOCKUP_DETECTOR": "CPUs stuck with interrupts off are reported",
+    "PRINTK_CALLER": "reports of two CPUs can be told apart",
+    "FTRACE_SYSCALLS": "restarted waits can be seen",
+    "KPROBE_EVENTS": "fence waits can be seen",
+    "SW_SYNC": "software fences",
+    "DEV_COREDUMP": "GPU core dumps",
+    "MAGIC_SYSRQ": "stacks of a stuck machine, and a last resort",
+    "PSTORE": "the last lines of a machine that died",
+    "NETCONSOLE": "the last lines of a machine that died, by network",
+}
+
+
+def examine(target: Target) -> Iterator[Check]:
+    """Check `target` from the outside in; stops where nothing further can be reached."""
+    yield _opted_in(target)
+    yield from _ways(target)
+    try:
+        with Reservation.take(target.name, "lab doctor"), tempfile.TemporaryDirectory() as root:
+            run = RunDir.create(Path(root), target.name)
+            dut = Dut(target, run, machine_for(target), lambda line: None)
+            try:
+                dut.connect()
+                yield Check(True, "SSH, python3, agent", f"boot {dut.boot_id[:8]}")
+                yield from _connected(dut)
+            finally:
+                dut.close()
+                run.close()
+    except HarnessError as error:
+        yield Check(False, error.where or target.name, error.what, error.cure)
+
+
+def _opted_in(target: Target) -> Check:
+    return Check(
+        True if target.destructive else None,
+        "may be hung",
+        "" if target.destructive else "tests that hang or reset will be skipped",
+        "destructive = true, if its keeper agrees",
+    )
+
+
+def _ways(target: Target) -> Iterator[Check]:
+    if target.virtual:
+        return
+    public = target.public()
+    yield Check(
+        None if public["console"]["kind"] == "none" else True,
+        "console",
+        public["console"]["kind"],
+        'console = { kind = "serial", port = "/dev/serial/by-id/..." }: '
+        "without it a machine's last lines are lost",
+    )
+    yield Check(
+        None if public["power"]["kind"] == "none" else True,
+        "power",
+        public["power"]["kind"],
+        'power = { kind = "command", on = [...], off = [...] }: '
+        "without it a machine that dies stays dead",
+    )
+
+
+def _connected(dut: Dut) -> Iterator[Check]:
+    health = dut.health()
+    yield from _config(dut)
+    locks = health["debug_locks"]
+    yield Check(
+        locks == 1,
+        "lockdep",
+        {1: "armed", 0: "off since its first report of this boot", None: "not in this kernel"}[
+            locks
+        ],
+        "boot a kernel with CONFIG_PROVE_LOCKING=y" if locks is None else "reboot it",
+    )
+    yield Check(
+        health["taint"] == 0 or None, "taint", str(health["taint"]), "see lab dmesg; reboot"
+    )
+    yield from _tracing(dut)
+    try:
+        yield from _card(dut, dut.card)
+    except HarnessError as error:
+        yield Check(False, f"GPU driven by {dut.target.driver}", error.what, error.cure)
+        return
+    yield _annotation(dut)
+    yield from _users(dut)
+    try:
+        names = ", ".join(engine.name for engine in dut.engines())
+        yield Check(bool(names), "engines, as an unprivileged client", names, "see the kernel log")
+    except HarnessError as error:
+        yield Check(False, "engines, as an unprivileged client", error.what, error.cure)
+
+
+def _config(dut: Dut) -> Iterator[Check]:
+    place = dut.facts.get("config")
+    if not place:
+        yield Check(
+            None,
+            "kernel options",
+            "this kernel does not tell its config",
+            "CONFIG_IKCONFIG_PROC=y, or install /boot/config-$(uname -r)",
+        )
+        return
+    raw = dut.call("read", path=place["path"], limit=1 << 20)["data"]
+    text = base64.b64decode(raw)
+    with contextlib.suppress(gzip.BadGzipFile):
+        text = gzip.decompress(text)
+    have = {line.split(b"=")[0].decode() for line in text.splitlines() if line[:7] == b"CONFIG_"}
+    missing = False
+    for options, ok in ((_NEEDED, False), (_WANTED, None)):
+        for name, why in options.items():
+            if f"CONFIG_{name}" not in have:
+                missing = True
+                yield Check(ok, f"CONFIG_{name}", f"not set: {why}", f"CONFIG_{name}=y")
+    if not missing:
+        yield Check(True, "kernel options", f"all {len(_NEEDED) + len(_WANTED)} are set")
+
+
+def _tracing(dut: Dut) -> Iterator[Check]:
+    for what, path in (("debugfs", "/sys/kernel/debug"), ("tracefs", "/sys/kernel/tracing")):
+        try:
+            names = dut.call("listdir", path=path)["names"]
+        except HarnessError:
+            names = []
+        yield Check(
+            bool(names) or (False if what == "debugfs" else None),
+            what,
+            "" if names else f"not mounted at {path}",
+            f"mount -t {what} none {path}",
+        )
+
+
+def _card(dut: Dut, card: dict[str, Any]) -> Iterator[Check]:
+    yield Check(
+        card["render"] is not None,
+        f"GPU driven by {dut.target.driver}",
+        f"{card['name']}, {card['pci']}, render node {card['render']}",
+        "the driver offers no render node; see the kernel log",
+    )
+    lit = [c for c in card["connectors"] if c["status"] == "connected"]
+    yield Check(
+        True if lit and all(c["edid_sha256"] for c in lit) else None,
+        "display",
+        ", ".join(f"{c['name']}{'' if c['edid_sha256'] else ' (no EDID)'}" for c in lit)
+        or ("nothing is connected" if card["connectors"] else "this card has no connectors"),
+        "plug in a monitor or an EDID dongle, or set drm.edid_firmware=; "
+        "display resets go unseen without it",
+    )
+    pm = card["runtime_pm"]
+    yield Check(
+        True if pm["control"] in (None, "on") else None,
+        "runtime PM",
+        f"{pm['control'] or 'none'}, {pm['status'] or 'unknown'}",
+        f"echo on > /sys/bus/pci/devices/{card['pci']}/power/control: a GPU that sleeps "
+        "between tests is reset by its wake-up",
+    )
+    console = dut.call("run", argv=["cat", "/sys/class/vtconsole/vtcon1/bind"])["stdout"].strip()
+    yield Check(
+        None if console == "1" else True,
+        "fbcon",
+        "bound: it draws through the GPU under test" if console == "1" else "not bound",
+        "echo 0 > /sys/class/vtconsole/vtcon1/bind, unless console_lock is what you test",
+    )
+
+
+def _annotation(dut: Dut) -> Check:
+    path = "/sys/module/gpu_sched/parameters/tdr_annotation"
+    done = dut.call("run", argv=["cat", path])
+    value = done["stdout"].strip()
+    return Check(
+        True if value == "Y" else None,
+        "TDR annotation",
+        "on" if value == "Y" else "off" if value else "not in this kernel, or no drm_sched",
+        "apply tools/kernel/patches/0001-*.patch: a stock kernel cannot report TDR inversions "
+        "through the scheduler",
+    )
+
+
+def _users(dut: Dut) -> Iterator[Check]:
+    users = dut.agent.call("clients", Deadline(dut.target.limits.command_s))["clients"]
+    for user in users:
+        yield Check(
+            False,
+            "nobody else uses the GPU",
+            f"{user['comm']}, pid {user['pid']}, has {user['node']} open"
+            + (" as master" if user["master"] else ""),
+            f"stop {user['comm']} (a display manager: systemctl stop display-manager)",
+        )
+    if not users:
+        yield Check(True, "nobody else uses the GPU")

@@ -1,0 +1,421 @@
+"""Dut: a target that is connected.
+
+Brings it up, keeps its evidence flowing to disk, opens each test's window,
+closes it, and brings the machine back when a test took it down.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.client import Client
+from harness.deadline import Deadline
+from harness.errors import HarnessError, LabError, TargetError, UsageError
+from harness.evidence.boot import Boot
+from harness.evidence.files import write_json
+from harness.evidence.rundir import RunDir, Window
+from harness.gpu import Backend, backend_for
+from harness.gpu.base import Engine
+from harness.inventory import Target
+from harness.kernel import resets
+from harness.kernel.records import Record
+from harness.kernel.tail import Tail
+from harness.link import zipapp
+from harness.link.agent import Agent
+from harness.link.machine import Machine
+from harness.link.ssh import Ssh
+
+__all__ = ["Dut"]
+
+log = logging.getLogger(__name__)
+
+# Longest wait for the end marker of a window: a round trip and a busy serial console.
+MARKER_S = 20.0
+
+
+class Dut:
+    """One connected target and the run its evidence goes to."""
+
+    def __init__(
+        self, target: Target, run: RunDir, machine: Machine, say: Callable[[str], None]
+    ) -> None:
+        """`say` shows one line of progress to whoever waits."""
+        self.target = target
+        self.run = run
+        self.unfit = ""
+        self.facts: dict[str, Any] = {}
+        self._cards: list[dict[str, Any]] = []
+        self._machine = machine
+        self._say = say
+        self._boot: Boot | None = None
+        self._ssh: Ssh | None = None
+        self._agent: Agent | None = None
+        self._clients: list[Client] = []
+        self._engines: list[Engine] | None = None
+
+    # -- coming and going ------------------------------------------------------
+
+    def connect(self) -> None:
+        """Power up, reach the target, start its agent and its collectors.
+
+        Raises LabError where it cannot be reached, UsageError where it is this very
+        machine, TargetError where it lacks what the agent needs.
+        """
+        self._say(f"{self.target.name}: {self._machine.describe()}")
+        self._boot = Boot(self.run, self.target.policy.stream_limit)
+        self._machine.up(self._console, Deadline(self.target.limits.boot_s))
+        self._attach(wait=True)
+
+    def close(self) -> None:
+        """Release what hangs, restore knobs, end the agent, leave the machine.  Idempotent."""
+        self._stop_clients()
+        if self._agent is not None:
+            self._agent.close()
+            self._agent = None
+        if self._ssh is not None:
+            self._ssh.close()
+            self._ssh = None
+        self._machine.down()
+        if self._boot is not None:
+            self._boot.close()
+
+    @property
+    def agent(self) -> Agent:
+        """The agent.  Raises LabError when there is no connection."""
+        if self._agent is None:
+            raise LabError(
+                "not connected", where=self.target.name, cure="see journal.jsonl for what broke"
+            )
+        return self._agent
+
+    @property
+    def boot_id(self) -> str:
+        """The current boot."""
+        return self._boot.boot_id if self._boot else ""
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The card under test, as the agent's `cards` tells it.
+
+        Chosen by PCI address where the target names one, else the driver's only one.
+        Raises TargetError where none or several match.
+        """
+        wanted = [
+            card
+            for card in self._cards
+            if card["driver"] == self.target.driver and self.target.pci in (None, card["pci"])
+        ]
+        if len(wanted) == 1:
+            return wanted[0]
+        found = ", ".join(f"{c['name']} {c['driver']} {c['pci']}" for c in self._cards)
+        what = "several cards match" if wanted else f"no card driven by {self.target.driver}"
+        raise TargetError(
+            f"{what}; found: {found or 'no DRM card'}",
+            where=self.target.name,
+            cure='set pci = "0000:bb:dd.f"' if wanted else "load the driver; see the kernel log",
+        )
+
+    @property
+    def gpu(self) -> Backend:
+        """The driver's back end.  Raises UsageError where there is none."""
+        return backend_for(self.target.driver)
+
+    def call(self, op: str, **args: Any) -> dict[str, Any]:
+        """One of the agent's operations within limits.command_s."""
+        return self.agent.call(op, Deadline(self.target.limits.command_s), **args)
+
+    def health(self) -> dict[str, Any]:
+        """debug_locks (1 armed, 0 off, None: no lockdep in this kernel), taint, boot_id."""
+        return self.call("health")
+
+    # -- what is on it ---------------------------------------------------------
+
+    def engines(self) -> list[Engine]:
+        """Every engine the driver offers to an unprivileged client."""
+        if self._engines is None:
+            with self.client() as client:
+                self._engines = self.gpu.engines(client.device()["engines"], self.card)
+        return self._engines
+
+    def client(self, *, display: bool = False) -> Client:
+        """A new unprivileged process with the device open; stopped with the test."""
+        backend = self.gpu
+        workload = self.agent.workload(
+            self.target.driver,
+            self.card["render"],
+            Deadline(self.target.limits.command_s),
+            primary=self.card["primary"] if display else "",
+        )
+        client = Client(workload, backend, self.target.limits.command_s)
+        self._clients.append(client)
+        return client
+
+    def pin(self, engine: Engine) -> None:
+        """Keep jobs for `engine` on that very ring; undone with the test."""
+        for knob in engine.pins:
+            self.call("knob", path=knob.path, value=knob.value)
+
+    def reset_gpu(self, deadline: Deadline) -> None:
+        """Trigger the driver's own reset by hand.  Raises TargetError where it has none."""
+        manual = self.gpu.manual_reset(self.card)
+        if manual is None:
+            raise TargetError(
+                "this driver has no manual reset", where=self.target.name, cure="hang it instead"
+            )
+        path, by_reading = manual
+        if by_reading:
+            self.agent.call("read", deadline, path=path, limit=4096, seconds=deadline.left())
+        else:
+            self.agent.call("write", deadline, path=path, data=b64encode(b"1").decode())
+
+    def refuse_destruction(self) -> str:
+        """Why no test may hang this target now, or "" where it may."""
+        if not self.target.destructive:
+            return f"target {self.target.name} did not opt in (destructive = true)"
+        users = self.call("clients")["clients"]
+        if users:
+            named = ", ".join(f"{u['comm']} (pid {u['pid']}, {u['node']})" for u in users)
+            return f"others use the GPU of {self.target.name}: {named}"
+        return ""
+
+    # -- a test's window -------------------------------------------------------
+
+    def begin(self, test: str, *, destructive: bool) -> Window:
+        """Open `test`'s window: everything the kernel prints from here on is its doing."""
+        record, offset = self._mark(f"start {test}")
+        window = Window(
+            test=test,
+            boot_id=self.boot_id,
+            first_seq=record.seq,
+            offset=offset,
+            health_before=self.health(),
+            destructive=destructive,
+        )
+        self._save(window)
+        return window
+
+    def end(self, window: Window) -> None:
+        """Close `window`: stop its clients, restore its knobs, take the health, mark the end.
+
+        Never raises for a dead target or link: it says in the window what happened.
+        """
+        try:
+            self._stop_clients()
+            for failure in self.call("restore")["failed"]:
+                window.lab_error = f"{failure['path']} not restored: {failure['what']}"
+            window.health_after = self.health()
+            record, _ = self._mark(f"end {window.test}")
+            window.last_seq = record.seq
+            if self._boot is not None:
+                self._boot.sync()
+                self._boot.check()
+        except HarnessError as error:
+            self._clients.clear()
+            window.died, lab = self._diagnose()
+            if not window.died:
+                window.lab_error = window.lab_error or f"{error.what}{lab}"
+        self._save(window)
+
+    def trail(self, window: Window) -> Window:
+        """What the kernel printed since `window` closed, as a window of its own; for what a
+        test's teardown caused."""
+        record, _ = self._mark(f"after {window.test}")
+        assert window.last_seq is not None
+        late = Window(
+            test=window.test,
+            boot_id=window.boot_id,
+            first_seq=window.last_seq + 1,
+            offset=window.offset,
+            last_seq=record.seq,
+            health_before=window.health_after,
+            health_after=self.health(),
+            destructive=window.destructive,
+            body="passed",
+        )
+        return late
+
+    def gpu_events(self, window: Window) -> list[resets.GpuEvent]:
+        """GPU events since `window` opened, up to now."""
+        record, _ = self._mark(f"look {window.test}")
+        assert self._boot is not None
+        window_so_far = Tail(self._boot.path / "kmsg", window.offset)
+        seen = (r for r, _ in window_so_far.advance() if window.first_seq <= r.seq <= record.seq)
+        return resets.find(seen)
+
+    # -- bringing it back ------------------------------------------------------
+
+    def rearm(self) -> None:
+        """Make lockdep see again: it stops at its first report until the next boot."""
+        self._say(f"{self.target.name}: lockdep is off, rebooting to arm it again")
+        self.reboot()
+
+    def reboot(self) -> None:
+        """A new boot: asked for politely, by power where the machine does not answer."""
+        old = self.boot_id
+        self.run.journal.add("reboot", boot=old)
+        ssh = self._ssh
+        try:
+            # Not an orderly shutdown: after a deadlock that would wait for ever.
+            self.call("run", argv=["sync"], timeout=10)
+            self.call("run", argv=["reboot", "-f"], timeout=10)
+        except HarnessError as error:
+            log.info("%s: no polite reboot: %s", self.target.name, error.what)
+        self._detach()
+        self._new_boot()
+        try:
+            if ssh is None:
+                raise LabError("no SSH", where=self.target.name)
+            ssh.wait_reboot(old, Deadline(self.target.limits.boot_s))
+        except HarnessError:
+            self._machine.cycle(Deadline(self.target.limits.boot_s))
+        self._attach(wait=True)
+
+    def recover(self) -> None:
+        """After a death: reach it again, by power if need be; `unfit` when nothing helps."""
+        self._say(f"{self.target.name}: recovering the target")
+        try:
+            if self._agent is None:
+                self._new_boot()
+                self._machine.cycle(Deadline(self.target.limits.boot_s))
+                self._attach(wait=True)
+        except HarnessError as error:
+            self.unfit = f"recovery failed: {error.what}"
+            self.run.journal.add("unfit", reason=self.unfit)
+            self._say(f"{self.target.name}: unfit: {error}")
+
+    # -- inside ----------------------------------------------------------------
+
+    def _attach(self, *, wait: bool) -> None:
+        """SSH, agent, collectors and facts of the boot that is up."""
+        limits = self.target.limits
+        deadline = Deadline(limits.boot_s if wait else limits.connect_s)
+        self._ssh = Ssh.connect(self._machine.endpoint(), deadline, wait=wait)
+        boot_id = self._ssh.boot_id(deadline)
+        if boot_id == _own_boot_id():
+            raise UsageError(
+                "this is the very machine the harness runs on",
+                where=self.target.name,
+                cure="name another machine; its GPU will be hung",
+            )
+        assert self._boot is not None
+        self._boot.name(boot_id)
+        self._tail = Tail(self._boot.path / "kmsg")
+        app, digest = zipapp.build()
+        path = f"/var/tmp/lab-agent-{digest[:16]}.pyz"
+        self._ssh.put(app, path, 0o755, deadline)
+        channel = self._ssh.channel(["python3", path, "serve"], root=True, deadline=deadline)
+        self._agent = Agent(channel, Deadline(limits.command_s), on_event=self._boot.event)
+        self._agent.collect("kmsg", self._boot.kmsg, deadline, **{"from": "start"})
+        self._agent.collect("uevents", self._boot.uevents, deadline)
+        self._learn(boot_id)
+
+    def _learn(self, boot_id: str) -> None:
+        """Facts of this boot, on disk before any test: what makes like comparable with like."""
+        assert self._boot is not None
+        self.facts = self.call("hello")
+        self._cards = self.call("cards")["cards"]
+        if self.facts["config"]:
+            path, limit = self.facts["config"]["path"], 1 << 20
+            config = b64decode(self.call("read", path=path, limit=limit)["data"])
+            (self._boot.path / Path(path).name).write_bytes(config)
+        boots = [*self.run.facts().get("boots", [])]
+        if boot_id not in boots:
+            boots.append(boot_id)
+        self.run.journal.add("boot", boot=boot_id, kernel=self.facts["uname"]["release"])
+        self.run.update(
+            machine=self._machine.facts(),
+            kernel=self.facts,
+            cards=self._cards,
+            boots=boots,
+            harness={"python": platform.python_version(), "commit": _own_commit()},
+        )
+
+    def _console(self, data: bytes) -> None:
+        if self._boot is not None:
+            self._boot.console(data)
+
+    def _new_boot(self) -> None:
+        if self._boot is not None:
+            self._boot.close()
+        self._boot = Boot(self.run, self.target.policy.stream_limit)
+
+    def _detach(self) -> None:
+        self._clients.clear()
+        if self._agent is not None:
+            self._agent.close()
+            self._agent = None
+
+    def _stop_clients(self) -> None:
+        clients, self._clients = self._clients, []
+        for client in clients:
+            client.stop()
+
+    def _mark(self, text: str) -> tuple[Record, int]:
+        """Write a marker into the kernel log and wait until it has come back on disk."""
+        assert self._boot is not None
+        deadline = Deadline(MARKER_S)
+        token = f"{text} {time.monotonic_ns():x}"
+        self.agent.call("mark", deadline, text=token)
+        while True:
+            for record, offset in self._tail.advance():
+                if token in record.text:
+                    return record, offset
+            self._boot.check()
+            if deadline.expired() or not self.agent.alive:
+                raise LabError(
+                    f"the kernel log stopped: marker {text!r} did not come back",
+                    where=self.target.name,
+                    cure="see the boot's kmsg and agent-events.jsonl",
+                )
+            self._boot.wait_kmsg(deadline)
+
+    def _diagnose(self) -> tuple[str, str]:
+        """After a broken window: (how the target died, or "") and (what the lab should know)."""
+        old = self.boot_id
+        self._detach()
+        gone = self._machine.post_mortem()
+        if gone:
+            return f"the target died: {gone}", ""
+        try:
+            self._attach(wait=False)
+        except HarnessError as error:
+            return f"the target stopped answering ({error.what})", ""
+        if self.boot_id != old:
+            return "the target rebooted by itself", ""
+        return "", " (the link broke and came back; same boot)"
+
+    def _save(self, window: Window) -> None:
+        write_json(self.run.test(window.test) / "window.json", window)
+
+
+def _own_boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _own_commit() -> str:
+    """The harness's own commit, read without git: evidence must not depend on it."""
+    git = Path(__file__).resolve().parent.parent / ".git"
+    for name in _refs(git):
+        return name
+    return ""
+
+
+def _refs(git: Path) -> Iterator[str]:
+    try:
+        head = (git / "HEAD").read_text().strip()
+        yield (
+            (git / head.removeprefix("ref: ")).read_text().strip()
+            if head.startswith("ref: ")
+            else head
+        )
+    except OSError:
+        return

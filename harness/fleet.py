@@ -1,0 +1,106 @@
+"""The targets of one session: each connected at first use, each in a run of its own.
+
+A target that cannot be reached is remembered with its reason; the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.dut import Dut
+from harness.errors import HarnessError, UsageError
+from harness.evidence.rundir import RunDir
+from harness.inventory import Inventory, Target
+from harness.lab.reservation import Reservation
+from harness.link.machine import machine_for
+
+__all__ = ["Fleet"]
+
+
+class Fleet:
+    """Connected targets by name."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        names: list[str],
+        runs: Path,
+        resume: list[Path],
+        command: str,
+        say: Callable[[str], None],
+    ) -> None:
+        """`command` is shown to whoever else wants one of the targets."""
+        self.targets: dict[str, Target] = {name: inventory.get(name) for name in names}
+        self.runs: dict[str, RunDir] = {}
+        self._root = runs
+        self._command = command
+        self._say = say
+        self._resume = {self._target_of(path): path for path in resume}
+        self._duts: dict[str, Dut] = {}
+        self._broken: dict[str, HarnessError] = {}
+        self._locks: list[Reservation] = []
+
+    def dut(self, name: str) -> Dut:
+        """The connected target.  Raises what its first connection met, every time."""
+        if name in self._broken:
+            raise self._broken[name]
+        if name not in self._duts:
+            try:
+                self._duts[name] = self._connect(self.targets[name])
+            except HarnessError as error:
+                self._broken[name] = error
+                raise
+        return self._duts[name]
+
+    def connected(self) -> list[Dut]:
+        """Targets that were reached."""
+        return list(self._duts.values())
+
+    def broken(self) -> dict[str, HarnessError]:
+        """Targets that were not, with the reason."""
+        return dict(self._broken)
+
+    def resumed(self, name: str) -> bool:
+        """Whether `name`'s run goes on from an earlier session."""
+        return name in self._resume
+
+    def close(self, how: str) -> None:
+        """Leave every target; `how` the session ended goes into the journals."""
+        for dut in self._duts.values():
+            dut.close()
+        for run in self.runs.values():
+            run.journal.add("run-end", how=how)
+            run.close()
+        for lock in self._locks:
+            lock.release()
+        self._duts.clear()
+        self._locks.clear()
+
+    def _connect(self, target: Target) -> Dut:
+        self._locks.append(Reservation.take(target.name, self._command))
+        if target.name in self._resume:
+            run = RunDir.open(self._resume[target.name])
+        else:
+            run = RunDir.create(self._root, target.name)
+        self.runs[target.name] = run
+        run.update(target=target.public(), command=self._command)
+        run.journal.add("run-start", target=target.name, command=self._command)
+        dut = Dut(target, run, machine_for(target), self._say)
+        try:
+            dut.connect()
+        except BaseException as error:
+            run.journal.add("connect-failed", error=str(error))
+            dut.close()
+            raise
+        return dut
+
+    def _target_of(self, path: Path) -> str:
+        name = RunDir.open(path).facts().get("target", {}).get("name", "")
+        if name not in self.targets:
+            raise UsageError(
+                f"the run is of target {name!r}, which is not among those asked for",
+                where=str(path),
+                cure=f"add --target={name}",
+            )
+        return str(name)

@@ -1,0 +1,155 @@
+"""The machine itself: how it comes up and goes down, and where its sshd is.
+
+The one place where a machine of QEMU's and a box in a rack differ; everything
+above sees only this promise.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from harness.deadline import Deadline
+from harness.inventory import Target
+from harness.link.console import Console
+from harness.link.console_source import source_for
+from harness.link.dial import Endpoint
+from harness.link.power import power_for
+from harness.link.qemu import Qemu
+from harness.link.virtual import cache_root, load_manifest
+
+__all__ = ["Box", "Machine", "Sink", "Virtual", "machine_for", "state_dir"]
+
+Sink = Callable[[bytes], object]
+
+# The name Qemu serves its console under; a box's is served the same way.
+CONSOLE_SOCKET = "console.sock"
+
+
+def state_dir(target: Target) -> Path:
+    """Where what lives only as long as a session lies: disk overlay, console socket."""
+    return cache_root() / "live" / target.name
+
+
+class Machine(Protocol):
+    """A machine one can power and reach."""
+
+    def describe(self) -> str:
+        """One line for people."""
+
+    def facts(self) -> dict[str, Any]:
+        """What makes like comparable with like; no secrets."""
+
+    def up(self, console: Sink, deadline: Deadline) -> None:
+        """Have it running, its console flowing into `console` from before its first line."""
+
+    def endpoint(self) -> Endpoint:
+        """Where its sshd is, once it is up."""
+
+    def cycle(self, deadline: Deadline) -> None:
+        """Cut its power and give it back.  Raises LabError where that cannot be done."""
+
+    def post_mortem(self) -> str:
+        """What is known of its death from outside; "" where nothing is."""
+
+    def console_tail(self) -> str:
+        """The last console lines, control characters made harmless; "" without a console."""
+
+    def down(self) -> None:
+        """Leave it: stop what we started, close its console.  Idempotent."""
+
+
+class Virtual:
+    """A machine of QEMU's, started by us and stopped by us."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._manifest = load_manifest()
+        self._dir = state_dir(target)
+        # Left by a run that was killed; the reservation says that nobody uses it now.
+        shutil.rmtree(self._dir, ignore_errors=True)
+        self._sink: Sink = lambda data: None
+        self.qemu = Qemu(target, self._manifest, self._dir, lambda data: self._sink(data))
+
+    def describe(self) -> str:
+        return f"booting {self.qemu.describe()}"
+
+    def facts(self) -> dict[str, Any]:
+        made = msgspec.to_builtins(self._manifest)
+        told = ("source", "config_hash", "patches", "module_hash", "release")
+        return {
+            "kind": f"QEMU ({self.qemu.accel})",
+            **{name: made[name] for name in told},
+            "notes": list(self.qemu.notes),
+        }
+
+    def up(self, console: Sink, deadline: Deadline) -> None:
+        self._sink = console
+        self.qemu.start(deadline)
+
+    def endpoint(self) -> Endpoint:
+        return self.qemu.endpoint()
+
+    def cycle(self, deadline: Deadline) -> None:
+        self.qemu.cycle(deadline)
+
+    def post_mortem(self) -> str:
+        return self.qemu.exit_reason()
+
+    def console_tail(self) -> str:
+        return self.qemu.console.tail()
+
+    def down(self) -> None:
+        self.qemu.stop()
+        shutil.rmtree(self._dir, ignore_errors=True)
+
+
+class Box:
+    """A machine that stands somewhere: up by itself, powered as its keeper configured."""
+
+    def __init__(self, target: Target) -> None:
+        self._endpoint = Endpoint.of(target)
+        self._target = target
+        self._power = power_for(target)
+        self._console: Console | None = None
+
+    def describe(self) -> str:
+        return f"reaching {self._endpoint.where}"
+
+    def facts(self) -> dict[str, Any]:
+        return {"kind": "box"}
+
+    def up(self, console: Sink, deadline: Deadline) -> None:
+        source = source_for(self._target)
+        if source is not None:
+            self._console = Console(console, name=self._target.name)
+            self._console.attach(source)
+            directory = state_dir(self._target)
+            directory.mkdir(parents=True, exist_ok=True)
+            self._console.serve(directory / CONSOLE_SOCKET)
+
+    def endpoint(self) -> Endpoint:
+        return self._endpoint
+
+    def cycle(self, deadline: Deadline) -> None:
+        self._power.cycle(deadline)
+
+    def post_mortem(self) -> str:
+        return ""
+
+    def console_tail(self) -> str:
+        return self._console.tail() if self._console else ""
+
+    def down(self) -> None:
+        if self._console is not None:
+            self._console.close()
+            self._console = None
+
+
+def machine_for(target: Target) -> Machine:
+    """The machine behind `target`.  Raises LabError where a virtual one was never set up."""
+    return Virtual(target) if target.virtual else Box(target)

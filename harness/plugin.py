@@ -1,0 +1,349 @@
+"""The pytest face: options, fixtures, and verdicts as outcomes.
+
+Nothing else imports pytest.  `dut` is a connected target, `engine` each of its
+engines; a finding fails the test that caused it, in its call phase.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import inventory, verdict
+from harness.dut import Dut
+from harness.errors import HarnessError, LabError
+from harness.evidence.rundir import Window
+from harness.fleet import Fleet
+from harness.gpu.base import Engine
+from harness.lab import report
+from harness.verdict import Verdict
+
+_FLEET = pytest.StashKey[Fleet]()
+_WINDOW = pytest.StashKey[Window]()
+_VERDICT = pytest.StashKey[Verdict]()
+
+DESTRUCTIVE = "destructive: hangs or resets the GPU; runs only where the target opted in"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("lab", "GPU targets")
+    group.addoption(
+        "--target",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a target of targets.toml to test; may be repeated",
+    )
+    group.addoption(
+        "--inventory",
+        type=Path,
+        metavar="FILE",
+        help="the target list (default: $LAB_TARGETS, else targets.toml)",
+    )
+    group.addoption("--runs", type=Path, metavar="DIR", help="where run directories go")
+    group.addoption(
+        "--resume",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="go on with a run: tests that have a verdict are not run again",
+    )
+    group.addoption(
+        "--allow-blind",
+        action="store_true",
+        help="a test that ran without lockdep does not fail the session",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", DESTRUCTIVE)
+    names = list(dict.fromkeys(config.getoption("--target")))
+    if not names:
+        return
+    try:
+        listed = inventory.load(config.getoption("--inventory") or inventory.default_path())
+        config.stash[_FLEET] = Fleet(
+            listed,
+            names,
+            config.getoption("--runs") or listed.runs,
+            config.getoption("--resume"),
+            shlex.join(["pytest", *config.invocation_params.args]),
+            _speaker(config),
+        )
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
+    # So that a supervisor's SIGTERM releases the hangs and stops the machines, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "dut" not in metafunc.fixturenames:
+        return
+    fleet = metafunc.config.stash.get(_FLEET, None)
+    if fleet is None:
+        no_target = pytest.mark.skip(reason="no --target given")
+        metafunc.parametrize("_target", [pytest.param("", marks=no_target, id="no-target")])
+        return
+    several = len(fleet.targets) > 1
+    if "engine" not in metafunc.fixturenames:
+        # With one target its name would only lengthen every test's id.
+        ids = list(fleet.targets) if several else [pytest.HIDDEN_PARAM]
+        metafunc.parametrize("_target", list(fleet.targets), ids=ids, scope="session")
+        return
+    pairs: list[Any] = []
+    for name in fleet.targets:
+        prefix = f"{name}-" if several else ""
+        try:
+            for engine in fleet.dut(name).engines():
+                pairs.append(pytest.param(name, engine, id=prefix + engine.name))
+        except HarnessError:
+            # Collected all the same: its error is told where the test would have run.
+            pairs.append(pytest.param(name, None, id=f"{prefix}unreachable"))
+    metafunc.parametrize(("_target", "engine"), pairs, scope="session")
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    fleet = config.stash.get(_FLEET, None)
+    return [_headline(dut) for dut in fleet.connected()] if fleet else []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    fleet = config.stash.get(_FLEET, None)
+    if fleet is None:
+        return
+    done = {
+        name: verdict.recorded(fleet.dut(name).run)
+        for name in fleet.targets
+        if fleet.resumed(name) and name not in fleet.broken()
+    }
+    again = [item for item in items if item.nodeid in done.get(_target(item), {})]
+    if again:
+        config.hook.pytest_deselected(items=again)
+        items[:] = [item for item in items if item not in again]
+
+
+@pytest.fixture
+def dut(_target: str, request: pytest.FixtureRequest) -> Dut:
+    """The connected target of this test."""
+    return request.config.stash[_FLEET].dut(_target)
+
+
+@pytest.fixture
+def window(dut: Dut, request: pytest.FixtureRequest) -> Window:
+    """This test's window into the evidence, still open."""
+    opened: Window = request.node.stash[_WINDOW]
+    return opened
+
+
+@pytest.fixture
+def pinned(dut: Dut, engine: Engine) -> Engine:
+    """The engine, with jobs for it kept on its very ring."""
+    dut.pin(engine)
+    return engine
+
+
+# -- a test's life --------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    dut = _dut(item)
+    if dut is not None:
+        _open(item, dut)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    window = item.stash.get(_WINDOW, None)
+    if window is None:
+        return (yield)
+    dut = _dut(item)
+    assert dut is not None
+    began = time.monotonic()
+    try:
+        result = yield
+        window.body = "passed"
+    except pytest.skip.Exception as skipped:
+        window.body, window.body_text = "skipped", str(skipped)
+        _close(item, dut, window, began)
+        raise
+    except HarnessError as error:
+        window.body, window.body_text = "error", str(error)
+        window.lab_error = str(error)
+        _close(item, dut, window, began)
+        raise
+    except Exception as error:
+        expected = item.get_closest_marker("xfail") is not None
+        window.body = "xfailed" if expected else "failed"
+        window.body_text = f"{type(error).__name__}: {error}"
+        _close(item, dut, window, began)
+        raise
+    judged = _close(item, dut, window, began)
+    if judged.outcome in ("fail", "incomplete", "error"):
+        pytest.fail(_told(item, dut, judged), pytrace=False)
+    return result
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    result = yield
+    window = item.stash.get(_WINDOW, None)
+    if window is None or window.last_seq is None:
+        return result
+    dut = _dut(item)
+    assert dut is not None
+    late = dut.trail(window)
+    judged = verdict.judge(dut.run, late)
+    if judged.outcome == "fail":
+        dut.run.journal.add("late-finding", test=item.nodeid, reason=judged.reason)
+        pytest.fail(f"after the test ended: {_told(item, dut, judged)}", pytrace=False)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    made = yield
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, HarnessError):
+        # The lab's troubles are told in their own words; a traceback would only hide them.
+        made.longrepr = f"{type(error).__name__}: {error}"
+    judged = item.stash.get(_VERDICT, None)
+    if judged is not None and call.when == "call":
+        made.user_properties.append(("verdict", judged.outcome))
+        if isinstance(error, AssertionError) and judged.findings:
+            dut = _dut(item)
+            assert dut is not None
+            made.sections.append(("verdict", _told(item, dut, judged)))
+    return made
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    judged = dict(report.user_properties).get("verdict") if report.when == "call" else None
+    if judged == "error":
+        return "error", "E", "ERROR (lab)"
+    if judged == "incomplete":
+        return "failed", "I", "INCOMPLETE"
+    if judged == "blind":
+        return "blind", "b", "BLIND"
+    return None
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    fleet = session.config.stash.get(_FLEET, None)
+    if fleet is None:
+        return
+    for run in fleet.runs.values():
+        report.write(run)
+    interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
+    fleet.close("interrupted" if interrupted else "done")
+    blind = any(v.outcome == "blind" for r in fleet.runs.values() for v in report.verdicts(r))
+    if blind and not session.config.getoption("--allow-blind") and exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    fleet = config.stash.get(_FLEET, None)
+    if fleet is None:
+        return
+    terminalreporter.section("verdicts")
+    for name, run in fleet.runs.items():
+        counts = report.counts(report.verdicts(run))
+        told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "none"
+        terminalreporter.line(f"{name}: {told}")
+        terminalreporter.line(f"  evidence {run.path}")
+        terminalreporter.line(f"  report   {run.path / 'report.html'}")
+    for name, error in fleet.broken().items():
+        terminalreporter.line(f"{name}: not reached: {error}")
+
+
+# -- inside -----------------------------------------------------------------------
+
+
+def _target(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params.get("_target", "")) if callspec else ""
+
+
+def _dut(item: pytest.Item) -> Dut | None:
+    fleet = item.config.stash.get(_FLEET, None)
+    name = _target(item)
+    return fleet.dut(name) if fleet and name else None
+
+
+def _open(item: pytest.Item, dut: Dut) -> None:
+    """Everything that must hold before a test may touch the target, then its window."""
+    if dut.unfit:
+        raise LabError(dut.unfit, where=dut.target.name, cure="see journal.jsonl")
+    if dut.health()["debug_locks"] == 0 and dut.target.policy.rearm == "reboot":
+        dut.rearm()
+    destructive = item.get_closest_marker("destructive") is not None
+    if destructive and (why := dut.refuse_destruction()):
+        dut.run.journal.add("test-refused", test=item.nodeid, reason=why)
+        pytest.skip(why)
+    dut.run.journal.add("test-start", test=item.nodeid, boot=dut.boot_id)
+    item.stash[_WINDOW] = dut.begin(item.nodeid, destructive=destructive)
+
+
+def _close(item: pytest.Item, dut: Dut, window: Window, began: float) -> Verdict:
+    window.seconds = time.monotonic() - began
+    dut.end(window)
+    judged = verdict.record(dut.run, window)
+    item.stash[_VERDICT] = judged
+    dut.run.journal.add("test-end", test=item.nodeid, outcome=judged.outcome, reason=judged.reason)
+    if judged.outcome == "incomplete":
+        dut.recover()
+    return judged
+
+
+def _told(item: pytest.Item, dut: Dut, judged: Verdict) -> str:
+    """The verdict, each finding as the kernel printed it, and the ways on."""
+    lines = [f"{judged.outcome}: {judged.reason}", ""]
+    for finding in judged.findings:
+        if finding.severity == "note":
+            lines.append(f"note: {finding.title}")
+            continue
+        lines += [f"[{finding.signature}] {finding.kind}: {finding.title}", finding.text, ""]
+    lines += [
+        f"evidence: {dut.run.path / 'tests'}",
+        f"rerun:    pytest {shlex.quote(item.nodeid)} --target={dut.target.name}",
+    ]
+    return "\n".join(lines)
+
+
+def _headline(dut: Dut) -> str:
+    kernel = dut.facts["uname"]["release"]
+    armed = {1: "armed", 0: "off", None: "not in this kernel: every test is blind"}
+    try:
+        card = dut.card
+        gpu = f"{card['driver']} {card['pci']} [{card['vendor']:04x}:{card['device']:04x}]"
+    except HarnessError as error:
+        gpu = error.what
+    locks = armed[dut.health()["debug_locks"]]
+    return f"{dut.target.name}: Linux {kernel}, {gpu}, lockdep {locks}, boot {dut.boot_id[:8]}"
+
+
+def _speaker(config: pytest.Config) -> Any:
+    def say(line: str) -> None:
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is None:
+            sys.stderr.write(line + "\n")
+        else:
+            reporter.ensure_newline()
+            reporter.write_line(line)
+
+    return say
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt

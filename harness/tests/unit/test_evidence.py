@@ -1,0 +1,119 @@
+"""Evidence: what was written survives, and a trouble of the disk is the lab's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import LabError, UsageError
+from harness.evidence import journal
+from harness.evidence.boot import Boot
+from harness.evidence.files import Stream, read_json, write_json
+from harness.evidence.journal import Journal
+from harness.evidence.rundir import RunDir, slug
+
+
+def test_journal_names_the_test_that_was_running(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from harness.evidence.rundir import RunDir\n"
+        "run = RunDir.create(Path(sys.argv[1]), 'box')\n"
+        "for test in ('a', 'b'):\n"
+        "    run.journal.add('test-start', test=test)\n"
+        "    if test == 'a': run.journal.add('test-end', test=test)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)])
+    assert done.returncode == -signal.SIGKILL
+    (path,) = tmp_path.iterdir()
+    assert journal.unfinished(path / "journal.jsonl") == ["b"]
+
+
+def test_torn_journal_is_readable_and_appendable(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b'{"what":"test-start","test":"a"}\n{"what":"test-e')
+    assert journal.unfinished(path) == ["a"]
+    mine = Journal(path)
+    mine.add("test-end", test="a")
+    mine.close()
+    assert journal.unfinished(path) == []
+    assert [entry["what"] for entry in journal.read(path)] == ["test-start", "test-end"]
+
+
+def test_full_disk_is_a_lab_error_told_once_and_kept() -> None:
+    stream = Stream(Path("/dev/full"), 1 << 20)
+    stream.write(b"does not fit")
+    with pytest.raises(LabError, match="No space left") as caught:
+        stream.check()
+    assert "free space" in caught.value.cure
+    stream.close()
+
+
+def test_full_disk_while_writing_facts(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=8k", "none", str(small)], capture_output=True
+        ).returncode
+    ):
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        write_json(small / "facts.json", {"old": True})
+        with pytest.raises(LabError, match="No space left"):
+            write_json(small / "facts.json", {"much": "x" * 100_000})
+        assert read_json(small / "facts.json") == {"old": True}
+        assert [p.name for p in small.iterdir()] == ["facts.json"]
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_stream_past_its_limit_says_so(tmp_path: Path) -> None:
+    with Stream(tmp_path / "kmsg", 10) as stream:
+        stream.write(b"12345678")
+        stream.check()
+        stream.write(b"90123")
+        with pytest.raises(LabError, match="limit of 10 bytes"):
+            stream.check()
+    assert (tmp_path / "kmsg").read_bytes() == b"12345678"
+
+
+def test_pending_boot_takes_its_name_and_streams_go_on(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path, "box")
+    boot = Boot(run, 1 << 20)
+    boot.console(b"SeaBIOS\r\n")
+    boot.name("1234")
+    boot.console(b"Linux\r\n")
+    boot.kmsg(b"4,1,1,-;hello\n")
+    boot.close()
+    path = run.path / "boot-1234"
+    assert (path / "console.log").read_bytes() == b"SeaBIOS\r\nLinux\r\n"
+    assert (path / "kmsg").read_bytes() == b"4,1,1,-;hello\n"
+    assert not list(run.path.glob("boot-pending-*"))
+
+
+def test_run_facts_merge(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path, "box")
+    run.update(kernel="6.12", boots=["a"])
+    run.update(boots=["a", "b"])
+    assert run.facts() == {"kernel": "6.12", "boots": ["a", "b"]}
+
+
+def test_opening_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a run directory"):
+        RunDir.open(tmp_path)
+
+
+def test_slugs_are_readable_and_never_collide() -> None:
+    tests = ["testcases/a.py::t[x]", "testcases/a.py::t[y]", "a.py/t[x]", "a.py__t[x]", "../../etc"]
+    slugs = [slug(test) for test in tests]
+    assert len(set(slugs)) == len(tests)
+    assert all("/" not in s and s.strip(".") for s in slugs)
+    assert slugs[0].startswith("a.py_t[x]")
+    assert len(slug("x" * 500)) <= 120

@@ -1,0 +1,208 @@
+"""Kernel text: records, splats, lockdep reports, GPU events."""
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.kernel import lockdep, records, resets, splats
+from harness.kernel.tail import Tail
+from harness.tests.kmsg import of_dmesg, raw, shared
+
+CIRCULAR = """\
+[  136.763714] ======================================================
+[  136.763714] WARNING: possible circular locking dependency detected
+[  136.763715] 6.12.117-lab #1 Not tainted
+[  136.763716] ------------------------------------------------------
+[  136.763716] kworker/2:3/682 is trying to acquire lock:
+[  136.763716] ffffffff8226f140 (console_lock){+.+.}-{0:0}, at: sim_recover.cold+0x7b/0xa0 [amdgpu]
+[  136.763723]
+               but task is already holding lock:
+[  136.763724] ffffffff82318c80 (dma_fence_map){++++}-{0:0}, at: drm_sched_job_timedout+0x25/0xf0 [gpu_sched]
+[  136.763726]
+               which lock already depends on the new lock.
+[  136.763856] Chain exists of:
+                 console_lock --> fs_reclaim --> dma_fence_map
+
+[  136.763860] 2 locks held by kworker/2:3/682:
+[  136.763862]  #1: ffffc90000cafe58 ((work_completion)(&(&sched->work_tdr)->work)){+.+.}-{0:0}, at: process_one_work+0x1bc/0x580
+[  136.763914]
+               stack backtrace:
+[  136.763919] Call Trace:
+[  136.763920]  <TASK>
+[  136.763922]  dump_stack+0x8f/0xd0
+[  136.763960]  </TASK>
+"""
+
+
+def test_record_fields_and_escapes() -> None:
+    stream = (
+        b"6,339,5140900,-,caller=T17;one\\x0atwo \\x5cx\n SUBSYSTEM=pci\n30,340,5140901,-;user\n"
+    )
+    first, second = records.parse(stream)
+    assert (first.seq, first.usec, first.level, first.facility) == (339, 5140900, 6, 0)
+    assert first.caller == "T17"
+    assert first.lines() == ["one", "two \\x"]
+    assert (second.facility, second.caller) == (3, "")
+
+
+def test_record_torn_and_foreign_lines_are_passed_over() -> None:
+    stream = b"\x00\xff garbage\n4,1,10,-;whole\n4,2,11,-;\xff\xfe broken utf-8\n4,3"
+    assert [r.seq for r in records.parse(stream)] == [1, 2]
+
+
+def test_gaps_name_what_is_missing() -> None:
+    stream = raw(5, 1, "a") + raw(6, 2, "b") + raw(9, 3, "c")
+    assert records.gaps(records.parse(stream)) == [(7, 8)]
+
+
+def test_tail_reads_whole_lines_and_remembers_offsets(tmp_path: Path) -> None:
+    path = tmp_path / "kmsg"
+    tail = Tail(path)
+    assert list(tail.advance()) == []
+    one, two = raw(1, 1, "one"), raw(2, 2, "two")
+    path.write_bytes(one + two[:7])
+    assert [(r.seq, at) for r, at in tail.advance()] == [(1, 0)]
+    path.write_bytes(one + two)
+    assert [(r.seq, at) for r, at in tail.advance()] == [(2, len(one))]
+    assert [r.seq for r, _ in Tail(path, len(one)).advance()] == [2]
+
+
+def test_circular_report_is_one_splat_with_its_locks() -> None:
+    stream = of_dmesg("[1.000000] before\n" + CIRCULAR + "[  137.000000] after")
+    (splat,) = splats.find(records.parse(stream))
+    assert splat.kind == "lockdep"
+    assert splat.lines[-1] == " </TASK>"
+    report = lockdep.read(splat)
+    assert report.wanted == lockdep.HeldLock("console_lock", "sim_recover")
+    assert report.held == lockdep.HeldLock("dma_fence_map", "drm_sched_job_timedout")
+    assert report.chain == ("console_lock", "fs_reclaim", "dma_fence_map")
+    assert report.title == (
+        "possible circular locking dependency: console_lock in sim_recover "
+        "while holding dma_fence_map in drm_sched_job_timedout"
+    )
+
+
+def test_title_survives_addresses_times_offsets_pids_and_suffixes() -> None:
+    other = (
+        CIRCULAR.replace("136.7637", "999.7637")
+        .replace("ffffffff8226f140", "ffffffffa1234560")
+        .replace("sim_recover.cold+0x7b/0xa0", "sim_recover+0x99/0x200")
+        .replace("kworker/2:3/682", "kworker/0:1/9")
+    )
+    titles = {
+        lockdep.read(splats.find(records.parse(of_dmesg(text)))[0]).title
+        for text in (CIRCULAR, other)
+    }
+    assert len(titles) == 1
+
+
+def test_two_cpus_reporting_at_once_do_not_mix() -> None:
+    first = [r.text for r in records.parse(of_dmesg(CIRCULAR))]
+    warning = [
+        "------------[ cut here ]------------",
+        "WARNING: CPU: 1 PID: 5 at drivers/gpu/drm/foo.c:12 foo_bar+0x1/0x2 [foo]",
+        "Modules linked in: foo",
+        "---[ end trace 0000000000000000 ]---",
+    ]
+    mixed, seq = b"", 0
+    for index in range(max(len(first), len(warning))):
+        for lines, caller in ((first, "T5"), (warning, "C1")):
+            if index < len(lines):
+                mixed += raw(seq, 1000 + seq, lines[index], caller)
+                seq += 1
+    found = {splat.kind: splat for splat in splats.find(records.parse(mixed))}
+    assert set(found) == {"lockdep", "warning"}
+    assert "foo_bar" not in found["lockdep"].text
+    assert "dma_fence_map" not in found["warning"].text
+    assert splats.headline(found["warning"]) == "WARNING in foo_bar (drivers/gpu/drm/foo.c)"
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("WARNING: possible recursive locking detected", "lockdep"),
+        ("WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected", "lockdep"),
+        ("WARNING: kworker/1:2/55 still has locks held!", "lockdep"),
+        ("[ BUG: Invalid wait context ]", "lockdep"),
+        ("[ INFO: possible circular locking dependency detected ]", "lockdep"),
+        ("BUG: MAX_LOCKDEP_CHAINS too low!", "lockdep-off"),
+        ("BUG: sleeping function called from invalid context at mm/slab.h:1", "atomic"),
+        ("watchdog: BUG: soft lockup - CPU#1 stuck for 23s! [kworker:3]", "lockup"),
+        ("INFO: task kworker/0:1:9 blocked for more than 120 seconds.", "hung-task"),
+        ("rcu: INFO: rcu_sched detected stalls on CPUs/tasks:", "rcu-stall"),
+        ("BUG: KASAN: slab-use-after-free in foo+0x1/0x2", "kasan"),
+        ("BUG: kernel NULL pointer dereference, address: 0000000000000008", "oops"),
+        ("Kernel panic - not syncing: Fatal exception", "panic"),
+        ("BUG: workqueue lockup - pool cpus=0", "workqueue"),
+    ],
+)
+def test_kinds(line: str, kind: str) -> None:
+    (splat,) = splats.find(records.parse(raw(1, 1, line)))
+    assert (splat.kind, splat.severity) == (kind, "fail")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar",
+        "ACPI BIOS Warning (bug): Optional FADT field",
+        "amdgpu 0000:00:02.0: amdgpu: GPU reset begin!",
+        "lab: start testcases/test_hang.py::test_recovers[BUG: at]",
+        "usb 1-1: device descriptor read/64, error -71",
+    ],
+)
+def test_harmless_lines_are_no_splat(line: str) -> None:
+    assert splats.find(records.parse(raw(1, 1, line))) == []
+
+
+def test_userspace_cannot_forge_a_report() -> None:
+    forged = raw(1, 1, "WARNING: possible circular locking dependency detected", prefix=12)
+    assert splats.find(records.parse(forged)) == []
+
+
+def test_amdgpu_recovery_steps() -> None:
+    log = """\
+[  312.522692] amdgpu 0000:28:00.0: amdgpu: ring gfx_0.0.0 timeout, signaled seq=3, emitted seq=4
+[  312.774536] amdgpu 0000:28:00.0: amdgpu: GPU reset begin!
+[  316.082456] amdgpu 0000:28:00.0: amdgpu: GPU reset succeeded, trying to resume
+[  316.182456] amdgpu 0000:28:00.0: amdgpu: GPU reset(2) succeeded!
+[  317.182456] amdgpu 0000:28:00.0: amdgpu: GPU reset(3) failed
+"""
+    found = [(e.step, e.engine) for e in resets.find(records.parse(of_dmesg(log)))]
+    assert found == [
+        ("hang", "gfx_0.0.0"),
+        ("reset-begin", ""),
+        ("reset-done", ""),
+        ("reset-failed", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("dmesg-amdgpu-tdr-samples.txt", {"hang", "reset-begin", "reset-done"}),
+        ("dmesg-i915-hang-samples.txt", {"hang", "reset-begin"}),
+    ],
+)
+def test_recorded_recoveries(name: str, steps: set[str]) -> None:
+    path = shared(f"facts/samples/{name}")
+    if not path.exists():
+        pytest.skip("the recorded samples are not beside this checkout")
+    stream = b"".join(raw(i, i, line) for i, line in enumerate(path.read_text().splitlines()))
+    assert steps <= {event.step for event in resets.find(records.parse(stream))}
+
+
+def test_recorded_console_lock_splat() -> None:
+    path = shared("facts/samples/splat-01-amdgpu-console_lock-5.7.txt")
+    if not path.exists():
+        pytest.skip("the recorded samples are not beside this checkout")
+    (splat,) = splats.find(records.parse(of_dmesg(path.read_text())))
+    report = lockdep.read(splat)
+    assert report.wanted is not None
+    assert report.held is not None
+    assert report.wanted.name == "console_lock"
+    assert report.held.name == "dma_fence_map"
+    assert report.chain == ("console_lock", "fs_reclaim", "dma_fence_map")

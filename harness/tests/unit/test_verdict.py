@@ -1,0 +1,143 @@
+"""Verdicts: every way a test can end, judged from files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.evidence.files import write_json
+from harness.evidence.rundir import RunDir, Window
+from harness.lab import report
+from harness.tests.kmsg import of_dmesg, raw
+from harness.tests.unit.test_kernel import CIRCULAR
+from harness.verdict import Verdict, judge, record, recorded, rejudge
+
+ARMED = {"debug_locks": 1}
+RESET = (
+    "amdgpu 0000:00:02.0: amdgpu: ring gfx_0.0.0 timeout, signaled seq=3, emitted seq=4",
+    "amdgpu 0000:00:02.0: amdgpu: GPU reset(1) succeeded!",
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir.create(tmp_path, "box")
+
+
+def closed(run: RunDir, stream: bytes, last: int, **facts: Any) -> Window:
+    """A window over the whole of `stream`, ended well unless `facts` say otherwise."""
+    (run.boot("b") / "kmsg").write_bytes(stream)
+    given: dict[str, Any] = {
+        "test": "t.py::t", "boot_id": "b", "first_seq": 0, "offset": 0, "last_seq": last,
+        "health_before": ARMED, "health_after": ARMED, "body": "passed",
+    }  # fmt: skip
+    return Window(**{**given, **facts})
+
+
+QUIET = raw(0, 1, "lab: start") + raw(1, 2, "lab: end")
+
+
+def test_quiet_log_passes(run: RunDir) -> None:
+    verdict = judge(run, closed(run, QUIET, 1))
+    assert (verdict.outcome, verdict.reason, verdict.lockdep) == ("pass", "", "armed")
+
+
+def test_splat_fails_a_test_whose_body_passed(run: RunDir) -> None:
+    stream = of_dmesg(CIRCULAR)
+    last = stream.count(b"\n") - 1
+    verdict = judge(run, closed(run, stream, last, health_after={"debug_locks": 0}))
+    assert (verdict.outcome, verdict.lockdep) == ("fail", "went off")
+    assert "console_lock" in verdict.reason
+    (finding,) = verdict.findings
+    assert finding.place is not None
+    assert (finding.place.boot_id, finding.place.stream) == ("b", "kmsg")
+    assert finding.place.first < finding.place.last <= last
+    assert "dma_fence_map" in finding.text
+
+
+def test_splat_outside_the_window_is_not_this_tests_doing(run: RunDir) -> None:
+    stream = of_dmesg(CIRCULAR) + raw(100, 200_000_000, "start") + raw(101, 200_000_001, "end")
+    window = closed(run, stream, 101, first_seq=100, offset=len(of_dmesg(CIRCULAR)))
+    assert judge(run, window).outcome == "pass"
+
+
+@pytest.mark.parametrize(("destructive", "outcome"), [(True, "pass"), (False, "fail")])
+def test_reset_fails_only_a_test_that_hangs_nothing(
+    run: RunDir, destructive: bool, outcome: str
+) -> None:
+    stream = b"".join(raw(i, i, line) for i, line in enumerate(RESET))
+    assert judge(run, closed(run, stream, 1, destructive=destructive)).outcome == outcome
+
+
+def test_failed_reset_fails_even_where_resets_are_expected(run: RunDir) -> None:
+    stream = raw(0, 0, "amdgpu 0000:00:02.0: amdgpu: GPU reset(1) failed")
+    assert judge(run, closed(run, stream, 0, destructive=True)).outcome == "fail"
+
+
+@pytest.mark.parametrize(
+    ("facts", "outcome", "said"),
+    [
+        ({"health_before": {"debug_locks": 0}}, "blind", "lockdep was off"),
+        ({"health_before": {"debug_locks": None}}, "blind", "lockdep was off"),
+        ({"health_before": {}}, "blind", "lockdep was off"),
+        ({"health_after": {"debug_locks": 0}}, "error", "went off without a report"),
+        ({"body": "failed", "body_text": "AssertionError: late"}, "fail", "late"),
+        ({"body": "skipped", "body_text": "no display"}, "skip", "no display"),
+        ({"body": "xfailed"}, "xfail", ""),
+        ({"lab_error": "the link broke"}, "error", "the link broke"),
+        ({"died": "the target died: QEMU ended"}, "incomplete", "QEMU ended"),
+        ({"last_seq": 9}, "error", "ends before the test did"),
+    ],
+)
+def test_ways_to_end(run: RunDir, facts: dict[str, Any], outcome: str, said: str) -> None:
+    verdict = judge(run, closed(run, QUIET, facts.pop("last_seq", 1), **facts))
+    assert verdict.outcome == outcome
+    assert said in verdict.reason
+
+
+def test_lost_records_are_never_a_pass(run: RunDir) -> None:
+    stream = raw(0, 1, "a") + raw(7, 2, "b")
+    verdict = judge(run, closed(run, stream, 7))
+    assert verdict.outcome == "error"
+    assert verdict.findings[0].place is not None
+    assert (verdict.findings[0].place.first, verdict.findings[0].place.last) == (1, 6)
+
+
+def test_log_read_again_after_a_broken_link_counts_once(run: RunDir) -> None:
+    splat = of_dmesg(CIRCULAR)
+    last = splat.count(b"\n") - 1
+    window = closed(run, splat[: len(splat) // 2].rsplit(b"\n", 1)[0] + b"\n" + splat, last)
+    assert [f.kind for f in judge(run, window).findings] == ["lockdep"]
+
+
+def test_replay_gives_the_recorded_verdict_and_names_the_unfinished(run: RunDir) -> None:
+    for test, body in (("t.py::a", "passed"), ("t.py::b", "")):
+        run.journal.add("test-start", test=test)
+        window = closed(run, QUIET, 1, test=test, body=body)
+        write_json(run.test(test) / "window.json", window)
+        if body:
+            first = record(run, window)
+            run.journal.add("test-end", test=test)
+    assert recorded(run) == {"t.py::a": first}
+    again = list(rejudge(RunDir.open(run.path)))
+    assert again[0] == first
+    assert (again[1].test, again[1].outcome) == ("t.py::b", "incomplete")
+
+
+def test_verdicts_survive_json(run: RunDir) -> None:
+    verdict = judge(run, closed(run, of_dmesg(CIRCULAR), 14, health_after={"debug_locks": 0}))
+    assert msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict) == verdict
+
+
+def test_report_escapes_what_the_kernel_printed(run: RunDir) -> None:
+    hostile = "BUG: <script>alert(1)</script>"
+    window = closed(run, raw(0, 1, hostile), 0)
+    run.journal.add("test-start", test=window.test)
+    record(run, window)
+    page = report.write(run).read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "1 fail" in page

@@ -1,0 +1,76 @@
+"""Every engine hung by an unprivileged client: is the promise kept?
+
+The kernel must notice by itself, end the job's fence with an error, leave the
+others usable, and take no lock on the way that a fence waiter may hold.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.deadline import Deadline
+from harness.dut import Dut
+from harness.evidence.rundir import Window
+from harness.gpu.base import Engine
+
+
+@pytest.mark.destructive
+def test_recovers(dut: Dut, pinned: Engine, window: Window) -> None:
+    """A hang on one engine: TDR in time, the fence ends with the right error, and a job of a
+    second process succeeds on the same engine afterwards."""
+    guilty, bystander = dut.client(), dut.client()
+    if reason := dut.gpu.refusal(guilty.device()):
+        pytest.skip(reason)
+    before = bystander.canary(pinned)
+    assert before.ok, f"the engine does not work before the hang: {before}"
+
+    fence = guilty.wait(guilty.hang(pinned), Deadline(dut.target.limits.tdr_s))
+
+    assert fence.signaled, f"the fence did not signal within {dut.target.limits.tdr_s:g} s"
+    assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
+    patience = dut.gpu.timeout_s(pinned, dut.card)
+    if patience is not None:
+        assert fence.seconds is not None
+        assert fence.seconds >= 0.9 * patience, f"before the driver's own timeout: {fence}"
+
+    steps = {event.step for event in dut.gpu_events(window)}
+    assert steps & {"hang", "soft-recovered"}, f"the kernel noticed no hang: {steps}"
+
+    after = bystander.canary(pinned)
+    assert after.ok, f"a second client's job does not complete after recovery: {after}"
+
+
+@pytest.mark.destructive
+def test_released_hang_is_no_hang(dut: Dut, pinned: Engine, window: Window) -> None:
+    """A job that only waits, released from the CPU before the timeout, ends without an error
+    and without a reset: what the harness calls a hang is not broken by itself."""
+    client = dut.client()
+    if reason := dut.gpu.refusal(client.device()):
+        pytest.skip(reason)
+    job = client.hang(pinned)
+    held = client.wait(job, Deadline(0.2))
+    client.release(job)
+    fence = client.wait(job, Deadline(dut.target.limits.tdr_s))
+
+    assert not held.signaled, "the job ended before it was released"
+    assert fence.signaled
+    assert fence.error == 0
+    assert not dut.gpu_events(window)
+
+
+@pytest.mark.destructive
+def test_manual_reset(dut: Dut, window: Window) -> None:
+    """The driver's own reset knob works on an idle GPU and leaves it usable."""
+    if dut.gpu.manual_reset(dut.card) is None:
+        pytest.skip("this driver has no manual reset")
+    client = dut.client()
+    if reason := dut.gpu.refusal(client.device()):
+        pytest.skip(reason)
+    dut.reset_gpu(Deadline(dut.target.limits.tdr_s))
+
+    steps = [event.step for event in dut.gpu_events(window)]
+    assert "reset-done" in steps, f"no completed reset in the log: {steps}"
+    with dut.client() as fresh:
+        for engine in dut.engines():
+            canary = fresh.canary(engine)
+            assert canary.ok, f"{engine.name} after the reset: {canary}"

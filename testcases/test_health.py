@@ -1,0 +1,13 @@
+"""A client that does nothing wrong: the baseline without which no hang means anything."""
+
+from __future__ import annotations
+
+from harness.dut import Dut
+from harness.gpu.base import Engine
+
+
+def test_canary(dut: Dut, engine: Engine) -> None:
+    """A small job on each engine completes without an error and writes what it should."""
+    with dut.client() as client:
+        canary = client.canary(engine)
+    assert canary.ok, str(canary)
