@@ -11,48 +11,21 @@ import struct
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 from ..arguments import Arguments
 from ..errors import AgentError, target, usage
 from ..uapi import amdgpu as abi
-from .amdgpu_device import Buffer, Device, Job
+from .amdgpu_device import Buffer, Device
+from .amdgpu_job import POLLED, Hang, Submitted
 from .amdgpu_packets import RECIPES, pad, store
-from .fence import Fence
 
 __all__ = ["AmdgpuWorkload", "open_workload"]
 
-_POLLED = 1024  # bytes into the buffer; the commands are before it
 _TARGET = 2048
-_RELEASED = 1
 _IB_DWORDS = 16
 _CANARY_SECONDS = 10.0
 _DEFAULT_RECIPE = {"gfx": "wait_reg_mem", "compute": "wait_reg_mem", "sdma": "poll_regmem"}
-
-
-class _Hang:
-    """What ends a hang: known before its submission, so that none is ever unknown."""
-
-    def __init__(self, buffer: Buffer, releasable: bool) -> None:
-        self.buffer = buffer
-        self.releasable = releasable
-        self.released_at: int | None = None
-
-    def release(self) -> bool:
-        """Let the polled dword differ from 0; False when this hang does not poll."""
-        if self.releasable and self.released_at is None:
-            self.released_at = time.monotonic_ns()
-            struct.pack_into("<I", self.buffer.memory, _POLLED, _RELEASED)
-        return self.releasable
-
-
-class _Submitted(NamedTuple):
-    """A job, its fence, and CLOCK_MONOTONIC in ns just before it was submitted."""
-
-    job: Job
-    fence: Fence
-    at: int
-    hang: _Hang | None
 
 
 class AmdgpuWorkload:
@@ -63,8 +36,8 @@ class AmdgpuWorkload:
     def __init__(self, device: Device, bailout: float) -> None:
         self._device = device
         self._bailout = bailout
-        self._jobs: dict[int, _Submitted] = {}
-        self._hangs: list[_Hang] = []
+        self._jobs: dict[int, Submitted] = {}
+        self._hangs: list[Hang] = []
         self._context: int | None = None
         self._numbers = itertools.count(1)
         self._values = itertools.count(0xCA9A0001)
@@ -157,8 +130,8 @@ class AmdgpuWorkload:
             fitting = ", ".join(n for n, r in RECIPES.items() if name in r.engines) or "none"
             raise usage(f"{recipe_name!r} does not hang {name}", cure=f"recipes: {fitting}")
         buffer = self._device.buffer()
-        dwords = recipe.build(name, buffer.address + _POLLED, buffer.address + _TARGET)
-        hang = _Hang(buffer, recipe.releasable)
+        dwords = recipe.build(name, buffer.address + POLLED, buffer.address + _TARGET)
+        hang = Hang(buffer, recipe.releasable)
         self._hangs.append(hang)
         timer = threading.Timer(self._bailout, hang.release)
         timer.daemon = True
@@ -247,7 +220,7 @@ class AmdgpuWorkload:
         """{job} -> what `wait` gives, without waiting."""
         submitted = self._find(arguments)
         arguments.done()
-        return self._told(submitted, 0)
+        return submitted.outcome(0)
 
     def release(self, arguments: Arguments) -> dict[str, Any]:
         """{job} -> {"released": whether this hang can be ended by the CPU}.  Overtakes a wait."""
@@ -281,25 +254,25 @@ class AmdgpuWorkload:
         context: int,
         buffer: Buffer,
         dwords: list[int],
-        hang: _Hang | None,
+        hang: Hang | None,
         syncobj: bool,
-    ) -> _Submitted:
+    ) -> Submitted:
         engine = self._device.engine(name, ring)
         dwords = pad(name, dwords, max(_IB_DWORDS, engine.ib_size_alignment // 4))
         container = self._device.syncobj() if syncobj else 0
         at = time.monotonic_ns()
         job = self._device.submit(context, engine, ring, buffer, dwords, container)
         fence = self._device.syncobj_fence(container) if syncobj else self._device.fence(job)
-        return _Submitted(job, fence, at, hang)
+        return Submitted(job, fence, at, hang)
 
-    def _find(self, arguments: Arguments) -> _Submitted:
+    def _find(self, arguments: Arguments) -> Submitted:
         number = arguments.integer("job")
         submitted = self._jobs.get(number)
         if submitted is None:
             raise usage(f"no job {number}", cure="see what hang returned")
         return submitted
 
-    def _wait(self, submitted: _Submitted, timeout_ns: int, via: str = "wait_cs") -> dict[str, Any]:
+    def _wait(self, submitted: Submitted, timeout_ns: int, via: str = "wait_cs") -> dict[str, Any]:
         wait_error = 0
         if via == "poll":
             submitted.fence.wait(timeout_ns)
@@ -310,23 +283,7 @@ class AmdgpuWorkload:
                 if error.number is None:
                     raise
                 wait_error = -error.number
-        return self._told(submitted, wait_error)
-
-    def _told(self, submitted: _Submitted, wait_error: int) -> dict[str, Any]:
-        info = submitted.fence.info()
-        signaled = info["status"] != 0
-        stamps = [fence["timestamp_ns"] for fence in info["fences"] if fence["timestamp_ns"]]
-        stamp = max(stamps) if stamps and signaled else None
-        return {
-            "signaled": signaled,
-            "error": min(0, info["status"]),
-            "timestamp_ns": stamp,
-            "elapsed_ns": (stamp or time.monotonic_ns()) - submitted.at,
-            "submitted_ns": submitted.at,
-            "released_ns": submitted.hang.released_at if submitted.hang else None,
-            "wait_error": wait_error,
-            "fences": info["fences"],
-        }
+        return submitted.outcome(wait_error)
 
 
 def open_workload(
