@@ -6,18 +6,19 @@ line, what was expected and the nearest name.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import re
+import socket
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from harness.errors import UsageError
+from harness.tomlerror import explained, line_of, nearest, not_toml
 
 __all__ = [
     "AsIsBoot",
@@ -97,7 +98,10 @@ class AsIsBoot(_Table, frozen=True, tag_field="kind", tag="as-is"):
 class VmSpec(_Table, frozen=True):
     """A machine of QEMU's: gives address, console, power and boot at once."""
 
-    gpu: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9,=._-]*$")]
+    gpu: Annotated[
+        str,
+        Meta(pattern=r"^[a-z0-9][a-z0-9,=._-]*$", description="a device of QEMU's, as ati-vga"),
+    ]
     memory_mib: Annotated[int, Meta(ge=256, le=65536)] = 1024
     cpus: Annotated[int, Meta(ge=1, le=64)] = 2
     cmdline: str = ""
@@ -108,15 +112,26 @@ class Target(_Table, frozen=True):
 
     driver: Literal["amdgpu", "i915"]
     name: str = ""
-    address: str | None = None
+    address: (
+        Annotated[str, Meta(pattern=r"^\S+$", description="a host name or IP address")] | None
+    ) = None
     port: Annotated[int, Meta(ge=1, le=65535)] = 22
-    user: str = "root"
+    user: Annotated[str, Meta(pattern=r"^[^\s-]\S*$", description="a user's name")] = "root"
     key: str | None = None
     # "SHA256:..." as ssh-keygen -l prints it, or "ssh-ed25519 AAAA..."
     host_key: str | None = None
     known_hosts: str | None = None
     # Which GPU, where the machine has several: 0000:03:00.0
-    pci: Annotated[str, Meta(pattern=r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")] | None = None
+    pci: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$",
+                description="a PCI address as `lspci -D` prints it, as 0000:03:00.0",
+            ),
+        ]
+        | None
+    ) = None
     console: NoConsole | SerialConsole | CommandConsole = NoConsole()
     power: NoPower | CommandPower = NoPower()
     boot: AsIsBoot = AsIsBoot()
@@ -161,7 +176,7 @@ class Inventory(Struct, frozen=True):
         if name in self.targets:
             return self.targets[name]
         raise UsageError(
-            f"no target named {name!r}{_nearest(name, self.targets)}",
+            f"no target named {name!r}{nearest(name, self.targets)}",
             where=str(self.path),
             cure=f"choose one of: {', '.join(sorted(self.targets)) or '(none configured)'}",
         )
@@ -186,42 +201,67 @@ def load(path: Path) -> Inventory:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UsageError(
-            f"cannot read the target list: {error}",
+            f"cannot read the target list: {error.strerror or error}",
             where=str(path),
             cure="write it, or name another with --inventory FILE or $LAB_TARGETS",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"the target list is not UTF-8 text: {error.reason} at byte {error.start}",
+            where=f"{path}:{error.object[: error.start].count(10) + 1}",
+            cure="save it as UTF-8, or name another with --inventory FILE or $LAB_TARGETS",
         ) from error
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"not TOML: {error}", where=str(path), cure="mend that line") from error
+        raise not_toml(path, text, error) from error
     try:
         parsed = msgspec.convert(raw, _File)
     except msgspec.ValidationError as error:
-        raise _explained(path, text, raw, str(error)) from error
+        raise explained(path, text, raw, _File, error) from error
     targets = {}
     for name, target in parsed.targets.items():
         _check(path, text, name, target)
-        targets[name] = msgspec.structs.replace(target, name=name)
+        targets[name] = msgspec.structs.replace(
+            target,
+            name=name,
+            key=_beside(path, target.key),
+            known_hosts=_beside(path, target.known_hosts),
+        )
     return Inventory(path=path, runs=path.resolve().parent / parsed.lab.runs, targets=targets)
 
 
 def is_loopback(address: str) -> bool:
     """Whether `address` is this very machine by its spelling."""
-    if address in ("localhost", "ip6-localhost"):
+    name = address.casefold().rstrip(".")
+    if name in ("localhost", "ip6-localhost", "ip6-loopback", socket.gethostname().casefold()):
+        return True
+    if name.endswith((".localhost", ".localdomain")) and name.startswith("localhost"):
         return True
     try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
+        # What connect() takes for an IPv4 address: also 127.1 and 0x7f000001.
+        ip = ipaddress.ip_address(socket.inet_aton(name))
+    except (OSError, UnicodeError):
+        try:
+            found = ipaddress.ip_address(name.strip("[]"))
+        except ValueError:
+            return name.endswith(".localhost")
+        ip = getattr(found, "ipv4_mapped", None) or found
+    return ip.is_loopback or ip.is_unspecified
+
+
+def _beside(path: Path, name: str | None) -> str | None:
+    """A file named in `path`: ~ is this user's home, a relative one is beside that file."""
+    return None if name is None else str(path.absolute().parent / Path(name).expanduser())
 
 
 def _check(path: Path, text: str, name: str, target: Target) -> None:
     """What the types cannot say."""
 
     def bad(key: str, what: str, cure: str) -> UsageError:
-        line = _line_of(text, ("targets", name, key))
+        line = line_of(text, ("targets", name, key))
         return UsageError(f"target {name!r}: {what}", where=f"{path}:{line}", cure=cure)
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
@@ -247,86 +287,3 @@ def _check(path: Path, text: str, name: str, target: Target) -> None:
             "is this very machine; hanging its GPU would take the harness with it",
             "remove destructive = true, or name another machine",
         )
-
-
-_AT = re.compile(r" - at `\$(?P<path>[^`]*)`$")
-_UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
-
-
-def _explained(path: Path, text: str, raw: dict[str, Any], message: str) -> UsageError:
-    """A msgspec message, told in the file's own terms."""
-    at = _AT.search(message)
-    keys: tuple[str, ...] = ()
-    if at:
-        message = message[: at.start()]
-        keys = tuple(re.findall(r"[^.\[\]]+", _named(raw, at["path"])))
-    cure = "see the commented examples in targets.toml"
-    unknown = _UNKNOWN.search(message)
-    if unknown:
-        keys = (*keys, unknown["field"])
-        near = _nearest(unknown["field"], _known_fields(keys[:-1]))
-        message = f"unknown key {unknown['field']!r}{near}"
-        cure = "remove or respell it"
-    line = _line_of(text, keys)
-    return UsageError(f"{'.'.join(keys)}: {message}", where=f"{path}:{line}", cure=cure)
-
-
-def _named(raw: dict[str, Any], dotted: str) -> str:
-    """msgspec writes `[...]` for a dict key it does not name: find which target it was."""
-    if "[...]" not in dotted:
-        return dotted
-    for name, table in raw.get("targets", {}).items():
-        try:
-            msgspec.convert(table, Target)
-        except msgspec.ValidationError:
-            return dotted.replace("[...]", f".{name}", 1)
-    return dotted
-
-
-def _known_fields(keys: tuple[str, ...]) -> list[str]:
-    struct: Any = _File
-    for key in keys:
-        if struct is _File and key == "targets":
-            continue
-        if struct is _File and key == "lab":
-            struct = _Lab
-            continue
-        if struct is _File:
-            struct = Target
-            continue
-        kinds = [t for t in _members(struct.__annotations__.get(key, "")) if t]
-        names = [field for kind in kinds for field in kind.__struct_fields__]
-        return [*names, "kind"] if len(kinds) > 1 else names
-    return list(struct.__struct_fields__)
-
-
-def _members(annotation: Any) -> list[Any]:
-    """The structs an annotation names (annotations are strings here)."""
-    kind = eval(annotation, globals()) if isinstance(annotation, str) else annotation
-    return [t for t in (kind, *get_args(kind)) if isinstance(t, type) and issubclass(t, Struct)]
-
-
-def _nearest(word: str, among: Any) -> str:
-    near = difflib.get_close_matches(word, list(among), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-_HEADER = re.compile(r"^\s*\[\s*(?P<path>[^\[\]]+?)\s*\]")
-_KEY = re.compile(r"^\s*(?P<key>[A-Za-z0-9_.\"'-]+)\s*=")
-
-
-def _line_of(text: str, keys: tuple[str, ...]) -> int:
-    """The line that names `keys`, or its nearest enclosing table; 1 when neither is found."""
-    best, depth = 1, 0
-    table: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := _HEADER.match(line):
-            table = tuple(part.strip(" \"'") for part in header["path"].split("."))
-            path = table
-        elif key := _KEY.match(line):
-            path = (*table, *(part.strip("\"'") for part in key["key"].split(".")))
-        else:
-            continue
-        if len(path) > depth and path == tuple(keys[: len(path)]):
-            best, depth = number, len(path)
-    return best

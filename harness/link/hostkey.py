@@ -112,9 +112,20 @@ def _blob(kind: str, encoded: str) -> bytes | None:
         blob = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         return None
-    # A wire-format key begins with its own type; a truncated paste does not survive this.
-    head = len(kind).to_bytes(4, "big") + kind.encode()
-    return blob if blob.startswith(head) and len(blob) > len(head) else None
+    fields = _fields(blob)
+    return blob if len(fields) > 1 and fields[0] == kind.encode() else None
+
+
+def _fields(blob: bytes) -> list[bytes]:
+    """The length-prefixed strings a key is made of (RFC 4253, 6.6); none when one is cut short."""
+    fields = []
+    while blob:
+        end = 4 + int.from_bytes(blob[:4], "big")
+        if len(blob) < max(5, end):
+            return []
+        fields.append(blob[4:end])
+        blob = blob[end:]
+    return fields
 
 
 def _lines_for(text: str, name: str) -> list[tuple[bool, str, bytes, int]]:
