@@ -198,7 +198,7 @@ enum sim_fault {
 extern int sim_gpu_recovery;
 bool sim_fault(enum sim_fault fault);
 long sim_lockup_timeout(u32 ip);
-int sim_param_check(struct device *dev);
+int sim_param_init(void);
 
 /* sim_info.c */
 int sim_info_ioctl(struct drm_device *drm, void *data, struct drm_file *file);

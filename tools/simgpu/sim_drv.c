@@ -96,10 +96,6 @@ static int sim_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	u32 i;
 	int ret;
 
-	ret = sim_param_check(&pdev->dev);
-	if (ret)
-		return ret;
-
 	sdev = devm_drm_dev_alloc(&pdev->dev, &sim_drm_driver, struct sim_device, drm);
 	if (IS_ERR(sdev))
 		return PTR_ERR(sdev);
@@ -158,6 +154,9 @@ static int __init sim_init(void)
 {
 	int ret;
 
+	ret = sim_param_init();
+	if (ret)
+		return ret;
 	ret = sim_job_init();
 	if (ret)
 		return ret;

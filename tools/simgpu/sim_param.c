@@ -3,6 +3,8 @@
  * Module parameters. lockup_timeout and gpu_recovery are named and read as
  * amdgpu's are; sim_fault is the switchboard of what recovery does wrong.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/jiffies.h>
 #include <linux/module.h>
 #include <linux/sched.h>
@@ -83,7 +85,7 @@ MODULE_PARM_DESC(sim_fault, "Comma separated faults of recovery: console_lock (d
 static int sim_lockup_ms[SIM_NUM_IPS + 1];
 
 /* Parse lockup_timeout; the fourth value is for video, which simgpu has not. */
-int sim_param_check(struct device *dev)
+int sim_param_init(void)
 {
 	int ms[SIM_NUM_IPS + 1] = { 10000, 60000, 10000, 10000 };
 	char buf[64], *rest = buf, *word;
@@ -105,7 +107,7 @@ int sim_param_check(struct device *dev)
 			ms[i] = val;
 	for (i = 0; i < ARRAY_SIZE(ms); i++) {
 		if (ms[i] < 0) {
-			dev_warn(dev, "lockup timeout disabled\n");
+			pr_warn("lockup timeout disabled\n");
 			add_taint(TAINT_SOFTLOCKUP, LOCKDEP_STILL_OK);
 			break;
 		}
@@ -114,7 +116,7 @@ int sim_param_check(struct device *dev)
 	return 0;
 
 bad:
-	dev_err(dev, "lockup_timeout: '%s' is not a list of up to four numbers\n", lockup_timeout);
+	pr_err("lockup_timeout: '%s' is not a list of up to four numbers\n", lockup_timeout);
 	return -EINVAL;
 }
 
