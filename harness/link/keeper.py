@@ -39,7 +39,10 @@ def main(arguments: list[str]) -> int:
         if os.getppid() != keeper:  # it died before the line above
             os._exit(1)
 
-    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=keep, preexec_fn=bound)
+    # Its stdout joins stderr: ours carries its pid, and nobody reads on.
+    child = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=2, pass_fds=keep, preexec_fn=bound
+    )
     for fd in keep:
         os.close(fd)  # else the child's end of a socket would never be seen to close
     print(child.pid, flush=True)

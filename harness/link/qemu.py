@@ -339,16 +339,16 @@ class Qemu:
         return LabError(what + (lines if tail else ""), where=self.target.name, cure=cure)
 
 
-def kvm_offered() -> bool:
+def kvm_offered(cpuinfo: Path = Path("/proc/cpuinfo"), device: Path = Path("/dev/kvm")) -> bool:
     """Whether KVM is worth a try: /dev/kvm opens and the CPU says it can.
 
     /dev/kvm alone proves nothing: it can open and the guest never print.
     """
     try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
+        flags = set(cpuinfo.read_text().split())
     except OSError:
         return False
-    return bool(flags & {"vmx", "svm"}) and os.access("/dev/kvm", os.R_OK | os.W_OK)
+    return bool(flags & {"vmx", "svm"}) and os.access(device, os.R_OK | os.W_OK)
 
 
 def _escaped(path: str | Path) -> str:

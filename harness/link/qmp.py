@@ -7,7 +7,6 @@ under a Deadline.  Events are handed to a listener as they come.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import logging
 import socket
@@ -104,11 +103,11 @@ class Qmp:
             await self._client.disconnect()
 
     def _run(self, work: Coroutine[Any, Any, T], deadline: Deadline, what: str) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        # The limit is kept in the loop, so that what was cut off has ended when we go on.
+        limited = asyncio.wait_for(work, deadline.left())
         try:
-            return future.result(deadline.left())
-        except concurrent.futures.TimeoutError as error:
-            future.cancel()
+            return asyncio.run_coroutine_threadsafe(limited, self._loop).result()
+        except TimeoutError as error:
             raise LabError(
                 f"QMP {what}: no answer within {deadline.seconds:g} s",
                 where=self._name,
