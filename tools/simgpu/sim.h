@@ -112,7 +112,7 @@ struct sim_bo {
 	u64 domains;
 	u64 flags;
 	u64 accounted;
-	struct mutex meta_lock;
+	struct mutex meta_lock;		/* what userspace notes here, below */
 	u64 meta_flags;
 	u64 tiling;
 	u32 meta_size;
@@ -154,7 +154,7 @@ struct sim_ctx {
 
 struct sim_fence {
 	struct dma_fence base;
-	spinlock_t lock;
+	spinlock_t lock;		/* base's */
 	struct sim_core *core;
 	const char *name;
 	bool live;			/* initialised, hence reference counted */
@@ -221,6 +221,12 @@ void sim_vm_forget(struct sim_vm *vm, struct sim_bo *bo);
 void sim_vm_reap(struct sim_vm *vm);
 int sim_vm_read(struct sim_vm *vm, u64 va, void *to, u32 len, u64 *fault);
 int sim_vm_write(struct sim_vm *vm, u64 va, const void *from, u32 len, u64 *fault);
+int sim_vm_map(struct sim_vm *vm, struct sim_bo *bo, u64 va, u64 size, u64 offset, u32 flags,
+	       bool replace);
+int sim_vm_unmap(struct sim_vm *vm, struct sim_bo *bo, u64 va);
+int sim_vm_clear(struct sim_vm *vm, u64 va, u64 size);
+
+/* sim_va.c */
 int sim_gem_va_ioctl(struct drm_device *drm, void *data, struct drm_file *file);
 
 /* sim_list.c */
@@ -274,8 +280,8 @@ void sim_ring_halt(struct sim_ring *ring);
 void sim_ring_resume(struct sim_ring *ring);
 void sim_ring_cancel(struct sim_ring *ring, struct sim_job *guilty, int error);
 
-/* sim_packet.c */
-int sim_packet_run(struct sim_ring *ring, struct sim_job *job, const struct sim_ib *ib);
+/* sim_exec.c */
+int sim_exec_run(struct sim_ring *ring, struct sim_job *job, const struct sim_ib *ib);
 
 /* sim_reset.c */
 enum drm_gpu_sched_stat sim_reset_timedout(struct drm_sched_job *base);

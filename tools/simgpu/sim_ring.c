@@ -108,7 +108,7 @@ static void sim_ring_execute(struct sim_ring *ring, struct sim_job *job)
 	u32 i;
 
 	for (i = 0; i < job->num_ibs && !ret; i++)
-		ret = sim_packet_run(ring, job, &job->ib[i]);
+		ret = sim_exec_run(ring, job, &job->ib[i]);
 
 	if (ret && !sim_ring_halting(ring))	/* hung, until somebody resets us */
 		wait_event_idle(ring->wait, sim_ring_halting(ring));

@@ -13,10 +13,6 @@
 
 #include "sim.h"
 
-#define SIM_VA_FLAGS	(AMDGPU_VM_DELAY_UPDATE | AMDGPU_VM_PAGE_READABLE | \
-			 AMDGPU_VM_PAGE_WRITEABLE | AMDGPU_VM_PAGE_EXECUTABLE | \
-			 AMDGPU_VM_MTYPE_MASK | AMDGPU_VM_PAGE_NOALLOC)
-
 struct sim_mapping {
 	struct interval_tree_node it;	/* GPU pages, last included */
 	struct sim_bo *bo;
@@ -219,7 +215,7 @@ static int sim_vm_insert(struct sim_vm *vm, struct sim_mapping *map)
 	return ret;
 }
 
-static int sim_vm_unmap(struct sim_vm *vm, struct sim_bo *bo, u64 va)
+int sim_vm_unmap(struct sim_vm *vm, struct sim_bo *bo, u64 va)
 {
 	unsigned long page = va >> PAGE_SHIFT;
 	struct interval_tree_node *it;
@@ -297,44 +293,17 @@ static int sim_vm_replace(struct sim_vm *vm, u64 va, u64 size, struct sim_mappin
 	return 0;
 }
 
-static int sim_va_check(const struct drm_amdgpu_gem_va *args, u64 *va)
+/* Map pages of bo, over what is there if replace, else only where nothing is. */
+int sim_vm_map(struct sim_vm *vm, struct sim_bo *bo, u64 va, u64 size, u64 offset, u32 flags,
+	       bool replace)
 {
-	u64 end;
-
-	if (args->va_address < SIM_VA_BOTTOM)
-		return -EINVAL;
-	if (args->va_address >= SIM_VA_HOLE && args->va_address < SIM_VA_HIGH)
-		return -EINVAL;
-	*va = args->va_address & SIM_VA_MASK;
-	if (!PAGE_ALIGNED(*va) || !PAGE_ALIGNED(args->map_size) ||
-	    !PAGE_ALIGNED(args->offset_in_bo))
-		return -EINVAL;
-	if (args->operation == AMDGPU_VA_OP_UNMAP)
-		return 0;
-	if (!args->map_size || check_add_overflow(*va, args->map_size, &end) || end > SIM_VA_TOP)
-		return -EINVAL;
-	/* one mapping does not cross the hole */
-	return *va < SIM_VA_HOLE && end > SIM_VA_HOLE ? -EINVAL : 0;
-}
-
-static int sim_va_map(struct sim_vm *vm, struct sim_bo *bo,
-		      const struct drm_amdgpu_gem_va *args, u64 va)
-{
-	struct sim_mapping *map;
-	u64 end;
+	struct sim_mapping *map = sim_mapping_alloc(bo, va, size, offset, flags);
 	int ret;
 
-	if (check_add_overflow(args->offset_in_bo, args->map_size, &end) ||
-	    end > bo->base.base.size)
-		return -EINVAL;
-	ret = sim_bo_map(bo);
-	if (ret)
-		return ret;
-	map = sim_mapping_alloc(bo, va, args->map_size, args->offset_in_bo, args->flags);
 	if (!map)
 		return -ENOMEM;
-	if (args->operation == AMDGPU_VA_OP_REPLACE)
-		ret = sim_vm_replace(vm, va, args->map_size, map);
+	if (replace)
+		ret = sim_vm_replace(vm, va, size, map);
 	else
 		ret = sim_vm_insert(vm, map);
 	if (ret)
@@ -342,37 +311,7 @@ static int sim_va_map(struct sim_vm *vm, struct sim_bo *bo,
 	return ret;
 }
 
-int sim_gem_va_ioctl(struct drm_device *drm, void *data, struct drm_file *file)
+int sim_vm_clear(struct sim_vm *vm, u64 va, u64 size)
 {
-	struct sim_file *sfile = file->driver_priv;
-	const struct drm_amdgpu_gem_va *args = data;
-	struct drm_gem_object *obj;
-	u64 va;
-	int ret;
-
-	if (args->flags & ~SIM_VA_FLAGS)
-		return -EINVAL;
-	ret = sim_va_check(args, &va);
-	if (ret)
-		return ret;
-
-	if (args->operation == AMDGPU_VA_OP_CLEAR)
-		return sim_vm_replace(sfile->vm, va, args->map_size, NULL);
-
-	obj = drm_gem_object_lookup(file, args->handle);
-	if (!obj)
-		return -ENOENT;
-	switch (args->operation) {
-	case AMDGPU_VA_OP_MAP:
-	case AMDGPU_VA_OP_REPLACE:
-		ret = sim_va_map(sfile->vm, to_sim_bo(obj), args, va);
-		break;
-	case AMDGPU_VA_OP_UNMAP:
-		ret = sim_vm_unmap(sfile->vm, to_sim_bo(obj), va);
-		break;
-	default:
-		ret = -EINVAL;
-	}
-	drm_gem_object_put(obj);
-	return ret;
+	return sim_vm_replace(vm, va, size, NULL);
 }
