@@ -7,6 +7,7 @@ line ends it too.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,9 @@ from harness.errors import LabError
 __all__ = ["run"]
 
 _LAST_LINES = 15
+# In a parallel build the line that tells why stands far above the last ones.
+_TELLING = re.compile(r"error:|\*\*\* |fatal|No space left", re.IGNORECASE)
+_TELLING_LINES = 5
 
 
 def run(
@@ -35,6 +39,7 @@ def run(
     and the log's path when it fails or cannot be started.
     """
     words = [str(word) for word in argv]
+    telling: list[str] = []
     last: deque[str] = deque(maxlen=_LAST_LINES)
     with open(log, "ab", buffering=0) as file:
         file.write(f"$ {' '.join(words)}\n".encode())
@@ -55,6 +60,8 @@ def run(
             for raw in child.stdout:
                 file.write(raw)
                 line = raw.decode(errors="replace").rstrip()
+                if len(last) == _LAST_LINES and _TELLING.search(last[0]):
+                    telling.append(last[0])
                 last.append(line)
                 on_line(line)
             status = child.wait()
@@ -65,7 +72,7 @@ def run(
         finally:
             child.stdout.close()
     if status != 0:
-        shown = "\n    ".join(last)
+        shown = "\n    ".join([*telling[:_TELLING_LINES], *(["..."] if telling else []), *last])
         raise LabError(
             f"{Path(words[0]).name} failed with status {status}; its last lines:\n    {shown}",
             where=str(log),

@@ -162,7 +162,10 @@ with Cache(root).lock("step", print) as lock:
 
 def test_a_failed_tool_shows_its_last_lines_and_the_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    tool = "for i in range(40): print('line', i)\nraise SystemExit(7)"
+    tool = (
+        "print('sim.c:7: error: no such thing')\n"
+        "for i in range(40): print('line', i)\nraise SystemExit(7)"
+    )
     with (
         Cache(tmp_path).lock("step", print) as lock,
         pytest.raises(LabError) as caught,
@@ -171,6 +174,7 @@ def test_a_failed_tool_shows_its_last_lines_and_the_log(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "status 7" in message
     assert "line 39" in message
+    assert "sim.c:7: error: no such thing" in message, "the line that tells why"
     assert "line 20\n" not in message
     assert str(log) in message
     assert "line 0\n" in log.read_text()
