@@ -50,14 +50,18 @@ def read(path: str, limit: int, seconds: float, offset: int = 0) -> tuple[bytes,
     return data[:limit], len(data) > limit
 
 
-def write(path: str, data: bytes, seconds: float) -> int:
+def write(path: str, data: bytes, seconds: float, append: bool = False) -> int:
     """Write `data` in one write, as procfs and sysfs want it; the bytes taken.
 
+    Opens the file as a shell's `>` does, or `>>` with `append`: tracefs' lists
+    (set_event, set_ftrace_filter) are emptied by the one and not by the other.
     Never creates a file.  Raises AgentError (target) as `read` does.
     """
 
+    how = os.O_APPEND if append else os.O_TRUNC
+
     def action() -> bytes:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | how)
         return _STATUS.pack(os.write(fd, data))
 
     taken: int = _STATUS.unpack(_in_child(action, path, "write", seconds))[0]

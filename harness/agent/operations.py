@@ -92,16 +92,20 @@ def read(session: Session, arguments: Arguments) -> dict[str, Any]:
 
 
 def write(session: Session, arguments: Arguments) -> dict[str, Any]:
-    """{path, data: base64, seconds = 10} -> {"written": bytes}."""
+    """{path, data: base64, append = false, seconds = 10} -> {"written": bytes}.
+
+    Emptied first, as by a shell's `>`, or with `append` as by `>>`; never created.
+    """
     path = _path(arguments)
     text = arguments.text("data")
+    append = arguments.flag("append")
     seconds = arguments.seconds("seconds", _FILE_SECONDS)
     arguments.done()
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError as error:
         raise usage(f"data is not base64: {error}", path, "encode the bytes") from error
-    return {"written": fileio.write(path, data, seconds)}
+    return {"written": fileio.write(path, data, seconds, append)}
 
 
 def listdir(session: Session, arguments: Arguments) -> dict[str, Any]:

@@ -8,6 +8,7 @@ streams in turn.
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -48,10 +49,11 @@ class Outbox:
         """Queue a reply or an event.  Never waits: see `congested`."""
         data = frames.encode_control(message)
         with self._lock:
-            if not self._closed:
-                self._control.append(data)
-                self._control_bytes += len(data)
-                self._lock.notify_all()
+            if self._closed or self._write_now(data):
+                return
+            self._control.append(data)
+            self._control_bytes += len(data)
+            self._lock.notify_all()
 
     def congested(self) -> bool:
         """Whether so many replies wait that no further request should be read."""
@@ -97,6 +99,27 @@ class Outbox:
             self._closed = True
             self._lock.notify_all()
 
+    def _write_now(self, data: bytes) -> bool:
+        """Write a small reply without waking the writer, when that cannot wait.
+
+        The lock is held.  A pipe that select calls writable takes PIPE_BUF bytes at
+        once (pipe(7)); an error is left for the writer to meet and report.
+        """
+        if self._writing or self._control or self._turn or len(data) > select.PIPE_BUF:
+            return False
+        if not select.select([], [self._fd], [], 0)[1]:
+            return False
+        try:
+            self._write_all(data)
+        except OSError:
+            return False
+        return True
+
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
     def _next(self) -> list[bytes]:
         """What to write next; the lock is held."""
         if self._control:
@@ -126,9 +149,7 @@ class Outbox:
                 self._writing = True
                 self._lock.notify_all()
             try:
-                view = memoryview(b"".join(batch))
-                while view:
-                    view = view[os.write(self._fd, view) :]
+                self._write_all(b"".join(batch))
             except OSError as error:
                 self.close()
                 self._gone(f"the controller cannot be written to: {error}")

@@ -6,6 +6,7 @@ A silent or closed link fails all who wait at once, naming target and cure.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -53,7 +54,8 @@ class Wire:
         self._reader = threading.Thread(target=self._read, name="agent-reader", daemon=True)
         self._reader.start()
         try:
-            self._send(frames.greeting())
+            with contextlib.suppress(LabError):  # what the reader sees then says more
+                self._send(frames.greeting())
             if not self._greeted.done.wait(deadline.left()):
                 raise LabError(
                     f"no greeting from the agent within {deadline.seconds:g} s{self._words()}",
