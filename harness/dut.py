@@ -58,6 +58,7 @@ class Dut:
         self._agent: Agent | None = None
         self._clients: list[Client] = []
         self._engines: list[Engine] | None = None
+        self._last_words = ""
 
     # -- coming and going ------------------------------------------------------
 
@@ -174,6 +175,10 @@ class Dut:
         else:
             self.agent.call("write", deadline, path=path, data=b64encode(b"1").decode())
 
+    def last_words(self) -> str:
+        """The last console lines before the last death; "" without a console."""
+        return self._last_words
+
     def refuse_destruction(self) -> str:
         """Why no test may hang this target now, or "" where it may."""
         if not self.target.destructive:
@@ -219,7 +224,7 @@ class Dut:
             self._clients.clear()
             window.died, lab = self._diagnose()
             if not window.died:
-                window.lab_error = window.lab_error or f"{error.what}{lab}"
+                window.lab_error = f"{window.lab_error or error.what}{lab}"
         self._save(window)
 
     def trail(self, window: Window) -> Window:
@@ -304,7 +309,10 @@ class Dut:
                 cure="name another machine; its GPU will be hung",
             )
         assert self._boot is not None
-        self._boot.name(boot_id)
+        if self._boot.boot_id not in ("", boot_id):
+            self._new_boot()
+        if not self._boot.boot_id:
+            self._boot.name(boot_id)
         self._tail = Tail(self._boot.path / "kmsg")
         app, digest = zipapp.build()
         path = f"/var/tmp/lab-agent-{digest[:16]}.pyz"
@@ -379,6 +387,7 @@ class Dut:
         """After a broken window: (how the target died, or "") and (what the lab should know)."""
         old = self.boot_id
         self._detach()
+        self._last_words = self._machine.console_tail()
         gone = self._machine.post_mortem()
         if gone:
             return f"the target died: {gone}", ""

@@ -48,7 +48,6 @@ class Limits(_Table, frozen=True):
     connect_s: Seconds = 20.0
     command_s: Seconds = 30.0
     boot_s: Seconds = 240.0
-    test_s: Seconds = 300.0
     # From submission of a hang to the fence's end; beyond it the promise is broken.
     tdr_s: Seconds = 60.0
 

@@ -178,7 +178,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         raise
     except HarnessError as error:
         window.body, window.body_text = "error", str(error)
-        window.lab_error = str(error)
+        window.lab_error = error.what
         _close(item, dut, window, began)
         raise
     except Exception as error:
@@ -307,16 +307,20 @@ def _close(item: pytest.Item, dut: Dut, window: Window, began: float) -> Verdict
 
 
 def _told(item: pytest.Item, dut: Dut, judged: Verdict) -> str:
-    """The verdict, each finding as the kernel printed it, and the ways on."""
-    lines = [f"{judged.outcome}: {judged.reason}", ""]
+    """The reason, each finding as the kernel printed it, and the ways on."""
+    lines = [judged.reason, ""]
     for finding in judged.findings:
         if finding.severity == "note":
             lines.append(f"note: {finding.title}")
-            continue
-        lines += [f"[{finding.signature}] {finding.kind}: {finding.title}", finding.text, ""]
+        else:
+            lines += [f"{finding.kind} [{finding.signature}] {finding.title}", finding.text, ""]
+    if judged.outcome == "incomplete":
+        lines += [f"last console line: {line}" for line in dut.last_words().splitlines()[-15:]]
+    where = item.config.getoption("--inventory")
+    rerun = ["pytest", item.nodeid, f"--target={dut.target.name}"]
     lines += [
-        f"evidence: {dut.run.path / 'tests'}",
-        f"rerun:    pytest {shlex.quote(item.nodeid)} --target={dut.target.name}",
+        f"evidence: {dut.run.test(item.nodeid)}",
+        f"rerun:    {shlex.join([*rerun, *([f'--inventory={where}'] if where else [])])}",
     ]
     return "\n".join(lines)
 

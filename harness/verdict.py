@@ -170,7 +170,7 @@ def _weigh(window: Window, findings: list[Finding], armed: str) -> tuple[Outcome
     if window.lab_error:
         return "error", window.lab_error
     if window.body == "failed":
-        return "fail", window.body_text.strip().splitlines()[-1] if window.body_text else "failed"
+        return "fail", window.body_text.strip().splitlines()[0] if window.body_text else "failed"
     if window.body in ("skipped", "xfailed"):
         return ("skip" if window.body == "skipped" else "xfail"), window.body_text
     if unknown:

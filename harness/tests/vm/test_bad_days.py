@@ -1,0 +1,107 @@
+"""Bad days: what broke is named, the guilty test too, and the rest of the night goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.deadline import Deadline
+from harness.evidence import journal
+from harness.tests.inner import ROOT, Session, processes_mentioning, targets_file
+
+VICTIMS = "harness/tests/vm/victims/test_bad_days.py"
+HANG = "testcases/test_hang.py::test_recovers"
+
+
+@pytest.fixture
+def session(tmp_path: Path, request: pytest.FixtureRequest) -> Session:
+    name = f"sim-{request.node.name.removeprefix('test_')[:40].strip('_')}".replace("[", "-")
+    name = "".join(c if c.isalnum() else "-" for c in name)
+    return Session(targets_file(tmp_path / "targets.toml", name), tmp_path / "runs", name)
+
+
+def test_each_bad_day_has_its_verdict(session: Session) -> None:
+    done = session.run(VICTIMS)
+    got = {name: (v.outcome, v.reason) for name, v in session.verdicts().items()}
+    outcomes = {name: outcome for name, (outcome, _) in got.items()}
+    assert outcomes == {
+        "test_a_agent_is_killed": "error",
+        "test_b_after_the_agent": "pass",
+        "test_c_machine_panics": "incomplete",
+        "test_d_after_the_panic": "pass",
+        "test_e_forgotten_hang": "pass",
+        "test_f_unasked_reset": "fail",
+        "test_h_body_fails": "fail",
+        "test_i_expected_to_fail": "xfail",
+        "test_j_skips_itself": "skip",
+    }, done.stdout
+    assert done.returncode == 1
+    assert "same boot" in got["test_a_agent_is_killed"][1]
+    assert "sysrq triggered crash" in done.stdout.lower(), "the last console lines are shown"
+    assert "hangs nothing" in got["test_f_unasked_reset"][1]
+    (run,) = session.run_dirs()
+    boots = [entry["boot"] for entry in journal.read(run.journal.path) if entry["what"] == "boot"]
+    assert len(set(boots)) == 2, "one boot more, for the panic"
+    assert journal.unfinished(run.journal.path) == []
+
+
+def test_killed_harness_leaves_a_readable_run_and_no_machine(session: Session) -> None:
+    process = session.start(HANG, "-k", "gfx")
+    path = session.wait_for_test(process, Deadline(300))
+    machines = processes_mentioning(f"process=tdrlab-{session.target}")
+    assert machines, "the machine runs"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+    (running,) = journal.unfinished(path)
+    assert running.endswith("test_recovers[gfx]")
+    replayed = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "replay", str(path.parent)],
+        cwd=ROOT, text=True, capture_output=True,
+    )  # fmt: skip
+    assert "incomplete" in replayed.stdout, replayed.stderr
+    assert "test_recovers[gfx]" in replayed.stdout
+    assert (path.parent / "report.html").exists()
+    gone = Deadline(30)
+    while processes_mentioning(f"process=tdrlab-{session.target}") and gone.pause(0.2):
+        pass
+    assert not processes_mentioning(f"process=tdrlab-{session.target}"), "it died with the harness"
+
+
+def test_interrupted_run_is_resumed(session: Session) -> None:
+    tests = ["testcases/test_health.py", HANG, "-k", "gfx"]
+    process = session.start(*tests)
+    path = session.wait_for_test(process, Deadline(300))
+    deadline = Deadline(120)
+    while "test_recovers" not in "".join(journal.unfinished(path)) and deadline.pause(0.05):
+        pass
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(120) == 2, (session.runs / "output.txt").read_text()
+    assert [e["how"] for e in journal.read(path) if e["what"] == "run-end"] == ["interrupted"]
+    assert not processes_mentioning(f"process=tdrlab-{session.target}")
+    assert set(session.verdicts()) == {"test_canary[gfx]"}
+
+    done = session.run(*tests, f"--resume={path.parent}")
+    assert done.returncode == 0, done.stdout
+    assert "1 passed, 7 deselected" in done.stdout or "1 passed" in done.stdout
+    assert len(session.run_dirs()) == 1
+    assert {v.outcome for v in session.verdicts().values()} == {"pass"}
+    assert set(session.verdicts()) == {"test_canary[gfx]", "test_recovers[gfx]"}
+
+
+def test_second_run_on_a_target_is_told_who_holds_it(session: Session) -> None:
+    process = session.start(HANG, "-k", "gfx")
+    try:
+        session.wait_for_test(process, Deadline(300))
+        second = session.run("testcases/test_health.py")
+        assert second.returncode != 0
+        assert f"pid {process.pid}" in second.stdout
+        assert f"lab unlock {session.target}" in second.stdout
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 2

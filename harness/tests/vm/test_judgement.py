@@ -1,0 +1,60 @@
+"""The judgement itself, on a real kernel: healthy recovery is silent, a forbidden lock is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.tests.inner import Session, targets_file
+
+HANG = "testcases/test_hang.py::test_recovers"
+
+
+def session(tmp_path: Path, name: str, cmdline: str = "") -> Session:
+    return Session(targets_file(tmp_path / "targets.toml", name, cmdline), tmp_path / "runs", name)
+
+
+def test_every_testcase_passes_on_a_healthy_driver(tmp_path: Path) -> None:
+    healthy = session(tmp_path, "sim-healthy")
+    done = healthy.run("testcases")
+    verdicts = healthy.verdicts()
+    assert done.returncode == 0, done.stdout
+    assert {v.outcome for v in verdicts.values()} == {"pass"}
+    assert {v.lockdep for v in verdicts.values()} == {"armed"}
+    engines = ["gfx", *(f"compute{n}" for n in range(4)), "sdma0", "sdma1"]
+    assert {f"test_recovers[{engine}]" for engine in engines} <= set(verdicts)
+    (run,) = healthy.run_dirs()
+    facts = run.facts()
+    assert facts["machine"]["config_hash"]
+    assert facts["machine"]["patches"]
+    assert facts["cards"][0]["vendor"] == 0x1002
+    assert (run.path / "report.html").exists()
+
+
+def test_console_lock_in_recovery_fails_the_test_and_is_named(tmp_path: Path) -> None:
+    faulty = session(tmp_path, "sim-console-lock", "amdgpu.sim_fault=console_lock")
+    done = faulty.run("testcases/test_hang.py", "-k", "gfx")
+    assert done.returncode == 1, done.stdout
+    verdicts = faulty.verdicts()
+    guilty = verdicts["test_recovers[gfx]"]
+    assert (guilty.outcome, guilty.lockdep) == ("fail", "went off")
+    assert "console_lock" in guilty.reason
+    assert "dma_fence_map" in guilty.reason
+    (finding,) = [f for f in guilty.findings if f.severity == "fail"]
+    assert finding.kind == "lockdep"
+    for shown in (finding.text, done.stdout):
+        assert "(dma_fence_map){" in shown
+        assert "(console_lock){" in shown
+        assert "*** DEADLOCK ***" in shown
+    assert str(faulty.run_dirs()[-1].path) in done.stdout
+    assert "rerun:" in done.stdout
+    # Lockdep was armed again, by a reboot, before the next test.
+    after = verdicts["test_released_hang_is_no_hang[gfx]"]
+    assert (after.outcome, after.lockdep) == ("pass", "armed")
+
+
+def test_without_the_annotation_the_same_fault_is_invisible(tmp_path: Path) -> None:
+    cmdline = "amdgpu.sim_fault=console_lock gpu_sched.tdr_annotation=0"
+    unannotated = session(tmp_path, "sim-unannotated", cmdline)
+    done = unannotated.run(HANG, "-k", "gfx")
+    assert done.returncode == 0, done.stdout
+    assert {v.outcome for v in unannotated.verdicts().values()} == {"pass"}
