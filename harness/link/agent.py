@@ -7,7 +7,7 @@ what a workload can do in harness/agent/workload/.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -84,14 +84,22 @@ class Agent:
         deadline: Deadline,
         *,
         stderr: Sink | None = None,
+        passing: Sequence[str] = (),
         **arguments: Any,
     ) -> Workload:
         """Start a workload process; see workload_start in harness/agent/operations.py.
 
-        `stderr` gets what it writes there, on the reading thread.  Raises as `call` does.
+        `stderr` gets what it writes there, on the reading thread; `passing` are files
+        that root opens for it, such as sw_sync.  Raises as `call` does.
         """
         stream, _ = self._wire.open_stream(stderr or _drop)
-        wanted = {"driver": driver, "node": node, "stream": stream, **arguments}
+        wanted = {
+            "driver": driver,
+            "node": node,
+            "stream": stream,
+            "pass": list(passing),
+            **arguments,
+        }
         try:
             started = self._request("workload.start", deadline, wanted)
         except HarnessError:

@@ -47,7 +47,7 @@ class Scene:
         for path in (self.first, self.second):
             self.call("knob", path=str(path), value="new")
         self.workload = self.agent.workload(
-            "null", "", Deadline(LIMIT), **{"pass": [str(self.released)]}
+            "null", "", Deadline(LIMIT), passing=[str(self.released)]
         )
         self.agent_pid = self.call("hello")["pid"]
         self.workload_pid = self.workload.ready["pid"]
@@ -157,7 +157,7 @@ def test_a_killed_controller(tmp_path: Path) -> None:
         agent = Agent(ProcessChannel({argv!r}), Deadline({LIMIT}))
         agent.call("knob", Deadline({LIMIT}), path={str(knob)!r}, value="new")
         workload = agent.workload(
-            "null", "", Deadline({LIMIT}), **{{"pass": [{str(released)!r}]}})
+            "null", "", Deadline({LIMIT}), passing=[{str(released)!r}])
         with open({str(pid)!r}, "w") as file:
             file.write(f"{{agent.call('hello', Deadline({LIMIT}))['pid']}} ")
             file.write(f"{{workload.ready['pid']}}\\n")

@@ -49,7 +49,7 @@ def test_it_has_the_nodes_groups_and_no_privileges(agent: Agent, tmp_path: Path)
     secret.write_bytes(b"")
     secret.chmod(0o600)
     with agent.workload(
-        "null", render, Deadline(LIMIT), primary=primary, bailout=5.0, **{"pass": [str(secret)]}
+        "null", render, Deadline(LIMIT), primary=primary, bailout=5.0, passing=[str(secret)]
     ) as workload:
         who = workload.call("who", Deadline(LIMIT))
     status = who["status"]
@@ -84,7 +84,7 @@ def test_a_missing_node_driver_or_file_is_named(agent: Agent, tmp_path: Path) ->
         agent.workload("nouveau", node(tmp_path, _GROUP), Deadline(LIMIT))
     assert "amdgpu" in caught.value.cure
     with pytest.raises(TargetError, match="cannot be opened to be passed on"):
-        agent.workload("null", "", Deadline(LIMIT), **{"pass": ["/no/such/sw_sync"]})
+        agent.workload("null", "", Deadline(LIMIT), passing=["/no/such/sw_sync"])
     with pytest.raises(TargetError, match=r"cannot be opened|not amdgpu|DRM_IOCTL"):
         agent.workload("amdgpu", node(tmp_path, _GROUP), Deadline(LIMIT))
 
