@@ -298,9 +298,14 @@ class Ssh:
             except (paramiko.SSHException, EOFError, OSError) as error:
                 # paramiko keeps one exception for all threads: which one comes out here says
                 # nothing, only whether the transport lives does.
-                if deadline.expired() or not transport.is_active():
-                    refusal = isinstance(error, paramiko.ChannelException)
-                    raise self._full() if refusal else self.broken(deadline, "") from error
+                if not transport.is_active():
+                    raise self.broken(deadline, "") from error
+                if deadline.expired():
+                    raise LabError(
+                        f"its SSH server gave no channel within {deadline.seconds:g} s: {error}",
+                        where=self.endpoint.where,
+                        cure="raise MaxSessions in its sshd_config, or run fewer things at once",
+                    ) from error
             with self._freed:
                 self._freed.wait(min(0.25, deadline.left()))
 
@@ -384,19 +389,11 @@ class Ssh:
             cure=f"install it there, or see that it is on PATH (`command -v {program}`)",
         )
 
-    def _full(self) -> LabError:
-        return LabError(
-            "its SSH server refuses another channel",
-            where=self.endpoint.where,
-            cure="raise MaxSessions in its sshd_config, or run fewer things at once",
-        )
-
 
 def _signal(channel: paramiko.Channel) -> str | None:
     transport = channel.get_transport()
-    if not isinstance(transport, Transport):
-        return None
-    return transport.signals.pop(channel.get_id(), None)
+    signals = transport.signals if isinstance(transport, Transport) else {}
+    return signals.pop(channel.get_id(), None)
 
 
 def _last_lines(text: bytes) -> str:

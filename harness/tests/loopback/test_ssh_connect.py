@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -258,7 +259,7 @@ for attempt in range(2):
     endpoint = own_sshd.endpoint()
     argv = [str(endpoint.port), str(endpoint.key), own_sshd.public(), endpoint.user]
     with subprocess.Popen(
-        ["python3", "-c", script, *argv],
+        [sys.executable, "-c", script, *argv],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -133,7 +133,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"cannot mount a small disk here: {done.stderr.strip()}")
+        pytest.skip(f"cannot mount a small disk here: {done.stderr.splitlines()[0]}")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 

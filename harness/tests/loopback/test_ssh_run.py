@@ -207,7 +207,7 @@ def test_fifty_commands_at_once_on_a_server_that_takes_ten(ssh: Ssh) -> None:
 def test_a_server_that_stays_full_is_told(sshd: Sshd) -> None:
     with Ssh.connect(sshd.endpoint(), Deadline(20)) as ssh:
         hogs = [ssh.channel(["cat"]) for _ in range(10)]
-        with pytest.raises(LabError, match=r"refuses another channel|no end within") as caught:
+        with pytest.raises(LabError, match="gave no channel within 1 s") as caught:
             ssh.run(["true"], Deadline(1))
         assert "loop" in caught.value.where
         hogs[0].close()
