@@ -40,8 +40,9 @@ static void sim_reset_misbehave(struct sim_device *sdev)
 static void sim_reset_quiesce(struct drm_gpu_scheduler *sched)
 {
 	WRITE_ONCE(sched->pause_submit, true);
-	while (work_busy(&sched->work_run_job) || work_busy(&sched->work_free_job))
+	do	/* sleep first: somebody may have looked just before the pause */
 		usleep_range(50, 200);
+	while (work_busy(&sched->work_run_job) || work_busy(&sched->work_free_job));
 }
 
 static void sim_reset_stop_sched(struct drm_gpu_scheduler *sched, struct sim_job *bad)
