@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping
@@ -15,39 +14,64 @@ from .workload import DRIVERS
 
 __all__ = ["main"]
 
+_USAGE = """\
+usage: agent.pyz serve [--silence SECONDS]
+       agent.pyz workload DRIVER [--node PATH] [--primary PATH] [--bailout SECONDS]
+                                 [--pass PATH=FD]...
+       agent.pyz --version
+"""
+
 
 def main(argv: list[str] | None = None, drivers: Mapping[str, str] = DRIVERS) -> int:
     """Run; the exit status.  `drivers` maps a workload driver's name to its module."""
-    parser = argparse.ArgumentParser(prog="agent.pyz", description="tdrlab's part on the target")
-    parser.add_argument("--version", action="version", version=VERSION)
-    commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="serve a controller on stdin and stdout")
-    serve.add_argument("--silence", type=float, default=30.0, help="seconds, then it is gone")
-    workload = commands.add_parser("workload", help="submit to a GPU; JSON lines")
-    workload.add_argument("driver")
-    workload.add_argument("--node", default="", help="the render node")
-    workload.add_argument("--primary", default="", help="the primary node, to display")
-    workload.add_argument("--bailout", type=float, default=120.0, help="seconds a hang may last")
-    workload.add_argument("--pass", dest="passed", action="append", default=[], metavar="PATH=FD")
-    options = parser.parse_args(argv)
-    if options.command == "serve":
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        if arguments == ["--version"]:
+            print(VERSION)
+            return 0
+        # Not argparse: on an emulated target its import costs more than all of ours.
+        command = arguments.pop(0)
+        if command == "serve":
+            silence = float(_options(arguments, "--silence").get("--silence", ["30"])[-1])
+        elif command == "workload":
+            driver = arguments.pop(0)
+            given = _options(arguments, "--node", "--primary", "--bailout", "--pass")
+            bailout = float(given.get("--bailout", ["120"])[-1])
+            pairs = [one.rpartition("=") for one in given.get("--pass", [])]
+            passed = {path: int(fd) for path, _, fd in pairs}
+        else:
+            raise ValueError(command)
+    except (IndexError, ValueError):
+        sys.stderr.write(_USAGE)
+        return 2
+    if command == "serve":
         from .server import Server
 
-        status = Server(0, 1, options.silence).serve()
+        status = Server(0, 1, silence).serve()
         sys.stderr.flush()
         # Not sys.exit: a thread may be in a system call that never returns.
         os._exit(status)
     from .workload.process import run
 
-    passed = {path: int(fd) for path, _, fd in (one.rpartition("=") for one in options.passed)}
     return run(
-        options.driver,
-        node=options.node,
-        primary=options.primary,
-        bailout=options.bailout,
+        driver,
+        node=given.get("--node", [""])[-1],
+        primary=given.get("--primary", [""])[-1],
+        bailout=bailout,
         passed=passed,
         drivers=drivers,
     )
+
+
+def _options(arguments: list[str], *known: str) -> dict[str, list[str]]:
+    """`--name value` pairs.  Raises ValueError for anything else."""
+    given: dict[str, list[str]] = {}
+    while arguments:
+        name = arguments.pop(0)
+        if name not in known or not arguments:
+            raise ValueError(name)
+        given.setdefault(name, []).append(arguments.pop(0))
+    return given
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
+import sys
 import time
 from typing import Any
 
@@ -53,7 +53,7 @@ def facts() -> dict[str, Any]:
     return {
         "agent": VERSION,
         "protocol": PROTOCOL,
-        "python": platform.python_version(),
+        "python": sys.version.split()[0],
         "pid": os.getpid(),
         "uid": os.geteuid(),
         "uname": {

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 from typing import Any, NamedTuple
 
 from ..errors import AgentError, target
@@ -59,8 +58,8 @@ def perform(fd: int, request: Ioctl, argument: Any) -> int:
     nothing of it after an error.  Raises AgentError (target) with the errno.
     Errno 512 to 516 would be the kernel's own restart codes leaking out.
     """
-    if platform.machine().startswith(("ppc", "mips", "sparc", "alpha")):
-        raise target("ioctl numbers are laid out otherwise here", platform.machine(), "use x86")
+    if os.uname().machine.startswith(("ppc", "mips", "sparc", "alpha")):
+        raise target("ioctl numbers are laid out otherwise here", os.uname().machine, "use x86")
     while True:
         result: int = _libc.ioctl(fd, request.number, ctypes.addressof(argument))
         if result >= 0:

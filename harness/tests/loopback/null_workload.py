@@ -45,6 +45,7 @@ class NullWorkload:
                 "passed": sorted(self._passed),
                 "bailout": self.bailout,
                 "cwd": os.getcwd(),
+                "sealed": self._sealed(),
                 "environment": dict(os.environ),
                 "session": os.getsid(0) == os.getpid(),
             }
@@ -68,6 +69,14 @@ class NullWorkload:
             sys.stderr.flush()
             return {}
         raise OSError(38, "no such operation here", op)
+
+    def _sealed(self) -> bool:
+        """Whether the code this process runs from cannot be written by it."""
+        try:
+            os.write(int(sys.argv[0].rpartition("/")[2]), b"x")
+        except PermissionError:
+            return True
+        return False
 
     def release_all(self) -> None:
         """Set the event; the first time, tell the passed file."""

@@ -63,6 +63,7 @@ def test_it_has_the_nodes_groups_and_no_privileges(agent: Agent, tmp_path: Path)
     assert who["bailout"] == 5.0
     assert who["session"]
     assert who["cwd"] == "/"
+    assert who["sealed"], "it could change the code of the next workload"
     assert not [name for name in who["environment"] if name.startswith(("SSH", "SUDO", "PYTHON"))]
 
 
