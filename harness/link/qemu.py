@@ -76,7 +76,8 @@ class Qemu:
     def start(self, deadline: Deadline) -> Endpoint:
         """Power on and wait until sshd answers; returns where.
 
-        Raises LabError with the last console lines when it does not, or cannot start.
+        Raises LabError with the last console lines when it does not, or cannot start;
+        what did start goes on then, until `stop`.
         """
         self.on(deadline)
         self.wait_ssh(deadline)
@@ -130,6 +131,7 @@ class Qemu:
             self.notes.append(f"KVM is offered but does not work here ({why}): TCG used instead")
             self._kvm = False
             self.off(deadline)
+            self._prepare()
         self._launch(deadline, "tcg")
 
     def off(self, deadline: Deadline) -> None:
