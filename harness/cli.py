@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from harness import desk, doctor, inventory, verdict
@@ -131,13 +132,13 @@ def targets(ctx: click.Context) -> None:
 def doctor_command(ctx: click.Context, name: str) -> None:
     """What works on a target, line by line, each failure with its cure."""
     target = _inventory(ctx).get(name)
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     failed = 0
     for check in doctor.examine(target):
-        console.print(f"{CHECK_MARKS[check.ok]} {check.what}", end="")
-        console.print(f": {check.found}" if check.found else "", markup=False)
+        found = f": {escape(check.found)}" if check.found else ""
+        console.print(f"{CHECK_MARKS[check.ok]} {escape(check.what)}{found}")
         if check.ok is not True and check.cure:
-            console.print(f"     cure: {check.cure}", markup=False)
+            console.print(f"   cure: {check.cure}", markup=False)
         failed += check.ok is False
     console.print(f"{failed} of them must be mended" if failed else "fit", style="bold")
     ctx.exit(4 if failed else 0)

@@ -118,7 +118,10 @@ def _connected(dut: Dut) -> Iterator[Check]:
         "boot a kernel with CONFIG_PROVE_LOCKING=y" if locks is None else "reboot it",
     )
     yield Check(
-        health["taint"] == 0 or None, "taint", str(health["taint"]), "see lab dmesg; reboot"
+        health["taint"] == 0 or None,
+        "taint",
+        _taint(health["taint"]),
+        "W and D tell of an earlier crash: reboot; the others come with the kernel or a module",
     )
     yield from _tracing(dut)
     try:
@@ -133,6 +136,13 @@ def _connected(dut: Dut) -> Iterator[Check]:
         yield Check(bool(names), "engines, as an unprivileged client", names, "see the kernel log")
     except HarnessError as error:
         yield Check(False, "engines, as an unprivileged client", error.what, error.cure)
+
+
+def _taint(bits: int) -> str:
+    """The letters of Documentation/admin-guide/tainted-kernels.rst."""
+    letters = "PFSRMBUDAWCIOELKXTN"
+    named = "".join(letter for bit, letter in enumerate(letters) if bits >> bit & 1)
+    return f"{bits} ({named})" if bits else "0"
 
 
 def _config(dut: Dut) -> Iterator[Check]:

@@ -7,6 +7,8 @@ kernel under test is never an exception: it is a finding.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = ["HarnessError", "LabError", "TargetError", "UsageError"]
 
 
@@ -25,9 +27,17 @@ class HarnessError(Exception):
         self.cure = cure
         super().__init__(what, where, cure)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles: __init__ takes keywords, which BaseException does not know."""
+        return _again, (type(self), self.what, self.where, self.cure)
+
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
         return f"{head}\n  cure: {self.cure}" if self.cure else head
+
+
+def _again(kind: type[HarnessError], what: str, where: str, cure: str) -> HarnessError:
+    return kind(what, where=where, cure=cure)
 
 
 class UsageError(HarnessError):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 
 from harness.errors import HarnessError, LabError, TargetError, UsageError
@@ -30,3 +33,11 @@ def test_a_fault_is_of_one_kind_only() -> None:
     for kind in (UsageError, LabError, TargetError):
         for other in (UsageError, LabError, TargetError):
             assert issubclass(kind, other) is (kind is other)
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_an_error_survives_copying_and_pickling(kind: type[HarnessError]) -> None:
+    error = kind("it broke", where="box", cure="mend it")
+    for other in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert type(other) is kind
+        assert str(other) == str(error)
