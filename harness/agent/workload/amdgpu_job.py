@@ -54,7 +54,7 @@ class Submitted(NamedTuple):
             "signaled": signaled,
             "error": min(0, info["status"]),
             "timestamp_ns": stamp,
-            "elapsed_ns": (stamp or time.monotonic_ns()) - self.at,
+            "elapsed_ns": stamp - self.at if stamp is not None else None,
             "submitted_ns": self.at,
             "released_ns": self.hang.released_at if self.hang else None,
             "wait_error": wait_error,
