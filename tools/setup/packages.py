@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.errors import UsageError
 from tools.setup.command import run
 
-__all__ = ["LOOPBACK", "NEEDS", "Need", "install", "missing"]
+__all__ = ["LOOPBACK", "NEEDS", "ROOTLESS", "Need", "install", "missing"]
 
 SOURCE = Path("/usr/src/linux-source-6.12.tar.xz")
 
@@ -66,6 +66,9 @@ NEEDS = (
     Need("libssl-dev", files=["/usr/include/openssl/ssl.h"]),
     Need("linux-source-6.12", files=[str(SOURCE)]),
 )
+
+# What mmdebstrap needs besides to work without root: user namespaces with many users.
+ROOTLESS = (Need("uidmap", "newuidmap"),)
 
 
 def missing(needs: Sequence[Need], root: Path = Path("/")) -> list[str]:

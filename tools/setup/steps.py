@@ -6,6 +6,7 @@ harness.link.virtual reads.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -40,7 +41,7 @@ class Setup:
         self.did: list[str] = []
         """Names of the steps that had something to do."""
 
-    def packages(self, needs: tuple[packages.Need, ...] = packages.NEEDS) -> None:
+    def packages(self, needs: tuple[packages.Need, ...]) -> None:
         """System packages.  Raises UsageError with the one command where we may not install."""
         if not packages.missing(needs):
             return
@@ -59,13 +60,13 @@ class Setup:
 
     def all(self) -> Manifest:
         """Every step; returns the manifest, which is written when all is there."""
-        self.packages()
+        self.packages(packages.NEEDS + (() if os.geteuid() == 0 else packages.ROOTLESS))
         chosen = source(self.tree)
         keys = self._keys()
         work = self.cache.root / "work" / ("kernel" if self.tree is None else "kernel-own")
         built = self._product(
             "kernel",
-            kernel.kernel_key(chosen),
+            lambda: kernel.kernel_key(chosen),
             "building the lockdep kernel (10 minutes on two cores)",
             lambda out, log, lock, on_line: kernel.build_kernel(
                 chosen, work, out, log=log, lock=lock, on_line=on_line
@@ -73,13 +74,13 @@ class Setup:
         )
         modules = self._product(
             "module",
-            kernel.module_key(chosen),
+            lambda: kernel.module_key(chosen),
             "building the modules",
             lambda out, log, lock, on_line: self._modules(chosen, work, out, log, lock, on_line),
         )
         rootfs = self._product(
             "rootfs",
-            image.rootfs_key(),
+            image.rootfs_key,
             "fetching a Debian userland",
             lambda out, log, lock, on_line: image.build_rootfs(
                 out, log=log, lock=lock, on_line=on_line
@@ -87,7 +88,7 @@ class Setup:
         )
         root = self._product(
             "image",
-            image.root_key(keys.client, keys.host),
+            lambda: image.root_key(keys.client, keys.host),
             "packing the root file system",
             lambda out, log, lock, on_line: image.build_root(
                 rootfs, keys.directory, out, log=log, lock=lock, on_line=on_line
@@ -144,14 +145,25 @@ class Setup:
         ) as fd:
             return ensure_keys(directory, log=log, lock=fd)
 
-    def _product(self, step: str, key: str, what: str, make: Make) -> Path:
-        """The step's product for `key`, made if it is not there."""
+    def _product(self, step: str, key_now: Callable[[], str], what: str, make: Make) -> Path:
+        """The step's product for the key, made if it is not there.
+
+        Raises LabError when the key is another one after the making: somebody edited
+        what it is made of, so nobody knows what is in it.
+        """
+        key = key_now()
         done = self.cache.product(step, key)
         if not done.exists():
             with self._step(step, what) as (task, lock, log):
                 if not done.exists():  # another set-up may have made it while we waited
                     with self.cache.making(step, key) as part:
                         make(part, log, lock, task.detail)
+                        if key_now() != key:
+                            raise LabError(
+                                "its sources were changed while it was built",
+                                where=step,
+                                cure="run it again",
+                            )
                 for gone in self.cache.prune(step, done):
                     task.note(f"removed {gone}, not used for two days")
         self.cache.used(done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def test_a_step_runs_once_for_a_key_and_anew_for_another(setup: Setup) -> None:
         return fill
 
     for key in ("a" * 64, "a" * 64, "b" * 64, "a" * 64):
-        product = setup._product("step", key, "making", make(key[0]))
+        product = setup._product("step", partial(str, key), "making", make(key[0]))
         assert (product / "product").read_text() == key[0]
     assert made == ["a", "b"]
     assert setup.did == ["step", "step"]
@@ -107,9 +108,21 @@ def test_an_interrupted_step_is_run_again(setup: Setup) -> None:
         (out / "whole").write_text("")
 
     with pytest.raises(KeyboardInterrupt):
-        setup._product("step", "k" * 64, "making", dies)
-    product = setup._product("step", "k" * 64, "making", works)
+        setup._product("step", lambda: "k" * 64, "making", dies)
+    product = setup._product("step", lambda: "k" * 64, "making", works)
     assert [path.name for path in product.iterdir()] == ["whole"]
+
+
+def test_what_was_edited_while_it_was_built_is_not_kept(setup: Setup) -> None:
+    keys = ["a" * 64]
+
+    def edited(out: Path, log: Path, lock: int, on_line: Callable[[str], None]) -> None:
+        (out / "product").write_text("of which sources?")
+        keys.append("b" * 64)
+
+    with pytest.raises(LabError, match="changed while it was built"):
+        setup._product("step", lambda: keys[-1], "making", edited)
+    assert not setup.cache.product("step", "a" * 64).exists()
 
 
 def test_progress_without_a_terminal_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
