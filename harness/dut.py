@@ -18,7 +18,7 @@ from harness.client import Client
 from harness.deadline import Deadline
 from harness.errors import HarnessError, LabError, TargetError, UsageError
 from harness.evidence.boot import Boot
-from harness.evidence.files import write_json
+from harness.evidence.files import write_bytes, write_json
 from harness.evidence.rundir import RunDir, Window
 from harness.gpu import Backend, backend_for
 from harness.gpu.base import Engine
@@ -331,7 +331,7 @@ class Dut:
         if self.facts["config"]:
             path, limit = self.facts["config"]["path"], 1 << 20
             config = b64decode(self.call("read", path=path, limit=limit)["data"])
-            (self._boot.path / Path(path).name).write_bytes(config)
+            write_bytes(self._boot.path / Path(path).name, config)
         boots = [*self.run.facts().get("boots", [])]
         if boot_id not in boots:
             boots.append(boot_id)

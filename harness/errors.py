@@ -20,6 +20,7 @@ class HarnessError(Exception):
     """
 
     exit_status = 3
+    fault = "error"
 
     def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
         self.what = what
@@ -44,15 +45,18 @@ class UsageError(HarnessError):
     """The caller's or the configuration's fault; trying again changes nothing."""
 
     exit_status = 2
+    fault = "usage error"
 
 
 class LabError(HarnessError):
     """The lab's fault: a link, power, the network, this host's disk."""
 
     exit_status = 3
+    fault = "lab error"
 
 
 class TargetError(HarnessError):
     """The machine's fault: it is there, but cannot do what was asked."""
 
     exit_status = 4
+    fault = "target error"

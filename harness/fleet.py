@@ -6,6 +6,7 @@ A target that cannot be reached is remembered with its reason; the others go on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from harness.dut import Dut
@@ -66,16 +67,25 @@ class Fleet:
         return name in self._resume
 
     def close(self, how: str) -> None:
-        """Leave every target; `how` the session ended goes into the journals."""
-        for dut in self._duts.values():
-            dut.close()
-        for run in self.runs.values():
-            run.journal.add("run-end", how=how)
-            run.close()
-        for lock in self._locks:
-            lock.release()
+        """Leave every target; `how` the session ended goes into the journals.
+
+        All are left even where one makes trouble; raises the first trouble then.
+        """
+        troubles: list[HarnessError] = []
+        leaving: list[Callable[[], object]] = [
+            *(dut.close for dut in self._duts.values()),
+            *(partial(_end, run, how) for run in self.runs.values()),
+            *(lock.release for lock in self._locks),
+        ]
+        for leave in leaving:
+            try:
+                leave()
+            except HarnessError as error:
+                troubles.append(error)
         self._duts.clear()
         self._locks.clear()
+        if troubles:
+            raise troubles[0]
 
     def _connect(self, target: Target) -> Dut:
         self._locks.append(Reservation.take(target.name, self._command))
@@ -104,3 +114,8 @@ class Fleet:
                 cure=f"add --target={name}",
             )
         return str(name)
+
+
+def _end(run: RunDir, how: str) -> None:
+    run.journal.add("run-end", how=how)
+    run.close()

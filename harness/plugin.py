@@ -28,6 +28,7 @@ from harness.verdict import Verdict
 _FLEET = pytest.StashKey[Fleet]()
 _WINDOW = pytest.StashKey[Window]()
 _VERDICT = pytest.StashKey[Verdict]()
+_TROUBLE = pytest.StashKey[HarnessError]()
 
 DESTRUCTIVE = "destructive: hangs or resets the GPU; runs only where the target opted in"
 
@@ -110,9 +111,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("_target", "engine"), pairs, scope="session")
 
 
-def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     fleet = config.stash.get(_FLEET, None)
-    return [_headline(dut) for dut in fleet.connected()] if fleet else []
+    if fleet is None or config.option.collectonly:
+        return []
+    lines = []
+    for name in dict.fromkeys(filter(None, map(_target, items))):
+        try:
+            lines.append(_headline(fleet.dut(name)))
+        except HarnessError as error:
+            lines.append(f"{name}: {error.fault}: {error}")
+    return lines
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -153,12 +162,12 @@ def pinned(dut: Dut, engine: Engine) -> Engine:
 # -- a test's life --------------------------------------------------------------
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # No wrapper: what it raises must not keep pytest's own wrappers from their setup.
     dut = _dut(item)
     if dut is not None:
         _open(item, dut)
-    return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -217,7 +226,7 @@ def pytest_runtest_makereport(
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, HarnessError):
         # The lab's troubles are told in their own words; a traceback would only hide them.
-        made.longrepr = f"{type(error).__name__}: {error}"
+        made.longrepr = f"{error.fault}: {error}"
     judged = item.stash.get(_VERDICT, None)
     if judged is not None and call.when == "call":
         made.user_properties.append(("verdict", judged.outcome))
@@ -243,12 +252,20 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     fleet = session.config.stash.get(_FLEET, None)
     if fleet is None:
         return
-    for run in fleet.runs.values():
-        report.write(run)
-    interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
-    fleet.close("interrupted" if interrupted else "done")
-    blind = any(v.outcome == "blind" for r in fleet.runs.values() for v in report.verdicts(r))
-    if blind and not session.config.getoption("--allow-blind") and exitstatus == 0:
+    how = "interrupted" if exitstatus == pytest.ExitCode.INTERRUPTED else "done"
+    blind = False
+    try:
+        for run in fleet.runs.values():
+            blind |= any(judged.outcome == "blind" for judged in report.verdicts(run))
+            report.write(run)
+    except HarnessError as error:
+        session.config.stash[_TROUBLE] = error
+    try:
+        fleet.close(how)
+    except HarnessError as error:
+        session.config.stash.setdefault(_TROUBLE, error)
+    lost = _TROUBLE in session.config.stash
+    if exitstatus == 0 and (lost or (blind and not session.config.getoption("--allow-blind"))):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -259,12 +276,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("verdicts")
     for name, run in fleet.runs.items():
         counts = report.counts(report.verdicts(run))
-        told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "none"
+        told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "no verdict"
         terminalreporter.line(f"{name}: {told}")
         terminalreporter.line(f"  evidence {run.path}")
         terminalreporter.line(f"  report   {run.path / 'report.html'}")
     for name, error in fleet.broken().items():
         terminalreporter.line(f"{name}: not reached: {error}")
+    if (trouble := config.stash.get(_TROUBLE, None)) is not None:
+        terminalreporter.line(f"the session did not end well: {trouble}", red=True)
 
 
 # -- inside -----------------------------------------------------------------------

@@ -42,7 +42,8 @@ class Boot:
         self.boot_id = boot_id
         self._kmsg = Stream(self.path / "kmsg", self._limit)
         self._uevents = Stream(self.path / "uevents.jsonl", self._limit)
-        self._streams += [self._kmsg, self._uevents]
+        self._events = Stream(self.path / "agent-events.jsonl", self._limit)
+        self._streams += [self._kmsg, self._uevents, self._events]
 
     def console(self, data: bytes) -> None:
         """Sink of the console."""
@@ -60,8 +61,7 @@ class Boot:
 
     def event(self, event: object) -> None:
         """What the agent said of its collectors: kept beside the streams."""
-        with (self.path / "agent-events.jsonl").open("ab") as out:
-            out.write(msgspec.json.encode(event) + b"\n")
+        self._events.write(msgspec.json.encode(event) + b"\n")
 
     def wait_kmsg(self, deadline: Deadline) -> None:
         """Until more of the kernel log may have arrived, at most 50 ms or the deadline."""

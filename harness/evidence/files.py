@@ -16,16 +16,23 @@ import msgspec
 
 from harness.errors import HarnessError, LabError
 
-__all__ = ["Stream", "read_json", "write_json"]
+__all__ = ["Stream", "disk_error", "read_json", "write_bytes", "write_json"]
 
 
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` by `value` as indented JSON, fsynced.  Raises LabError (disk full, ...)."""
-    encoded = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    write_bytes(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, fsynced: the old or the new is there, never a part.
+
+    Raises LabError (disk full, ...).
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as out:
-            out.write(encoded)
+            out.write(data)
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(path)

@@ -35,12 +35,15 @@ class Amdgpu:
     ) -> list[Engine]:
         found = []
         for ip in discovered:
-            name, rings = str(ip["name"]), list(ip["rings"])
-            mask = f"{debugfs(card)}/amdgpu_{name}_sched_mask"
-            for ring in rings:
-                pins = (Knob(mask, hex(1 << ring)),) if len(rings) > 1 else ()
-                label = name if len(rings) == 1 else f"{name}{ring}"
-                found.append(Engine(label, name, ring, pins=pins))
+            name, available = str(ip["name"]), int(ip["available_rings"])
+            hardware = [n for n in range(available.bit_length()) if available >> n & 1]
+            for index in hardware:
+                label = name if len(hardware) == 1 else f"{name}{index}"
+                # A job names one of its context's entities, which the scheduler spreads over
+                # the rings; only the mask keeps it on this one (amdgpu_ctx.c, amdgpu_debugfs.c).
+                entity = ip["rings"][index % len(ip["rings"])]
+                mask = Knob(f"{debugfs(card)}/amdgpu_{name}_sched_mask", hex(1 << index))
+                found.append(Engine(label, name, entity, pins=(mask,) if len(hardware) > 1 else ()))
         return found
 
     def recipes(self, engine: Engine) -> list[str]:

@@ -12,7 +12,7 @@ import jinja2
 
 from harness.errors import HarnessError
 from harness.evidence import journal
-from harness.evidence.files import disk_error
+from harness.evidence.files import write_bytes
 from harness.evidence.rundir import RunDir, slug
 from harness.verdict import OUTCOMES, Verdict, recorded
 
@@ -54,10 +54,7 @@ def write(run: RunDir) -> Path:
         )
     )
     path = run.path / "report.html"
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise disk_error(path, error) from error
+    write_bytes(path, page.encode("utf-8", "replace"))
     return path
 
 

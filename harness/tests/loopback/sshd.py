@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.deadline import Deadline
@@ -51,9 +52,13 @@ def keygen(path: Path, kind: str = "ed25519", *options: str) -> Path:
 class Sshd:
     """One server.  `start` may be called again after `stop`, with another host key."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
-        """`settings`: further lines of sshd_config; they win over those here."""
+    def __init__(self, folder: Path, *, prefix: Sequence[str] = (), **settings: str) -> None:
+        """`settings`: further lines of sshd_config; they win over those here.
+
+        `prefix`: a command that sshd is started through, such as one that changes namespaces.
+        """
         self.folder = folder
+        self._prefix = list(prefix)
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.user_key = keygen(folder / "user")
@@ -97,7 +102,8 @@ class Sshd:
         binary = _binary()
         assert binary is not None
         self._process = subprocess.Popen(
-            [binary, "-D", "-E", str(self.log), "-f", str(config)], stdin=subprocess.DEVNULL
+            [*self._prefix, binary, "-D", "-E", str(self.log), "-f", str(config)],
+            stdin=subprocess.DEVNULL,
         )
         deadline = Deadline(10)
         while True:

@@ -14,7 +14,7 @@ from harness.deadline import Deadline
 from harness.evidence import journal
 from harness.tests.inner import ROOT, Session, processes_mentioning, targets_file
 
-VICTIMS = "harness/tests/vm/victims/test_bad_days.py"
+VICTIMS = "harness/tests/vm/victims/bad_days.py"
 HANG = "testcases/test_hang.py::test_recovers"
 
 

@@ -1,0 +1,210 @@
+"""Whole sessions against a real sshd on this machine, which poses as another by its boot_id."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.deadline import Deadline
+from harness.evidence import journal
+from harness.tests.inner import ROOT, Session
+from harness.tests.loopback.sshd import Sshd, keygen, why_not
+
+VICTIMS = "harness/tests/loopback/victims/days.py"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+FAKE_BOOT = "11111111-2222-3333-4444-555555555555"
+
+# Another boot_id for the server and all below it, by a mount of its own.
+MASK = """
+import os, subprocess, sys
+subprocess.run(["mount", "--bind", sys.argv[1], sys.argv[2]], check=True)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A server that looks like another machine."""
+    if reason := why_not():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("box")
+    fake = folder / "boot_id"
+    fake.write_text(FAKE_BOOT + "\n")
+    prefix = [
+        *("unshare", "--mount", "--propagation", "private"),
+        *(sys.executable, "-c", MASK, str(fake), BOOT_ID),
+    ]
+    allowed = ["unshare", "--mount", "mount", "--bind", str(fake), BOOT_ID]
+    if shutil.which("unshare") is None or subprocess.run(allowed, capture_output=True).returncode:
+        pytest.skip("changing the mounts of a process needs root")
+    if not os.access("/dev/kmsg", os.R_OK | os.W_OK):
+        pytest.skip("/dev/kmsg cannot be read here")
+    server = Sshd(folder / "sshd", prefix=prefix).start()
+    yield server
+    server.stop()
+
+
+def listed(path: Path, box: Sshd, **keys: str) -> Path:
+    """A target list whose only entry is `box`."""
+    settings = {
+        "driver": "amdgpu",
+        "address": "127.0.0.1",
+        "user": "root",
+        "key": str(box.user_key),
+        "host_key": box.public(),
+        **keys,
+    }
+    lines = "\n".join(f'{key} = "{value}"' for key, value in settings.items())
+    limits = "limits = { connect_s = 5, boot_s = 8 }"
+    path.write_text(f"[targets.box]\n{lines}\nport = {box.port}\n{limits}\n")
+    return path
+
+
+@pytest.fixture
+def session(box: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return Session(listed(tmp_path / "targets.toml", box), tmp_path / "runs", "box")
+
+
+def test_verdicts_on_a_kernel_without_lockdep(session: Session) -> None:
+    done = session.run(VICTIMS, "-k", "not waits")
+    verdicts = session.verdicts()
+    assert {name: v.outcome for name, v in verdicts.items()} == {
+        "test_agent_is_killed": "error",
+        "test_quiet": "blind",
+        "test_body_fails": "fail",
+        "test_no_gpu": "error",
+    }, done.stdout
+    assert "same boot" in verdicts["test_agent_is_killed"].reason
+    assert "as planned" in verdicts["test_body_fails"].reason
+    assert "no card driven by amdgpu" in done.stdout
+    assert "did not opt in (destructive = true)" in done.stdout
+    assert "it ran" not in done.stdout
+    assert "lockdep not in this kernel" in done.stdout
+    (run,) = session.run_dirs()
+    assert run.facts()["boots"] == [FAKE_BOOT]
+    assert (run.path / f"boot-{FAKE_BOOT}" / "kmsg").stat().st_size
+    refused = [e["test"] for e in journal.read(run.journal.path) if e["what"] == "test-refused"]
+    assert refused == [f"{VICTIMS}::test_hangs"]
+
+
+@pytest.mark.parametrize(("flag", "status"), [([], 1), (["--allow-blind"], 0)])
+def test_blind_is_no_pass_unless_allowed(session: Session, flag: list[str], status: int) -> None:
+    done = session.run(VICTIMS, "-k", "quiet", *flag)
+    assert done.returncode == status, done.stdout
+    assert "1 blind" in done.stdout
+
+
+def test_this_very_machine_is_refused(tmp_path: Path, box: Sshd) -> None:
+    bare = Sshd(tmp_path / "sshd").start()
+    try:
+        inventory = listed(tmp_path / "targets.toml", bare)
+        done = Session(inventory, tmp_path / "runs", "box").run(VICTIMS, "-k", "quiet")
+    finally:
+        bare.stop()
+    assert done.returncode == 1
+    assert "this is the very machine the harness runs on" in done.stdout
+
+
+def test_unknown_target_is_told_before_anything_runs(session: Session) -> None:
+    session.target = "bx"
+    done = session.run(VICTIMS)
+    assert done.returncode == 4
+    assert "no target named 'bx' (did you mean 'box'?)" in done.stdout
+    assert not session.runs.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "cure"),
+    [
+        ({"address": "127.0.0.1", "port_off": "yes"}, "refused", ""),
+        ({"key": "KEY"}, "key", "ssh-copy-id"),
+        ({"host_key": "HOST"}, "host key", "targets.toml"),
+        ({"address": "no-such-host.invalid"}, "no-such-host.invalid", ""),
+    ],
+)
+def test_target_that_cannot_be_reached(
+    tmp_path: Path, box: Sshd, change: dict[str, str], said: str, cure: str
+) -> None:
+    other = keygen(tmp_path / "other")
+    change = dict(change)
+    if change.get("key"):
+        change["key"] = str(other)
+    if change.get("host_key"):
+        change["host_key"] = other.with_suffix(".pub").read_text().strip()
+    off = change.pop("port_off", "")
+    inventory = listed(tmp_path / "targets.toml", box, **change)
+    if off:
+        inventory.write_text(inventory.read_text().replace(str(box.port), "1"))
+    session = Session(inventory, tmp_path / "runs", "box")
+    done = session.run(VICTIMS, "-k", "quiet")
+    assert done.returncode == 1, done.stdout
+    assert "lab error" in done.stdout
+    assert said in done.stdout
+    assert cure in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "connect-failed" in session.run_dirs()[0].journal.path.read_text()
+
+
+def test_killed_session_names_the_test_and_resumes(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "flag"
+    monkeypatch.setenv("VICTIM_FLAG", str(flag))
+    process = session.start(VICTIMS, "-k", "quiet or waits")
+    deadline = Deadline(60)
+    while not flag.exists() and process.poll() is None and deadline.pause(0.05):
+        pass
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (run,) = session.run_dirs()
+    assert journal.unfinished(run.journal.path) == [f"{VICTIMS}::test_waits_to_be_killed"]
+    replayed = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "replay", str(run.path)],
+        cwd=ROOT, text=True, capture_output=True,
+    )  # fmt: skip
+    assert "incomplete" in replayed.stdout
+    assert "test_waits_to_be_killed" in replayed.stdout
+
+
+def test_sigterm_ends_a_session_as_ctrl_c_does(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "flag"
+    monkeypatch.setenv("VICTIM_FLAG", str(flag))
+    process = session.start(VICTIMS, "-k", "waits")
+    deadline = Deadline(60)
+    while not flag.exists() and process.poll() is None and deadline.pause(0.05):
+        pass
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 2
+    (run,) = session.run_dirs()
+    assert [e["how"] for e in journal.read(run.journal.path) if e["what"] == "run-end"] == [
+        "interrupted"
+    ]
+
+
+def test_full_disk_here_is_an_error_of_the_lab(session: Session, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32k", "none", str(small)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        session.runs = small / "runs"
+        done = session.run(VICTIMS, "-k", "quiet")
+        assert done.returncode == 1, done.stdout
+        assert "No space left" in done.stdout
+        assert "free space" in done.stdout
+        assert "Traceback" not in done.stdout
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

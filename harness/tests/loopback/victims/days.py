@@ -1,0 +1,43 @@
+"""Tests for a target without a GPU; run by test_session.py in a session of their own."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.dut import Dut
+
+
+def test_agent_is_killed(dut: Dut) -> None:
+    """The lab's trouble."""
+    dut.call("run", argv=["kill", "-KILL", str(dut.facts["pid"])])
+
+
+def test_quiet(dut: Dut) -> None:
+    """Nothing happens; on a kernel without lockdep that proves little."""
+    assert dut.health()["debug_locks"] is None
+
+
+def test_body_fails(dut: Dut) -> None:
+    """An ordinary failed assertion."""
+    assert dut.boot_id == "another", "as planned"
+
+
+@pytest.mark.destructive
+def test_hangs(dut: Dut) -> None:
+    """Must never run where nobody opted in."""
+    raise AssertionError("it ran")
+
+
+def test_no_gpu(dut: Dut) -> None:
+    """Asks for a card where there is none."""
+    assert dut.card
+
+
+def test_waits_to_be_killed(dut: Dut) -> None:
+    """Says that it runs, then takes its time."""
+    Path(os.environ["VICTIM_FLAG"]).touch()
+    time.sleep(60)
