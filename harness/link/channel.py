@@ -6,6 +6,7 @@ local process in tests, or over anything else that carries bytes.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Sequence
 from typing import Protocol
@@ -72,10 +73,8 @@ class ProcessChannel:
     def close(self) -> None:
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
-                try:
+                with contextlib.suppress(OSError):
                     stream.close()
-                except OSError:
-                    pass
         try:
             self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:

@@ -42,6 +42,8 @@ LOOPBACK = (
     Need("openssh-server", "sshd"),
     Need("gcc", "gcc"),
     Need("libc6-dev", files=["/usr/include/stdio.h"]),
+    # The uAPI headers of DRM, which the agent's ABIs are compared with.
+    Need("libdrm-dev", files=["/usr/include/libdrm/amdgpu_drm.h"]),
 )
 
 # Package names are Debian 12's.
