@@ -208,3 +208,35 @@ def test_full_disk_here_is_an_error_of_the_lab(session: Session, tmp_path: Path)
         assert "Traceback" not in done.stdout
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def lab(session: Session, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli", "--inventory", str(session.targets), *args],
+        cwd=ROOT, text=True, stdin=subprocess.DEVNULL, capture_output=True,
+    )  # fmt: skip
+
+
+def test_shell_runs_a_command_there_with_the_key_checked(session: Session) -> None:
+    done = lab(session, "shell", "box", "--", "cat", BOOT_ID)
+    assert (done.returncode, done.stdout.strip()) == (0, FAKE_BOOT), done.stderr
+    assert lab(session, "shell", "box", "--", "false").returncode == 1
+
+
+def test_doctor_tells_line_by_line_what_is_missing(session: Session) -> None:
+    done = lab(session, "doctor", "box")
+    assert done.returncode == 4, done.stderr
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("ok SSH, python3, agent") for line in lines)
+    assert "no lockdep: not in this kernel" in lines
+    assert any(line.startswith("no GPU driven by amdgpu") for line in lines)
+    assert any("CONFIG_PROVE_LOCKING=y" in line for line in lines)
+    for number, line in enumerate(lines):
+        if line.startswith("no "):
+            assert lines[number + 1].startswith("   cure: "), line
+
+
+def test_console_of_a_target_without_one_is_told(session: Session) -> None:
+    done = lab(session, "console", "box")
+    assert done.returncode == 3
+    assert "has no console" in done.stderr
