@@ -28,6 +28,7 @@ from harness.verdict import Verdict
 _FLEET = pytest.StashKey[Fleet]()
 _WINDOW = pytest.StashKey[Window]()
 _VERDICT = pytest.StashKey[Verdict]()
+_SHOWN = pytest.StashKey[dict[str, str]]()
 _TROUBLE = pytest.StashKey[HarnessError]()
 
 DESTRUCTIVE = "destructive: hangs or resets the GPU; runs only where the target opted in"
@@ -81,6 +82,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
+    config.stash[_SHOWN] = {}
     # So that a supervisor's SIGTERM releases the hangs and stops the machines, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
 
@@ -331,8 +333,11 @@ def _told(item: pytest.Item, dut: Dut, judged: Verdict) -> str:
     for finding in judged.findings:
         if finding.severity == "note":
             lines.append(f"note: {finding.title}")
-        else:
-            lines += [f"{finding.kind} [{finding.signature}] {finding.title}", finding.text, ""]
+            continue
+        lines.append(f"{finding.kind} [{finding.signature}] {finding.title}")
+        # A report that comes again is shown once: the second copy would bury what is new.
+        first = item.config.stash[_SHOWN].setdefault(finding.signature, item.nodeid)
+        lines += [finding.text if first == item.nodeid else f"(the same as in {first})", ""]
     if judged.outcome == "incomplete":
         lines += [f"last console line: {line}" for line in dut.last_words().splitlines()[-15:]]
     where = item.config.getoption("--inventory")
