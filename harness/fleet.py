@@ -15,6 +15,7 @@ from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory, Target
 from harness.lab.reservation import Reservation
 from harness.link.machine import machine_for
+from harness.verdict import recorded
 
 __all__ = ["Fleet"]
 
@@ -62,9 +63,10 @@ class Fleet:
         """Targets that were not, with the reason."""
         return dict(self._broken)
 
-    def resumed(self, name: str) -> bool:
-        """Whether `name`'s run goes on from an earlier session."""
-        return name in self._resume
+    def judged(self, name: str) -> set[str]:
+        """The tests that have a verdict already, where `name`'s run goes on from an earlier one."""
+        path = self._resume.get(name)
+        return set(recorded(RunDir.open(path))) if path else set()
 
     def close(self, how: str) -> None:
         """Leave every target; `how` the session ended goes into the journals.

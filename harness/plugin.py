@@ -130,12 +130,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     fleet = config.stash.get(_FLEET, None)
     if fleet is None:
         return
-    done = {
-        name: verdict.recorded(fleet.dut(name).run)
-        for name in fleet.targets
-        if fleet.resumed(name) and name not in fleet.broken()
-    }
-    again = [item for item in items if item.nodeid in done.get(_target(item), {})]
+    again = [item for item in items if item.nodeid in fleet.judged(_target(item))]
     if again:
         config.hook.pytest_deselected(items=again)
         items[:] = [item for item in items if item not in again]
@@ -177,30 +172,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     window = item.stash.get(_WINDOW, None)
     if window is None:
         return (yield)
-    dut = _dut(item)
-    assert dut is not None
     began = time.monotonic()
     try:
         result = yield
-        window.body = "passed"
-    except pytest.skip.Exception as skipped:
-        window.body, window.body_text = "skipped", str(skipped)
-        _close(item, dut, window, began)
+    except (Exception, pytest.fail.Exception, pytest.skip.Exception) as error:
+        window.seconds = time.monotonic() - began
+        _close(item, window, error)
         raise
-    except HarnessError as error:
-        window.body, window.body_text = "error", str(error)
-        window.lab_error = error.what
-        _close(item, dut, window, began)
-        raise
-    except Exception as error:
-        expected = item.get_closest_marker("xfail") is not None
-        window.body = "xfailed" if expected else "failed"
-        window.body_text = f"{type(error).__name__}: {error}"
-        _close(item, dut, window, began)
-        raise
-    judged = _close(item, dut, window, began)
-    if judged.outcome in ("fail", "incomplete", "error"):
-        pytest.fail(_told(item, dut, judged), pytrace=False)
+    window.seconds = time.monotonic() - began
+    _close(item, window, None)
     return result
 
 
@@ -220,22 +200,31 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     return result
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """The verdict decides: a finding fails a test whose body passed, skipped or xfailed."""
     made = yield
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, HarnessError):
         # The lab's troubles are told in their own words; a traceback would only hide them.
         made.longrepr = f"{error.fault}: {error}"
+    window = item.stash.get(_WINDOW, None)
+    if call.when == "setup" and error is not None and window is not None:
+        # A fixture failed after the window was opened: its test never runs.
+        _close(item, window, error)
     judged = item.stash.get(_VERDICT, None)
-    if judged is not None and call.when == "call":
-        made.user_properties.append(("verdict", judged.outcome))
-        if isinstance(error, AssertionError) and judged.findings:
-            dut = _dut(item)
-            assert dut is not None
-            made.sections.append(("verdict", _told(item, dut, judged)))
+    dut = _dut(item) if judged else None
+    if judged is None or dut is None or call.when != "call":
+        return made
+    made.user_properties.append(("verdict", judged.outcome))
+    if judged.outcome in ("fail", "incomplete", "error") and not made.failed:
+        made.outcome, made.longrepr = "failed", _told(item, dut, judged)
+        if hasattr(made, "wasxfail"):
+            del made.wasxfail
+    elif made.failed:
+        made.sections.append(("verdict", _told(item, dut, judged)))
     return made
 
 
@@ -316,15 +305,38 @@ def _open(item: pytest.Item, dut: Dut) -> None:
     item.stash[_WINDOW] = dut.begin(item.nodeid, destructive=destructive)
 
 
-def _close(item: pytest.Item, dut: Dut, window: Window, began: float) -> Verdict:
-    window.seconds = time.monotonic() - began
+def _close(item: pytest.Item, window: Window, error: BaseException | None) -> None:
+    """End the window with what the body said, judge it, and bring the target back if it died."""
+    dut = _dut(item)
+    assert dut is not None
+    window.body = "passed" if error is None else _said(item, error)
+    if error is not None:
+        window.body_text = f"{type(error).__name__}: {error}"
+    if window.body == "skipped":
+        window.body_text = str(error)
+    if window.body == "error":
+        window.lab_error = error.what if isinstance(error, HarnessError) else window.body_text
     dut.end(window)
     judged = verdict.record(dut.run, window)
     item.stash[_VERDICT] = judged
     dut.run.journal.add("test-end", test=item.nodeid, outcome=judged.outcome, reason=judged.reason)
     if judged.outcome == "incomplete":
         dut.recover()
-    return judged
+
+
+def _said(item: pytest.Item, error: BaseException) -> str:
+    """What an exception out of a test's body means: skipped, xfailed, failed or error."""
+    if isinstance(error, pytest.skip.Exception):
+        return "skipped"
+    if isinstance(error, HarnessError):
+        return "error"
+    if isinstance(error, pytest.xfail.Exception):
+        return "xfailed"
+    marker = item.get_closest_marker("xfail")
+    if marker is None or (marker.args and not marker.args[0]):
+        return "failed"
+    expected = marker.kwargs.get("raises")
+    return "xfailed" if expected is None or isinstance(error, expected) else "failed"
 
 
 def _told(item: pytest.Item, dut: Dut, judged: Verdict) -> str:

@@ -81,7 +81,11 @@ def test_verdicts_on_a_kernel_without_lockdep(session: Session) -> None:
         "test_quiet": "blind",
         "test_body_fails": "fail",
         "test_no_gpu": "error",
+        "test_fails_by_word": "fail",
+        "test_xfails": "xfail",
+        "test_with_a_broken_fixture": "error",
     }, done.stdout
+    assert "a fixture broke" in verdicts["test_with_a_broken_fixture"].reason
     assert "same boot" in verdicts["test_agent_is_killed"].reason
     assert "as planned" in verdicts["test_body_fails"].reason
     assert "no card driven by amdgpu" in done.stdout
@@ -91,6 +95,7 @@ def test_verdicts_on_a_kernel_without_lockdep(session: Session) -> None:
     (run,) = session.run_dirs()
     assert run.facts()["boots"] == [FAKE_BOOT]
     assert (run.path / f"boot-{FAKE_BOOT}" / "kmsg").stat().st_size
+    assert journal.unfinished(run.journal.path) == []
     refused = [e["test"] for e in journal.read(run.journal.path) if e["what"] == "test-refused"]
     assert refused == [f"{VICTIMS}::test_hangs"]
 

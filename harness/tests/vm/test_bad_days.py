@@ -39,8 +39,10 @@ def test_each_bad_day_has_its_verdict(session: Session) -> None:
         "test_h_body_fails": "fail",
         "test_i_expected_to_fail": "xfail",
         "test_j_skips_itself": "skip",
+        "test_k_finding_in_an_expected_failure": "fail",
     }, done.stdout
     assert done.returncode == 1
+    assert "4 failed" in done.stdout, "panic, reset, assertion, and reset in an expected failure"
     assert "same boot" in got["test_a_agent_is_killed"][1]
     assert "sysrq triggered crash" in done.stdout.lower(), "the last console lines are shown"
     assert "hangs nothing" in got["test_f_unasked_reset"][1]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.dut import Dut
+from harness.errors import TargetError
 
 
 def test_agent_is_killed(dut: Dut) -> None:
@@ -24,6 +25,27 @@ def test_quiet(dut: Dut) -> None:
 def test_body_fails(dut: Dut) -> None:
     """An ordinary failed assertion."""
     assert dut.boot_id == "another", "as planned"
+
+
+def test_fails_by_word(dut: Dut) -> None:
+    """pytest.fail() is a failure like any other."""
+    pytest.fail("by word")
+
+
+@pytest.mark.xfail(reason="known", raises=AssertionError)
+def test_xfails(dut: Dut) -> None:
+    """An expected failure."""
+    raise AssertionError("expected")
+
+
+@pytest.fixture
+def broken(dut: Dut) -> None:
+    """Fails after the window is open."""
+    raise TargetError("a fixture broke", where=dut.target.name, cure="mend it")
+
+
+def test_with_a_broken_fixture(broken: None) -> None:
+    """Its body never runs, but its window is closed."""
 
 
 @pytest.mark.destructive

@@ -59,3 +59,10 @@ def test_i_expected_to_fail(dut: Dut) -> None:
 def test_j_skips_itself(dut: Dut) -> None:
     """A skip from inside the body."""
     pytest.skip("nothing to see")
+
+
+@pytest.mark.xfail(reason="known")
+def test_k_finding_in_an_expected_failure(dut: Dut) -> None:
+    """What the kernel did is not excused by what the test expected of itself."""
+    dut.reset_gpu(Deadline(60))
+    raise AssertionError("expected")
