@@ -10,10 +10,11 @@ import logging
 import platform
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness import host
 from harness.client import Client
 from harness.deadline import Deadline
 from harness.errors import HarnessError, LabError, TargetError, UsageError
@@ -302,7 +303,7 @@ class Dut:
         deadline = Deadline(limits.boot_s if wait else limits.connect_s)
         self._ssh = Ssh.connect(self._machine.endpoint(), deadline, wait=wait)
         boot_id = self._ssh.boot_id(deadline)
-        if boot_id == _own_boot_id():
+        if boot_id == host.boot_id():
             raise UsageError(
                 "this is the very machine the harness runs on",
                 where=self.target.name,
@@ -341,7 +342,7 @@ class Dut:
             kernel=self.facts,
             cards=self._cards,
             boots=boots,
-            harness={"python": platform.python_version(), "commit": _own_commit()},
+            harness={"python": platform.python_version(), "commit": host.commit()},
         )
 
     def _console(self, data: bytes) -> None:
@@ -401,30 +402,3 @@ class Dut:
 
     def _save(self, window: Window) -> None:
         write_json(self.run.test(window.test) / "window.json", window)
-
-
-def _own_boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _own_commit() -> str:
-    """The harness's own commit, read without git: evidence must not depend on it."""
-    git = Path(__file__).resolve().parent.parent / ".git"
-    for name in _refs(git):
-        return name
-    return ""
-
-
-def _refs(git: Path) -> Iterator[str]:
-    try:
-        head = (git / "HEAD").read_text().strip()
-        yield (
-            (git / head.removeprefix("ref: ")).read_text().strip()
-            if head.startswith("ref: ")
-            else head
-        )
-    except OSError:
-        return

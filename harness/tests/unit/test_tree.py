@@ -21,7 +21,7 @@ FLOORS = [
     {"link", "gpu", "kernel"},
     {"evidence", "agent"},
     {"inventory", "tomlerror"},
-    {"deadline", "errors"},
+    {"deadline", "errors", "host"},
 ]
 PURE = ("kernel", "gpu")
 
