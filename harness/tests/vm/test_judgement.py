@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from harness.tests.inner import Session, targets_file
 
 HANG = "testcases/test_hang.py::test_recovers"
@@ -58,3 +60,13 @@ def test_without_the_annotation_the_same_fault_is_invisible(tmp_path: Path) -> N
     done = unannotated.run(HANG, "-k", "gfx")
     assert done.returncode == 0, done.stdout
     assert {v.outcome for v in unannotated.verdicts().values()} == {"pass"}
+
+
+@pytest.mark.deep
+def test_fifty_hangs_of_every_engine_stay_clean(tmp_path: Path) -> None:
+    stormy = session(tmp_path, "sim-storm")
+    done = stormy.run("harness/tests/vm/victims/storm.py")
+    assert done.returncode == 0, done.stdout
+    verdicts = stormy.verdicts().values()
+    assert len(verdicts) == 50 * 7
+    assert {v.outcome for v in verdicts} == {"pass"}
