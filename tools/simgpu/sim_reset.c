@@ -10,7 +10,6 @@
  * makes it do wrong is in one place, sim_reset_misbehave().
  */
 #include <linux/console.h>
-#include <linux/delay.h>
 #include <linux/dma-fence.h>
 #include <linux/workqueue.h>
 
@@ -28,27 +27,6 @@ static void sim_reset_misbehave(struct sim_device *sdev)
 		console_lock();
 		console_unlock();
 	}
-}
-
-/*
- * Let run_job and free_job finish before drm_sched_stop() cancels their works.
- * Waiting for a work that runs tells lockdep "dma_fence_map, then the work",
- * and up to 6.12 each dma_fence_signal() in the work tells it the opposite:
- * a report about nothing, if the work happens to run just then. Both callbacks
- * are signalling sections instead, so what they do is judged all the same.
- */
-static void sim_reset_quiesce(struct drm_gpu_scheduler *sched)
-{
-	WRITE_ONCE(sched->pause_submit, true);
-	do	/* sleep first: somebody may have looked just before the pause */
-		usleep_range(50, 200);
-	while (work_busy(&sched->work_run_job) || work_busy(&sched->work_free_job));
-}
-
-static void sim_reset_stop_sched(struct drm_gpu_scheduler *sched, struct sim_job *bad)
-{
-	sim_reset_quiesce(sched);
-	drm_sched_stop(sched, bad ? &bad->base : NULL);
 }
 
 /*
@@ -92,7 +70,7 @@ static int sim_reset_recover(struct sim_device *sdev, struct sim_job *guilty)
 	sim_reset_misbehave(sdev);
 
 	for_each_ring(ring, sdev)
-		sim_reset_stop_sched(&ring->sched, guilty);
+		drm_sched_stop(&ring->sched, guilty ? &guilty->base : NULL);
 	atomic_inc(&sdev->reset_counter);
 
 	if (guilty && dma_fence_is_signaled(&guilty->hw->base)) {
@@ -117,7 +95,7 @@ static void sim_reset_decline(struct sim_job *job)
 {
 	struct drm_gpu_scheduler *sched = job->base.sched;
 
-	sim_reset_stop_sched(sched, job);
+	drm_sched_stop(sched, &job->base);
 	sim_reset_start_sched(sched);
 }
 

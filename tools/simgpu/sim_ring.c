@@ -16,9 +16,15 @@
 /* As amdgpu's sched_hw_submission: one job executes, one is behind it. */
 #define SIM_HW_JOBS 2
 
-static struct dma_fence *sim_ring_submit(struct sim_ring *ring, struct sim_job *job)
+static struct dma_fence *sim_ring_run_job(struct drm_sched_job *base)
 {
+	struct sim_ring *ring = to_sim_ring(base->sched);
+	struct sim_job *job = to_sim_job(base);
 	struct dma_fence *fence;
+
+	/* Marked by the scheduler when its context is guilty. */
+	if (base->s_fence->finished.error)
+		return ERR_PTR(base->s_fence->finished.error);
 
 	spin_lock(&ring->lock);
 	if (ring->gone) {
@@ -35,27 +41,9 @@ static struct dma_fence *sim_ring_submit(struct sim_ring *ring, struct sim_job *
 	return fence;
 }
 
-static struct dma_fence *sim_ring_run_job(struct drm_sched_job *base)
-{
-	struct sim_ring *ring = to_sim_ring(base->sched);
-	bool cookie = dma_fence_begin_signalling();
-	struct dma_fence *fence;
-
-	/* Marked by the scheduler when its context is guilty. */
-	if (base->s_fence->finished.error)
-		fence = ERR_PTR(base->s_fence->finished.error);
-	else
-		fence = sim_ring_submit(ring, to_sim_job(base));
-	dma_fence_end_signalling(cookie);
-	return fence;
-}
-
 static void sim_ring_free_job(struct drm_sched_job *base)
 {
-	bool cookie = dma_fence_begin_signalling();
-
 	sim_job_retire(to_sim_job(base));
-	dma_fence_end_signalling(cookie);
 }
 
 const struct drm_sched_backend_ops sim_sched_ops = {
