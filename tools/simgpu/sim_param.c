@@ -13,10 +13,10 @@
 
 #include "sim.h"
 
-static char *lockup_timeout = "";
-module_param(lockup_timeout, charp, 0444);
+static char lockup_timeout[256];
+module_param_string(lockup_timeout, lockup_timeout, sizeof(lockup_timeout), 0444);
 MODULE_PARM_DESC(lockup_timeout,
-		 "Job timeouts in ms: GFX,Compute,SDMA,Video or one value for all (default 10000, compute 60000; 0 keeps the default, negative is infinite)");
+		 "Job timeouts in ms: GFX,Compute,SDMA,Video or one value for all but compute (default 10000, compute 60000; 0 keeps the default, negative is infinite)");
 
 int sim_gpu_recovery = -1;
 module_param_named(gpu_recovery, sim_gpu_recovery, int, 0444);
@@ -82,48 +82,46 @@ static const struct kernel_param_ops sim_fault_ops = {
 module_param_cb(sim_fault, &sim_fault_ops, NULL, 0644);
 MODULE_PARM_DESC(sim_fault, "Comma separated faults of recovery: console_lock (default none)");
 
-static int sim_lockup_ms[SIM_NUM_IPS + 1];
+/* In jiffies, by IP; after them video, which simgpu has not. */
+static long sim_lockup[SIM_NUM_IPS + 1];
 
-/* Parse lockup_timeout; the fourth value is for video, which simgpu has not. */
+/*
+ * Parse lockup_timeout as amdgpu_device_get_job_timeout_settings() does on bare
+ * metal: an empty word ends the list, what follows the fourth is not looked at.
+ */
 int sim_param_init(void)
 {
-	int ms[SIM_NUM_IPS + 1] = { 10000, 60000, 10000, 10000 };
-	char buf[64], *rest = buf, *word;
-	int i, n = 0, val = 0, ret;
+	static const u32 defaults[] = { 10000, 60000, 10000, 10000 };
+	char buf[sizeof(lockup_timeout)], *rest = buf, *word;
+	int i, n = 0, ret;
+	long ms;
 
-	if (strscpy(buf, lockup_timeout, sizeof(buf)) < 0)
-		goto bad;
+	for (i = 0; i < ARRAY_SIZE(sim_lockup); i++)
+		sim_lockup[i] = msecs_to_jiffies(defaults[i]);
 
-	while (*buf && (word = strsep(&rest, ","))) {
-		ret = kstrtoint(strim(word), 0, &val);
-		if (ret || n == ARRAY_SIZE(ms))
-			goto bad;
-		if (val)
-			ms[n] = val;
-		n++;
-	}
-	if (n == 1 && val)
-		for (i = 0; i < ARRAY_SIZE(ms); i++)
-			ms[i] = val;
-	for (i = 0; i < ARRAY_SIZE(ms); i++) {
-		if (ms[i] < 0) {
+	strscpy(buf, lockup_timeout);
+	while ((word = strsep(&rest, ",")) && *word) {
+		ret = kstrtol(word, 0, &ms);
+		if (ret) {
+			pr_err("invalid lockup_timeout parameter syntax: '%s'\n", lockup_timeout);
+			return ret;
+		}
+		if (ms < 0) {
 			pr_warn("lockup timeout disabled\n");
 			add_taint(TAINT_SOFTLOCKUP, LOCKDEP_STILL_OK);
-			break;
 		}
+		if (ms && n < ARRAY_SIZE(sim_lockup))
+			sim_lockup[n] = ms < 0 ? MAX_SCHEDULE_TIMEOUT : msecs_to_jiffies(ms);
+		n++;
 	}
-	memcpy(sim_lockup_ms, ms, sizeof(ms));
+	if (n == 1)
+		for (i = AMDGPU_HW_IP_DMA; i < ARRAY_SIZE(sim_lockup); i++)
+			sim_lockup[i] = sim_lockup[AMDGPU_HW_IP_GFX];
 	return 0;
-
-bad:
-	pr_err("lockup_timeout: '%s' is not a list of up to four numbers\n", lockup_timeout);
-	return -EINVAL;
 }
 
 /* The job timeout of an IP block in jiffies. */
 long sim_lockup_timeout(u32 ip)
 {
-	int ms = sim_lockup_ms[ip];
-
-	return ms < 0 ? MAX_SCHEDULE_TIMEOUT : msecs_to_jiffies(ms);
+	return sim_lockup[ip];
 }
