@@ -93,6 +93,8 @@ def _whole(
 ) -> None:
     """Source, configuration, kernel and modules in `work`, from wherever it stopped."""
     tree, build = _dirs(work)
+    # Before anything is read: of a patch that comes in the middle, it must know nothing.
+    key = kernel_key(source)
     build.mkdir(parents=True, exist_ok=True)
     (build / _STAMP).unlink(missing_ok=True)
     unpack(source, tree, log=log, lock=lock, on_line=on_line)
@@ -100,7 +102,7 @@ def _whole(
     on_line("configuring")
     _configure(tree, build, log, lock)
     _make(tree, build, ["bzImage", "modules"], log, lock, _counted(on_line))
-    write_atomic(build / _STAMP, kernel_key(source).encode())
+    write_atomic(build / _STAMP, key.encode())
 
 
 def _configure(tree: Path, build: Path, log: Path, lock: int) -> None:
