@@ -1,0 +1,213 @@
+"""simgpu is what it claims: amdgpu to userspace, drm_sched to lockdep, and quiet when healthy."""
+
+from __future__ import annotations
+
+import errno
+from base64 import b64encode
+from collections.abc import Iterator
+
+import pytest
+
+from harness import inventory
+from harness.agent.workload.amdgpu_packets import RECIPES
+from harness.deadline import Deadline
+from harness.dut import Dut
+from harness.errors import TargetError
+from harness.evidence.rundir import RunDir
+from harness.gpu.base import Engine
+from harness.lab.reservation import Reservation
+from harness.link.machine import machine_for
+from harness.tests.inner import targets_file
+
+NAME = "sim-itself"
+STRESS = "amdgpu_stress -b v 1m -b g 1m -c 0 1 1m 20"
+FAULT = "/sys/module/amdgpu/parameters/sim_fault"
+KINDS = ("gfx", "compute", "sdma")
+# Seconds; generous, for an overloaded machine under emulation.
+PATIENCE_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dut]:
+    directory = tmp_path_factory.mktemp("simgpu")
+    target = inventory.load(targets_file(directory / "targets.toml", NAME)).get(NAME)
+    with Reservation.take(NAME, "test_simgpu.py"):
+        run = RunDir.create(directory / "runs", NAME)
+        dut = Dut(target, run, machine_for(target), print)
+        try:
+            dut.connect()
+            yield dut
+        finally:
+            dut.close()
+
+
+@pytest.fixture
+def sim(connected: Dut, request: pytest.FixtureRequest) -> Iterator[Dut]:
+    """The target for one test, after which lockdep must still be armed."""
+    window = connected.begin(request.node.name, destructive=True)
+    assert window.health_before["debug_locks"] == 1
+    yield connected
+    connected.end(window)
+    assert (window.died, window.lab_error) == ("", "")
+    assert window.health_after["debug_locks"] == 1, sh(connected, "dmesg | tail -n 150")
+
+
+def run(sim: Dut, *argv: str) -> tuple[int | None, str]:
+    """Status and all output of a command on the target; None when it had to be killed."""
+    deadline = Deadline(PATIENCE_S)
+    done = sim.agent.call("run", deadline, argv=argv, timeout=PATIENCE_S - 5)
+    return done["status"], done["stdout"] + done["stderr"]
+
+
+def sh(sim: Dut, script: str) -> str:
+    """What a shell script printed there; it must succeed."""
+    status, output = run(sim, "sh", "-euc", script)
+    assert status == 0, output
+    return output
+
+
+def engine_of(sim: Dut, ip: str) -> Engine:
+    """The first ring of a kind."""
+    return next(engine for engine in sim.engines() if engine.ip == ip)
+
+
+def nodes(sim: Dut) -> list[str]:
+    """The DRM nodes, once udev has made what is to come."""
+    return sh(sim, "udevadm settle; find /dev -path '/dev/dri/*' -type c | sort").split()
+
+
+def taken_while_signalling(sim: Dut) -> list[str]:
+    """Classes that lockdep has seen taken inside a fence signalling section."""
+    paragraph = sh(sim, "sed -n '/: dma_fence_map$/,/^$/p' /proc/lockdep")
+    return [line.split("] ", 1)[1] for line in paragraph.splitlines() if line.startswith(" -> ")]
+
+
+def stress_is_clean(sim: Dut, *prefix: str) -> None:
+    status, output = run(sim, *prefix, *STRESS.split())
+    assert status == 0, output
+    assert "Submitted 20 IBs" in output
+
+
+# -- userspace's view --------------------------------------------------------------
+
+
+def test_libdrms_own_client_runs_as_root(sim: Dut) -> None:
+    stress_is_clean(sim)
+
+
+def test_libdrms_own_client_runs_with_the_render_group_alone(sim: Dut) -> None:
+    nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--no-new-privs")
+    stress_is_clean(sim, *nobody, "--groups=render")
+    status, output = run(sim, *nobody, "--clear-groups", *STRESS.split())
+    assert status != 0, f"the node's group does not matter: {output}"
+
+
+def test_the_node_comes_back_after_unbind_and_bind(sim: Dut) -> None:
+    driver, address = "/sys/bus/pci/drivers/amdgpu", sim.card["pci"]
+    before = nodes(sim)
+    assert before
+    sh(sim, f"echo {address} > {driver}/unbind")
+    assert nodes(sim) == []
+    sh(sim, f"echo {address} > {driver}/bind")
+    assert nodes(sim) == before
+    stress_is_clean(sim)
+
+
+def test_only_known_faults_can_be_switched_on(sim: Dut) -> None:
+    def switch(words: str) -> str:
+        # With a line end: a write of nothing would not reach the kernel at all.
+        sim.call("write", path=FAULT, data=b64encode(f"{words}\n".encode()).decode())
+        return sh(sim, f"cat {FAULT}").strip()
+
+    assert switch("") == ""
+    for wrong in ("console", "console_lock,nonsense", "console_lock console_lock"):
+        with pytest.raises(TargetError, match="Invalid argument"):
+            switch(wrong)
+        assert sh(sim, f"cat {FAULT}").strip() == "", f"{wrong!r} left something behind"
+    try:
+        assert switch(" console_lock ,") == "console_lock"
+    finally:
+        assert switch("") == ""
+
+
+# -- hangs -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ip", "recipe"), [(ip, name) for ip in KINDS for name, r in RECIPES.items() if ip in r.engines]
+)
+def test_every_recipe_is_a_hang_that_recovery_ends(sim: Dut, ip: str, recipe: str) -> None:
+    engine = engine_of(sim, ip)
+    sim.pin(engine)
+    guilty, bystander = sim.client(), sim.client()
+    assert bystander.canary(engine).ok
+    fence = guilty.wait(guilty.hang(engine, recipe), Deadline(PATIENCE_S))
+    assert fence.signaled
+    assert fence.error in sim.gpu.hang_errors(), str(fence)
+    after = bystander.canary(engine)
+    assert after.ok, str(after)
+
+
+def test_the_annotated_path_is_what_ran(sim: Dut) -> None:
+    client = sim.client()
+    assert client.wait(client.hang(engine_of(sim, "gfx")), Deadline(PATIENCE_S)).signaled
+    assert "&sched->job_list_lock" in taken_while_signalling(sim)
+
+
+def test_guilty_and_innocent_contexts_are_told_apart(sim: Dut) -> None:
+    gfx, compute = engine_of(sim, "gfx"), engine_of(sim, "compute")
+    client = sim.client()
+    guilty, idle, beside = client.context(), client.context(), client.context()
+    assert client.reset_state(idle) == frozenset()
+    # The first to time out is guilty; what runs on other rings is lost with it.
+    first = client.hang(gfx, context=guilty)
+    second = client.hang(compute, context=beside)
+    errors = [client.wait(job, Deadline(PATIENCE_S)).error for job in (first, second)]
+    assert errors == [-errno.ETIME, -errno.ECANCELED]
+
+    assert client.reset_state(guilty) == {"reset", "guilty"}
+    assert client.reset_state(beside) == {"reset"}
+    assert client.reset_state(idle) == {"reset"}
+    assert client.reset_state(client.context()) == frozenset()
+
+    refused = client.canary(gfx, guilty)
+    assert (refused.ok, refused.stage, refused.errname) == (False, "submit", "ECANCELED")
+    assert client.canary(gfx, idle).ok
+    assert client.canary(compute, idle).ok
+
+
+# -- lockup_timeout, as amdgpu reads it ---------------------------------------------
+
+
+@pytest.fixture
+def reloaded(sim: Dut, request: pytest.FixtureRequest) -> Iterator[Dut]:
+    """simgpu with another lockup_timeout than the kernel command line's."""
+    unload = "for n in $(seq 100); do rmmod amdgpu && exit; sleep 0.1; done; exit 1"
+    sh(sim, f"({unload}) && modprobe amdgpu lockup_timeout={request.param} && udevadm settle")
+    yield sim
+    sh(sim, f"({unload}) && modprobe amdgpu && udevadm settle")
+
+
+@pytest.mark.parametrize(
+    ("reloaded", "finite"),
+    [("700", {"gfx", "sdma"}), ("0,700,-1", {"compute"}), ("0,700,0,-1", {"compute"})],
+    indirect=["reloaded"],
+)
+def test_lockup_timeout_means_what_it_means_to_amdgpu(reloaded: Dut, finite: set[str]) -> None:
+    (card,) = reloaded.call("cards")["cards"]
+    for ip in KINDS:
+        engine = engine_of(reloaded, ip)
+        told = reloaded.gpu.timeout_s(engine, card)
+        with reloaded.client() as client:
+            job = client.hang(engine)
+            if ip in finite:
+                assert told == 0.7
+                fence = client.wait(job, Deadline(PATIENCE_S))
+                assert fence.error == -errno.ETIME, str(fence)
+                assert fence.seconds is not None
+                assert fence.seconds >= 0.9 * told
+            else:
+                assert told is None or told >= 10
+                assert not client.wait(job, Deadline(2.0)).signaled
+                client.release(job)
+                assert client.wait(job, Deadline(PATIENCE_S)).error == 0
