@@ -225,8 +225,8 @@ def _annotation(dut: Dut) -> Check:
         True if value == "Y" else None,
         "TDR annotation",
         "on" if value == "Y" else "off" if value else "not in this kernel, or no drm_sched",
-        "apply tools/kernel/patches/0001-*.patch: a stock kernel cannot report TDR inversions "
-        "through the scheduler",
+        "apply tools/kernel/patches/0001-*.patch (up to 6.12 also 0003): a stock kernel cannot "
+        "report TDR inversions through the scheduler",
     )
 
 

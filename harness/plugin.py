@@ -297,6 +297,11 @@ def _open(item: pytest.Item, dut: Dut) -> None:
         raise LabError(dut.unfit, where=dut.target.name, cure="see journal.jsonl")
     if dut.health()["debug_locks"] == 0 and dut.target.policy.rearm == "reboot":
         dut.rearm()
+    if item.callspec.params.get("engine", "") is None:  # type: ignore[attr-defined]
+        dut.engines()  # raises again what kept them from being known when tests were collected
+        raise LabError(
+            "its engines became known too late", where=dut.target.name, cure="run the tests again"
+        )
     destructive = item.get_closest_marker("destructive") is not None
     if destructive and (why := dut.refuse_destruction()):
         dut.run.journal.add("test-refused", test=item.nodeid, reason=why)

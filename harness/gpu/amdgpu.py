@@ -65,7 +65,11 @@ class Amdgpu:
         if not given:
             milliseconds = default
         elif len(given) == 1:
-            milliseconds = default if engine.ip == "compute" else given[0]
+            # amdgpu splits the parameter in place, so of a list sysfs shows the first value
+            # alone: what the others are cannot be told (amdgpu_device.c, strsep).
+            if engine.ip != "gfx":
+                return None
+            milliseconds = given[0]
         else:
             milliseconds = given[index] if index < len(given) else default
         if milliseconds < 0:

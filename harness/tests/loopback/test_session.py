@@ -29,12 +29,11 @@ os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
-@pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """A server that looks like another machine."""
+def posing(folder: Path, **settings: str) -> Sshd:
+    """A server that looks like another machine; skips the test where that cannot be done."""
     if reason := why_not():
         pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("box")
+    folder.mkdir(parents=True, exist_ok=True)
     fake = folder / "boot_id"
     fake.write_text(FAKE_BOOT + "\n")
     prefix = [
@@ -46,7 +45,13 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         pytest.skip("changing the mounts of a process needs root")
     if not os.access("/dev/kmsg", os.R_OK | os.W_OK):
         pytest.skip("/dev/kmsg cannot be read here")
-    server = Sshd(folder / "sshd", prefix=prefix).start()
+    return Sshd(folder / "sshd", prefix=prefix, **settings).start()
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A machine of our own making."""
+    server = posing(tmp_path_factory.mktemp("box"))
     yield server
     server.stop()
 
@@ -245,3 +250,30 @@ def test_console_of_a_target_without_one_is_told(session: Session) -> None:
     done = lab(session, "console", "box")
     assert done.returncode == 3
     assert "has no console" in done.stderr
+
+
+def test_driver_without_workloads_is_told_in_each_test(session: Session) -> None:
+    session.targets.write_text(session.targets.read_text().replace('"amdgpu"', '"i915"'))
+    done = session.run("testcases/test_health.py")
+    assert done.returncode == 1
+    assert "no workloads for driver 'i915' yet" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_target_without_python_is_told(tmp_path: Path, session: Session) -> None:
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    for program in Path("/usr/bin").iterdir():
+        if not program.name.startswith("python"):
+            (bare / program.name).symlink_to(program)
+    box = posing(tmp_path / "bare", SetEnv=f"HOME={tmp_path} PATH={bare}")
+    try:
+        listed(session.targets, box)
+        done = lab(session, "doctor", "box")
+    finally:
+        box.stop()
+    assert done.returncode == 4, done.stderr
+    told = done.stdout.splitlines()
+    (line,) = [number for number, text in enumerate(told) if text.startswith("no ")]
+    assert "python3" in told[line]
+    assert "python3" in told[line + 1]

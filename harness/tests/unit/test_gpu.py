@@ -47,10 +47,10 @@ def test_recipes_are_the_agents_own() -> None:
     ("value", "gfx", "compute", "sdma"),
     [
         ("", 10, 60, 10),
-        ("2000", 2, 60, 2),
+        ("2000", 2, None, None),
         ("2000,3000,4000,5000", 2, 3, 4),
         ("0,0,0,0", 10, 60, 10),
-        ("-1", None, 60, None),
+        ("-1", None, None, None),
         ("nonsense", None, None, None),
     ],
 )
