@@ -6,38 +6,32 @@ closes it, and brings the machine back when a test took it down.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import platform
-import time
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from harness import host
+from harness.attachment import Attachment
 from harness.client import Client
 from harness.deadline import Deadline
-from harness.errors import HarnessError, LabError, TargetError, UsageError
+from harness.errors import HarnessError, LabError, TargetError
 from harness.evidence.boot import Boot
-from harness.evidence.files import write_bytes, write_json
+from harness.evidence.files import write_json
 from harness.evidence.rundir import RunDir, Window
 from harness.gpu import Backend, backend_for
 from harness.gpu.base import Engine
 from harness.inventory import Target
 from harness.kernel import resets
-from harness.kernel.records import Record
 from harness.kernel.tail import Tail
-from harness.link import zipapp
 from harness.link.agent import Agent
 from harness.link.machine import Machine
-from harness.link.ssh import Ssh
 
 __all__ = ["Dut"]
 
 log = logging.getLogger(__name__)
-
-# Longest wait for the end marker of a window: a round trip and a busy serial console.
-MARKER_S = 20.0
 
 
 class Dut:
@@ -50,13 +44,10 @@ class Dut:
         self.target = target
         self.run = run
         self.unfit = ""
-        self.facts: dict[str, Any] = {}
-        self._cards: list[dict[str, Any]] = []
         self._machine = machine
         self._say = say
-        self._boot: Boot | None = None
-        self._ssh: Ssh | None = None
-        self._agent: Agent | None = None
+        self._boot = Boot(run, target.policy.stream_limit)
+        self._at: Attachment | None = None
         self._clients: list[Client] = []
         self._engines: list[Engine] | None = None
         self._last_words = ""
@@ -70,36 +61,45 @@ class Dut:
         machine, TargetError where it lacks what the agent needs.
         """
         self._say(f"{self.target.name}: {self._machine.describe()}")
-        self._boot = Boot(self.run, self.target.policy.stream_limit)
         self._machine.up(self._console, Deadline(self.target.limits.boot_s))
         self._attach(wait=True)
 
     def close(self) -> None:
-        """Release what hangs, restore knobs, end the agent, leave the machine.  Idempotent."""
-        self._stop_clients()
-        if self._agent is not None:
-            self._agent.close()
-            self._agent = None
-        if self._ssh is not None:
-            self._ssh.close()
-            self._ssh = None
-        self._machine.down()
-        if self._boot is not None:
-            self._boot.close()
+        """Release what hangs, restore knobs, end the agent, leave the machine.  Idempotent.
+
+        The machine is left whatever trouble the steps before make; raises the first.
+        """
+        with contextlib.ExitStack() as leaving:
+            leaving.callback(self._boot.close)
+            leaving.callback(self._machine.down)
+            at, self._at = self._at, None
+            if at is not None:
+                leaving.callback(at.close)
+            self._stop_clients()
 
     @property
-    def agent(self) -> Agent:
-        """The agent.  Raises LabError when there is no connection."""
-        if self._agent is None:
+    def at(self) -> Attachment:
+        """The connection to the current boot.  Raises LabError when there is none."""
+        if self._at is None:
             raise LabError(
                 "not connected", where=self.target.name, cure="see journal.jsonl for what broke"
             )
-        return self._agent
+        return self._at
+
+    @property
+    def agent(self) -> Agent:
+        """The agent of the current boot.  Raises LabError when there is no connection."""
+        return self.at.agent
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the agent told of this boot: uname, cmdline, config, ..."""
+        return self.at.facts
 
     @property
     def boot_id(self) -> str:
         """The current boot."""
-        return self._boot.boot_id if self._boot else ""
+        return self._boot.boot_id
 
     @property
     def card(self) -> dict[str, Any]:
@@ -110,12 +110,12 @@ class Dut:
         """
         wanted = [
             card
-            for card in self._cards
+            for card in self.at.cards
             if card["driver"] == self.target.driver and self.target.pci in (None, card["pci"])
         ]
         if len(wanted) == 1:
             return wanted[0]
-        found = ", ".join(f"{c['name']} {c['driver']} {c['pci']}" for c in self._cards)
+        found = ", ".join(f"{c['name']} {c['driver']} {c['pci']}" for c in self.at.cards)
         what = "several cards match" if wanted else f"no card driven by {self.target.driver}"
         raise TargetError(
             f"{what}; found: {found or 'no DRM card'}",
@@ -194,7 +194,7 @@ class Dut:
 
     def begin(self, test: str, *, destructive: bool) -> Window:
         """Open `test`'s window: everything the kernel prints from here on is its doing."""
-        record, offset = self._mark(f"start {test}")
+        record, offset = self.at.mark(f"start {test}")
         window = Window(
             test=test,
             boot_id=self.boot_id,
@@ -216,11 +216,10 @@ class Dut:
             for failure in self.call("restore")["failed"]:
                 window.lab_error = f"{failure['path']} not restored: {failure['what']}"
             window.health_after = self.health()
-            record, _ = self._mark(f"end {window.test}")
+            record, _ = self.at.mark(f"end {window.test}")
             window.last_seq = record.seq
-            if self._boot is not None:
-                self._boot.sync()
-                self._boot.check()
+            self._boot.sync()
+            self._boot.check()
         except HarnessError as error:
             self._clients.clear()
             window.died, lab = self._diagnose()
@@ -231,7 +230,7 @@ class Dut:
     def trail(self, window: Window) -> Window:
         """What the kernel printed since `window` closed, as a window of its own; for what a
         test's teardown caused."""
-        record, _ = self._mark(f"after {window.test}")
+        record, _ = self.at.mark(f"after {window.test}")
         assert window.last_seq is not None
         late = Window(
             test=window.test,
@@ -248,8 +247,7 @@ class Dut:
 
     def gpu_events(self, window: Window) -> list[resets.GpuEvent]:
         """GPU events since `window` opened, up to now."""
-        record, _ = self._mark(f"look {window.test}")
-        assert self._boot is not None
+        record, _ = self.at.mark(f"look {window.test}")
         window_so_far = Tail(self._boot.path / "kmsg", window.offset)
         seen = (r for r, _ in window_so_far.advance() if window.first_seq <= r.seq <= record.seq)
         return resets.find(seen)
@@ -265,28 +263,29 @@ class Dut:
         """A new boot: asked for politely, by power where the machine does not answer."""
         old = self.boot_id
         self.run.journal.add("reboot", boot=old)
-        ssh = self._ssh
+        at = self.at
         try:
             # Not an orderly shutdown: after a deadlock that would wait for ever.
             self.call("run", argv=["sync"], timeout=10)
-            self.call("run", argv=["reboot", "-f"], timeout=10)
+            # It does not answer: it is gone before its reply is.
+            at.agent.call("run", Deadline(2), argv=["reboot", "-f"])
         except HarnessError as error:
-            log.info("%s: no polite reboot: %s", self.target.name, error.what)
-        self._detach()
+            log.info("%s: while rebooting: %s", self.target.name, error.what)
+        self._drop()
         self._new_boot()
         try:
-            if ssh is None:
-                raise LabError("no SSH", where=self.target.name)
-            ssh.wait_reboot(old, Deadline(self.target.limits.boot_s))
+            at.ssh.wait_reboot(old, Deadline(self.target.limits.boot_s))
         except HarnessError:
             self._machine.cycle(Deadline(self.target.limits.boot_s))
+        finally:
+            at.ssh.close()
         self._attach(wait=True)
 
     def recover(self) -> None:
         """After a death: reach it again, by power if need be; `unfit` when nothing helps."""
         self._say(f"{self.target.name}: recovering the target")
         try:
-            if self._agent is None:
+            if self._at is None:
                 self._new_boot()
                 self._machine.cycle(Deadline(self.target.limits.boot_s))
                 self._attach(wait=True)
@@ -298,96 +297,49 @@ class Dut:
     # -- inside ----------------------------------------------------------------
 
     def _attach(self, *, wait: bool) -> None:
-        """SSH, agent, collectors and facts of the boot that is up."""
-        limits = self.target.limits
-        deadline = Deadline(limits.boot_s if wait else limits.connect_s)
-        self._ssh = Ssh.connect(self._machine.endpoint(), deadline, wait=wait)
-        boot_id = self._ssh.boot_id(deadline)
-        if boot_id == host.boot_id():
-            raise UsageError(
-                "this is the very machine the harness runs on",
-                where=self.target.name,
-                cure="name another machine; its GPU will be hung",
-            )
-        assert self._boot is not None
-        if self._boot.boot_id not in ("", boot_id):
-            self._new_boot()
-        if not self._boot.boot_id:
-            self._boot.name(boot_id)
-        self._tail = Tail(self._boot.path / "kmsg")
-        app, digest = zipapp.build()
-        path = f"/var/tmp/lab-agent-{digest[:16]}.pyz"
-        self._ssh.put(app, path, 0o755, deadline)
-        channel = self._ssh.channel(["python3", path, "serve"], root=True, deadline=deadline)
-        self._agent = Agent(channel, Deadline(limits.command_s), on_event=self._boot.event)
-        self._agent.collect("kmsg", self._boot.kmsg, deadline, **{"from": "start"})
-        self._agent.collect("uevents", self._boot.uevents, deadline)
-        self._learn(boot_id)
-
-    def _learn(self, boot_id: str) -> None:
-        """Facts of this boot, on disk before any test: what makes like comparable with like."""
-        assert self._boot is not None
-        self.facts = self.call("hello")
-        self._cards = self.call("cards")["cards"]
-        if self.facts["config"]:
-            path, limit = self.facts["config"]["path"], 1 << 20
-            config = b64decode(self.call("read", path=path, limit=limit)["data"])
-            write_bytes(self._boot.path / Path(path).name, config)
+        """Connect to the boot that is up; its facts are on disk before any test."""
+        self._at = Attachment(self.target, self._machine.endpoint(), self._boot_for, wait=wait)
         boots = [*self.run.facts().get("boots", [])]
-        if boot_id not in boots:
-            boots.append(boot_id)
-        self.run.journal.add("boot", boot=boot_id, kernel=self.facts["uname"]["release"])
+        if self.boot_id not in boots:
+            boots.append(self.boot_id)
+        self.run.journal.add("boot", boot=self.boot_id, kernel=self.facts["uname"]["release"])
         self.run.update(
             machine=self._machine.facts(),
             kernel=self.facts,
-            cards=self._cards,
+            cards=self._at.cards,
             boots=boots,
             harness={"python": platform.python_version(), "commit": host.commit()},
         )
 
+    def _boot_for(self, boot_id: str) -> Boot:
+        if self._boot.boot_id not in ("", boot_id):
+            self._new_boot()
+        if not self._boot.boot_id:
+            self._boot.name(boot_id)
+        return self._boot
+
     def _console(self, data: bytes) -> None:
-        if self._boot is not None:
-            self._boot.console(data)
+        self._boot.console(data)
 
     def _new_boot(self) -> None:
-        if self._boot is not None:
-            self._boot.close()
+        self._boot.close()
         self._boot = Boot(self.run, self.target.policy.stream_limit)
 
-    def _detach(self) -> None:
+    def _drop(self) -> None:
         self._clients.clear()
-        if self._agent is not None:
-            self._agent.close()
-            self._agent = None
+        at, self._at = self._at, None
+        if at is not None:
+            at.drop()
 
     def _stop_clients(self) -> None:
         clients, self._clients = self._clients, []
         for client in clients:
             client.stop()
 
-    def _mark(self, text: str) -> tuple[Record, int]:
-        """Write a marker into the kernel log and wait until it has come back on disk."""
-        assert self._boot is not None
-        deadline = Deadline(MARKER_S)
-        token = f"{text} {time.monotonic_ns():x}"
-        self.agent.call("mark", deadline, text=token)
-        while True:
-            for record, offset in self._tail.advance():
-                if token in record.text:
-                    return record, offset
-            self._boot.check()
-            if deadline.expired() or not self.agent.alive:
-                raise LabError(
-                    f"the kernel log stopped: marker {text!r} did not come back",
-                    where=self.target.name,
-                    cure="see the boot's kmsg and agent-events.jsonl",
-                )
-            self._boot.wait_kmsg(deadline)
-
     def _diagnose(self) -> tuple[str, str]:
         """After a broken window: (how the target died, or "") and (what the lab should know)."""
         old = self.boot_id
-        self._detach()
+        self._drop()
         self._last_words = self._machine.console_tail()
         gone = self._machine.post_mortem()
         if gone:

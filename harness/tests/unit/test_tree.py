@@ -16,7 +16,7 @@ FLOORS = [
     {"plugin", "cli"},
     {"desk", "doctor"},
     {"fleet", "lab"},
-    {"dut", "client"},
+    {"dut", "client", "attachment"},
     {"verdict"},
     {"link", "gpu", "kernel"},
     {"evidence", "agent"},

@@ -1,0 +1,138 @@
+"""An attachment to one boot of a target: SSH, the agent, its collectors, marks in the log.
+
+Made when the target is up, dropped when its link or its boot is gone; the streams
+it feeds belong to the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from base64 import b64decode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness import host
+from harness.deadline import Deadline
+from harness.errors import LabError, TargetError, UsageError
+from harness.evidence.boot import Boot
+from harness.evidence.files import write_bytes
+from harness.inventory import Target
+from harness.kernel.records import Record
+from harness.kernel.tail import Tail
+from harness.link import zipapp
+from harness.link.agent import Agent
+from harness.link.dial import Endpoint
+from harness.link.ssh import Ssh
+
+__all__ = ["Attachment"]
+
+# Longest wait for a mark to come back: a round trip and a busy serial console.
+MARK_S = 20.0
+# What a dead machine is given to answer our goodbye.
+GOODBYE_S = 2.0
+
+
+class Attachment:
+    """What works only as long as this boot and this link do."""
+
+    def __init__(
+        self,
+        target: Target,
+        endpoint: Endpoint,
+        boot_for: Callable[[str], Boot],
+        *,
+        wait: bool,
+    ) -> None:
+        """Reach the target and start collecting.
+
+        `boot_for` gives the streams of a boot_id; `wait`: it may still be booting.
+        Raises LabError where it cannot be reached, UsageError where it is this very
+        machine, TargetError where it lacks what the agent needs.
+        """
+        self._target = target
+        limits = target.limits
+        deadline = Deadline(limits.boot_s if wait else limits.connect_s)
+        with contextlib.ExitStack() as undo:
+            self.ssh = Ssh.connect(endpoint, deadline, wait=wait)
+            undo.callback(self.ssh.close)
+            boot_id = self.ssh.boot_id(deadline)
+            if boot_id == host.boot_id():
+                raise UsageError(
+                    "this is the very machine the harness runs on",
+                    where=target.name,
+                    cure="name another machine; its GPU will be hung",
+                )
+            self.boot = boot_for(boot_id)
+            self._tail = Tail(self.boot.path / "kmsg")
+            self.agent = self._start_agent(deadline)
+            undo.callback(self.agent.close, Deadline(GOODBYE_S))
+            self.agent.collect("kmsg", self.boot.kmsg, deadline, **{"from": "start"})
+            self.agent.collect("uevents", self.boot.uevents, deadline)
+            self.facts: dict[str, Any] = self.agent.call("hello", deadline)
+            self.cards: list[dict[str, Any]] = self.agent.call("cards", deadline)["cards"]
+            self._keep_config(deadline)
+            undo.pop_all()
+
+    def mark(self, text: str) -> tuple[Record, int]:
+        """Write a mark into the kernel log and wait until it has come back on disk.
+
+        Its record, and where that begins in the boot's kmsg, in bytes.
+        """
+        deadline = Deadline(MARK_S)
+        token = f"{text} {time.monotonic_ns():x}"
+        self.agent.call("mark", deadline, text=token)
+        while True:
+            for record, offset in self._tail.advance():
+                if token in record.text:
+                    return record, offset
+            self.boot.check()
+            if deadline.expired() or not self.agent.alive:
+                raise LabError(
+                    f"the kernel log stopped: mark {text!r} did not come back",
+                    where=self._target.name,
+                    cure="see the boot's kmsg and agent-events.jsonl",
+                )
+            self.boot.wait_kmsg(deadline)
+
+    def close(self) -> None:
+        """Have the agent undo everything and end; never waits long for a dead machine."""
+        self.agent.close(Deadline(self._target.limits.command_s if self.agent.alive else GOODBYE_S))
+        self.ssh.close()
+
+    def drop(self) -> None:
+        """Forget a link or a boot that is known to be gone."""
+        self.agent.close(Deadline(GOODBYE_S))
+        self.ssh.close()
+
+    def _start_agent(self, deadline: Deadline) -> Agent:
+        app, digest = zipapp.build()
+        path = f"/var/tmp/lab-agent-{digest[:16]}.pyz"
+        self.ssh.put(app, path, 0o755, deadline)
+        channel = self.ssh.channel(["python3", path, "serve"], root=True, deadline=deadline)
+        try:
+            return Agent(channel, Deadline(self._target.limits.command_s), on_event=self.boot.event)
+        except LabError as error:
+            raise self._without_python(deadline) or error from error
+
+    def _without_python(self, deadline: Deadline) -> TargetError | None:
+        """Whether that is why the agent did not start."""
+        told = "import sys; sys.exit(sys.version_info < (3, 9))"
+        try:
+            fits = self.ssh.run(["python3", "-c", told], deadline).ok
+        except TargetError:
+            fits = False
+        if fits:
+            return None
+        return TargetError(
+            "has no python3 of version 3.9 or newer, which the agent needs",
+            where=self._target.name,
+            cure="install python3 there; nothing else is needed but udev",
+        )
+
+    def _keep_config(self, deadline: Deadline) -> None:
+        place = self.facts["config"]
+        if place:
+            data = self.agent.call("read", deadline, path=place["path"], limit=1 << 20)["data"]
+            write_bytes(self.boot.path / Path(place["path"]).name, b64decode(data))
