@@ -219,7 +219,7 @@ def pytest_runtest_makereport(
     if judged is None or dut is None or call.when != "call":
         return made
     made.user_properties.append(("verdict", judged.outcome))
-    if judged.outcome in ("fail", "incomplete", "error") and not made.failed:
+    if judged.outcome == "incomplete" or (judged.outcome in ("fail", "error") and not made.failed):
         made.outcome, made.longrepr = "failed", _told(item, dut, judged)
         if hasattr(made, "wasxfail"):
             del made.wasxfail
@@ -355,7 +355,7 @@ def _told(item: pytest.Item, dut: Dut, judged: Verdict) -> str:
         # A report that comes again is shown once: the second copy would bury what is new.
         first = item.config.stash[_SHOWN].setdefault(finding.signature, item.nodeid)
         lines += [finding.text if first == item.nodeid else f"(the same as in {first})", ""]
-    if judged.outcome == "incomplete":
+    if judged.outcome == "incomplete" and all(f.severity == "note" for f in judged.findings):
         lines += [f"last console line: {line}" for line in dut.last_words().splitlines()[-15:]]
     where = item.config.getoption("--inventory")
     rerun = ["pytest", item.nodeid, f"--target={dut.target.name}"]

@@ -42,6 +42,8 @@ def judge(run: RunDir, window: Window) -> Verdict:
     """Judge one test from its window and the streams it points into."""
     kmsg = list(slice_of(run.path, window))
     findings = [*_reports(window, kmsg), *_recovery(window, kmsg), *_losses(window, kmsg)]
+    if window.died:
+        findings += _last_words(run.path, window, kmsg)
     armed = _lockdep_state(window)
     if armed == "went off" and not any(f.kind in ("lockdep", "lockdep-off") for f in findings):
         findings.append(_finding("lockdep-off", "unknown", "lockdep went off without a report"))
@@ -61,8 +63,13 @@ def rejudge(run: RunDir) -> Iterator[Verdict]:
 
     A test that never ended, because the harness was killed in it, is incomplete.
     """
-    for path in run.tests():
-        window = msgspec.convert(read_json(path / "window.json"), Window)
+    for test in run.tests():
+        path = run.test(test) / "window.json"
+        if path.exists():
+            window = msgspec.convert(read_json(path), Window)
+        else:
+            # Killed between the journal's line and the window's opening.
+            window = Window(test=test, boot_id="", first_seq=0, offset=0)
         if not window.body:
             window.died = window.died or "the harness ended during this test"
         yield record(run, window)
@@ -80,10 +87,10 @@ def record(run: RunDir, window: Window) -> Verdict:
 def recorded(run: RunDir) -> dict[str, Verdict]:
     """The verdicts on disk, by test; a test without one is left out."""
     known = {}
-    for path in run.tests():
-        if (path / "verdict.json").exists():
-            verdict = msgspec.convert(read_json(path / "verdict.json"), Verdict)
-            known[verdict.test] = verdict
+    for test in run.tests():
+        path = run.test(test) / "verdict.json"
+        if path.exists():
+            known[test] = msgspec.convert(read_json(path), Verdict)
     return known
 
 
@@ -116,6 +123,35 @@ def _reports(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
         place = Place(window.boot_id, "kmsg", splat.records[0].seq, splat.records[-1].seq)
         severity: Severity = "fail" if splat.severity == "fail" else "note"
         yield _finding(splat.kind, severity, title_of(splat), place, splat.text)
+
+
+def _last_words(run: Path, window: Window, kmsg: list[records.Record]) -> list[Finding]:
+    """Reports that only the console still carried: a panic never reaches /dev/kmsg's readers."""
+    path = run / f"boot-{window.boot_id}" / "console.log"
+    if not path.exists() or not kmsg:
+        return []
+    seen = {record.text for record in kmsg}
+    found = []
+    for splat in splats.find(_since(path, kmsg[0].usec)):
+        if splat.records[0].text not in seen:
+            place = Place(
+                window.boot_id, "console.log", splat.records[0].seq, splat.records[-1].seq
+            )
+            found.append(_finding(splat.kind, "fail", title_of(splat), place, splat.text))
+    return found
+
+
+def _since(console: Path, start: int) -> Iterator[records.Record]:
+    """A boot's console from `start` on, in microseconds of its own clock, to that clock's end:
+    a machine that reboots after its panic goes on in the same file, from 0."""
+    latest = 0
+    with console.open("rb") as stream:
+        for entry in records.parse_console(stream):
+            if entry.usec + 60_000_000 < latest or (latest >= start and entry.usec < start):
+                return
+            latest = max(latest, entry.usec)
+            if entry.usec >= start:
+                yield entry
 
 
 def title_of(splat: splats.Splat) -> str:

@@ -112,10 +112,10 @@ class RunDir:
         self._make(path)
         return path
 
-    def tests(self) -> list[Path]:
+    def tests(self) -> list[str]:
         """Every test that has begun, oldest first by the journal's order."""
         order = [e["test"] for e in journal.read(self.journal.path) if e["what"] == "test-start"]
-        return [self.path / "tests" / slug(test) for test in dict.fromkeys(order)]
+        return list(dict.fromkeys(order))
 
     def close(self) -> None:
         """Close the journal."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["Record", "gaps", "parse"]
+__all__ = ["Record", "gaps", "parse", "parse_console"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,29 @@ def parse(raw: bytes | Iterable[bytes]) -> Iterator[Record]:
             caller=caller[1].decode() if caller else "",
             text=text.decode("utf-8", "replace"),
         )
+
+
+# "[   28.086861][  T151] text"; others may have written before it on the same line.
+_CONSOLE = re.compile(rb"\[\s*(\d+)\.(\d{6})\](?:\[\s*([TC]\d+)\])? ?(.*)")
+
+
+def parse_console(raw: bytes | Iterable[bytes]) -> Iterator[Record]:
+    """Records as a serial console shows them: `seq` is the line's number, from 1.
+
+    Levels are not shown there, so all have the kernel's default; lines that carry no
+    printk time are passed over.
+    """
+    lines = raw.splitlines() if isinstance(raw, bytes) else raw
+    for number, line in enumerate(lines, 1):
+        if match := _CONSOLE.search(line):
+            yield Record(
+                seq=number,
+                usec=int(match[1]) * 1_000_000 + int(match[2]),
+                level=4,
+                facility=0,
+                caller=(match[3] or b"").decode(),
+                text=match[4].rstrip(b"\r\n").decode("utf-8", "replace"),
+            )
 
 
 def gaps(records: Iterable[Record]) -> list[tuple[int, int]]:

@@ -148,7 +148,7 @@ def _ends(kind: Kind, record: Record) -> bool:
 _WARN_AT = re.compile(
     r"^WARNING: (?:CPU: \d+ PID: \d+ )?at (?P<file>\S+?):\d+(?: (?P<symbol>\S+))?"
 )
-_RIP = re.compile(r"RIP: \w+:(?P<symbol>\S+)")
+_RIP = re.compile(r"RIP: \w+:(?P<symbol>[A-Za-z_]\S*\+0x\S+)")
 _VARYING = re.compile(r"\b(?:0x)?[0-9a-f]{6,}\b|\+0x[0-9a-f]+/0x[0-9a-f]+|\[#\d+\]|\b\d+\b|#\d+")
 
 

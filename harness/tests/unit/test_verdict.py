@@ -127,6 +127,12 @@ def test_replay_gives_the_recorded_verdict_and_names_the_unfinished(run: RunDir)
     assert (again[1].test, again[1].outcome) == ("t.py::b", "incomplete")
 
 
+def test_replay_of_a_test_killed_before_its_window_opened(run: RunDir) -> None:
+    run.journal.add("test-start", test="t.py::early")
+    (verdict,) = rejudge(run)
+    assert (verdict.test, verdict.outcome) == ("t.py::early", "incomplete")
+
+
 def test_verdicts_survive_json(run: RunDir) -> None:
     verdict = judge(run, closed(run, of_dmesg(CIRCULAR), 14, health_after={"debug_locks": 0}))
     assert msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict) == verdict
@@ -141,3 +147,22 @@ def test_report_escapes_what_the_kernel_printed(run: RunDir) -> None:
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "1 fail" in page
+
+
+def test_panic_on_the_console_is_told_of_the_test_that_died(run: RunDir) -> None:
+    window = closed(run, raw(0, 27_900_000, "lab: start"), 0, died="no answer", last_seq=None)
+    (run.path / "boot-b" / "console.log").write_bytes(
+        b"[   10.000000][    T1] Kernel panic - not syncing: of an earlier test\r\n"
+        b"login: [   27.900000][  T148] lab: start\r\n"
+        b"[   28.086861][  T151] Kernel panic - not syncing: sysrq triggered crash\r\n"
+        b"[   28.111037][  T151] RIP: 0033:0x7ff7d523d38f\r\n"
+        b"[    0.000000][    T0] Linux version 6.12\r\n"
+        b"[   28.500000][    T9] BUG: of the next boot\r\n"
+    )
+    verdict = judge(run, window)
+    (finding,) = verdict.findings
+    assert verdict.outcome == "incomplete"
+    assert finding.title == "Kernel panic - not syncing: sysrq triggered crash"
+    assert finding.title in verdict.reason
+    assert finding.place is not None
+    assert (finding.place.stream, finding.place.first, finding.place.last) == ("console.log", 3, 4)
