@@ -41,7 +41,7 @@ class Fleet:
         self._resume = {self._target_of(path): path for path in resume}
         self._duts: dict[str, Dut] = {}
         self._broken: dict[str, HarnessError] = {}
-        self._locks: list[Reservation] = []
+        self._locks: dict[str, Reservation] = {}
 
     def dut(self, name: str) -> Dut:
         """The connected target.  Raises what its first connection met, every time."""
@@ -54,6 +54,13 @@ class Fleet:
                 self._broken[name] = error
                 raise
         return self._duts[name]
+
+    def check(self, name: str) -> None:
+        """Whether `name` is still ours; two on one target would blame each other.
+
+        Raises LabError when somebody broke or took over the reservation.
+        """
+        self._locks[name].check()
 
     def connected(self) -> list[Dut]:
         """Targets that were reached."""
@@ -77,7 +84,7 @@ class Fleet:
         leaving: list[Callable[[], object]] = [
             *(dut.close for dut in self._duts.values()),
             *(partial(_end, run, how) for run in self.runs.values()),
-            *(lock.release for lock in self._locks),
+            *(lock.release for lock in self._locks.values()),
         ]
         for leave in leaving:
             try:
@@ -90,7 +97,7 @@ class Fleet:
             raise troubles[0]
 
     def _connect(self, target: Target) -> Dut:
-        self._locks.append(Reservation.take(target.name, self._command))
+        self._locks[target.name] = Reservation.take(target.name, self._command)
         if target.name in self._resume:
             run = RunDir.open(self._resume[target.name])
         else:

@@ -293,6 +293,7 @@ def _dut(item: pytest.Item) -> Dut | None:
 
 def _open(item: pytest.Item, dut: Dut) -> None:
     """Everything that must hold before a test may touch the target, then its window."""
+    item.config.stash[_FLEET].check(dut.target.name)
     if dut.unfit:
         raise LabError(dut.unfit, where=dut.target.name, cure="see journal.jsonl")
     if dut.health()["debug_locks"] == 0 and dut.target.policy.rearm == "reboot":

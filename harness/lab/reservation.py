@@ -125,7 +125,9 @@ class Reservation:
         return found if isinstance(found, Holder) else None
 
     def check(self) -> None:
-        """Raises LabError when the target is not ours any more."""
+        """Look now.  Raises LabError when the target is not ours any more."""
+        if not self._lost and not self._done.is_set():
+            self._renew_once()
         if self._lost:
             raise LabError(
                 f"the reservation is lost: {self._lost}",

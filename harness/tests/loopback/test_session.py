@@ -16,6 +16,7 @@ from harness.deadline import Deadline
 from harness.evidence import journal
 from harness.tests.inner import ROOT, Session
 from harness.tests.loopback.sshd import Sshd, keygen, why_not
+from harness.verdict import recorded
 
 VICTIMS = "harness/tests/loopback/victims/days.py"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -79,7 +80,7 @@ def session(box: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sessi
 
 
 def test_verdicts_on_a_kernel_without_lockdep(session: Session) -> None:
-    done = session.run(VICTIMS, "-k", "not waits")
+    done = session.run(VICTIMS, "-k", "not waits and not zz")
     verdicts = session.verdicts()
     assert {name: v.outcome for name, v in verdicts.items()} == {
         "test_agent_is_killed": "error",
@@ -103,6 +104,36 @@ def test_verdicts_on_a_kernel_without_lockdep(session: Session) -> None:
     assert journal.unfinished(run.journal.path) == []
     refused = [e["test"] for e in journal.read(run.journal.path) if e["what"] == "test-refused"]
     assert refused == [f"{VICTIMS}::test_hangs"]
+
+
+def test_two_targets_in_one_session_each_have_a_run(session: Session) -> None:
+    first = session.targets.read_text()
+    session.targets.write_text(first + first.replace("[targets.box]", "[targets.other]"))
+    done = session.run("--target=other", VICTIMS, "-k", "quiet", "--allow-blind")
+    assert done.returncode == 0, done.stdout
+    runs = {run.facts()["target"]["name"]: run for run in session.run_dirs()}
+    assert set(runs) == {"box", "other"}
+    for name, run in runs.items():
+        assert set(recorded(run)) == {f"{VICTIMS}::test_quiet[{name}]"}
+        assert f"{name}: 1 blind" in done.stdout
+
+
+def test_lost_reservation_stops_the_run_on_that_target(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "flag"
+    monkeypatch.setenv("VICTIM_FLAG", str(flag))
+    monkeypatch.setenv("VICTIM_SECONDS", "3")
+    process = session.start(VICTIMS, "-k", "waits or zz")
+    deadline = Deadline(60)
+    while not flag.exists() and process.poll() is None and deadline.pause(0.05):
+        pass
+    assert "box taken from" in lab(session, "unlock", "box").stdout
+    assert process.wait(60) == 1
+    told = (session.runs / "output.txt").read_text()
+    assert "test_zz_after_the_lock_was_lost" in told
+    assert "lab error" in told
+    assert "Traceback" not in told
 
 
 @pytest.mark.parametrize(("flag", "status"), [([], 1), (["--allow-blind"], 0)])

@@ -62,4 +62,9 @@ def test_no_gpu(dut: Dut) -> None:
 def test_waits_to_be_killed(dut: Dut) -> None:
     """Says that it runs, then takes its time."""
     Path(os.environ["VICTIM_FLAG"]).touch()
-    time.sleep(60)
+    time.sleep(float(os.environ.get("VICTIM_SECONDS", "60")))
+
+
+def test_zz_after_the_lock_was_lost(dut: Dut) -> None:
+    """Must not run once somebody else has the target."""
+    raise AssertionError("it ran")
