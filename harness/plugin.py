@@ -192,9 +192,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
         return result
     dut = _dut(item)
     assert dut is not None
-    late = dut.trail(window)
-    judged = verdict.judge(dut.run, late)
-    if judged.outcome == "fail":
+    before = item.stash[_VERDICT]
+    dut.extend(window)
+    judged = item.stash[_VERDICT] = verdict.record(dut.run, window)
+    if judged.outcome == "fail" and before.outcome != "fail":
         dut.run.journal.add("late-finding", test=item.nodeid, reason=judged.reason)
         pytest.fail(f"after the test ended: {_told(item, dut, judged)}", pytrace=False)
     return result

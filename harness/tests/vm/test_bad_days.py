@@ -40,12 +40,15 @@ def test_each_bad_day_has_its_verdict(session: Session) -> None:
         "test_i_expected_to_fail": "xfail",
         "test_j_skips_itself": "skip",
         "test_k_finding_in_an_expected_failure": "fail",
+        "test_l_teardown_misbehaves": "fail",
+        "test_m_after_the_untidy_one": "pass",
     }, done.stdout
     assert done.returncode == 1
     assert "4 failed" in done.stdout, "panic, reset, assertion, and reset in an expected failure"
     assert "same boot" in got["test_a_agent_is_killed"][1]
     assert "sysrq triggered crash" in got["test_c_machine_panics"][1]
     assert "sysrq_handle_crash" in done.stdout, "the stack that only the console carried"
+    assert "after the test ended" in done.stdout
     assert "hangs nothing" in got["test_f_unasked_reset"][1]
     (run,) = session.run_dirs()
     boots = [entry["boot"] for entry in journal.read(run.journal.path) if entry["what"] == "boot"]

@@ -4,6 +4,7 @@ test_bad_days.py one floor up, in a session of their own."""
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import pytest
 
@@ -66,3 +67,19 @@ def test_k_finding_in_an_expected_failure(dut: Dut) -> None:
     """What the kernel did is not excused by what the test expected of itself."""
     dut.reset_gpu(Deadline(60))
     raise AssertionError("expected")
+
+
+@pytest.fixture
+def untidy(dut: Dut) -> Iterator[None]:
+    """Resets the GPU when its test is over."""
+    yield
+    dut.reset_gpu(Deadline(60))
+
+
+def test_l_teardown_misbehaves(untidy: None) -> None:
+    """What the teardown causes is this test's doing, not the next one's."""
+
+
+def test_m_after_the_untidy_one(dut: Dut) -> None:
+    """Not blamed."""
+    assert dut.health()["debug_locks"] == 1
