@@ -81,6 +81,11 @@ class Splat:
     severity: str
     records: list[Record] = field(default_factory=list)
 
+    @classmethod
+    def of_text(cls, kind: str, text: str) -> Splat:
+        """A report kept as text, as a finding has it."""
+        return cls(kind, "fail", [Record(0, 0, 0, 0, "", text)])
+
     @property
     def text(self) -> str:
         """The report as the kernel printed it."""
