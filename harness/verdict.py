@@ -41,7 +41,12 @@ class Verdict(Struct, frozen=True):
 def judge(run: RunDir, window: Window) -> Verdict:
     """Judge one test from its window and the streams it points into."""
     kmsg = list(slice_of(run.path, window))
-    findings = [*_reports(window, kmsg), *_recovery(window, kmsg), *_losses(window, kmsg)]
+    findings = [
+        *_reports(window, kmsg, "kmsg"),
+        *_reports(window, _last_words(run.path, window, kmsg), "console.log"),
+        *_recovery(window, kmsg),
+        *_losses(window, kmsg),
+    ]
     armed = _lockdep_state(window)
     if armed == "went off" and not any(f.kind in ("lockdep", "lockdep-off") for f in findings):
         findings.append(_finding("lockdep-off", "unknown", "lockdep went off without a report"))
@@ -111,9 +116,17 @@ def _finding(
     return Finding(kind, severity, title, signature(kind, title), place, text[:EXCERPT])
 
 
-def _reports(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
-    for splat in splats.find(kmsg):
-        place = Place(window.boot_id, "kmsg", splat.records[0].seq, splat.records[-1].seq)
+def _last_words(run: Path, window: Window, kmsg: list[records.Record]) -> list[records.Record]:
+    """What a dying kernel said on its console after the last record that reached us."""
+    path = run / f"boot-{window.boot_id}" / "console.log"
+    if not (window.died and kmsg and path.exists()):
+        return []
+    return [r for r in records.of_console(path.read_bytes()) if r.usec > kmsg[-1].usec]
+
+
+def _reports(window: Window, log: list[records.Record], stream: str) -> Iterator[Finding]:
+    for splat in splats.find(log):
+        place = Place(window.boot_id, stream, splat.records[0].seq, splat.records[-1].seq)
         severity: Severity = "fail" if splat.severity == "fail" else "note"
         yield _finding(splat.kind, severity, title_of(splat), place, splat.text)
 

@@ -16,7 +16,6 @@ from harness.dut import Dut
 from harness.evidence.rundir import Window
 from harness.gpu.base import Engine
 
-
 # Of the kernel's own errors that userspace must never see (include/linux/errno.h).
 KERNEL_ONLY = {512: "ERESTARTSYS", 513: "ERESTARTNOINTR", 514: "ERESTARTNOHAND"}
 
@@ -55,6 +54,24 @@ def test_recovers(dut: Dut, pinned: Engine, window: Window) -> None:
 
     after = bystander.canary(pinned)
     assert after.ok, f"a second client's job does not complete after recovery: {after}"
+
+
+@pytest.mark.destructive
+def test_neighbour_of_a_hang(dut: Dut, pinned: Engine) -> None:
+    """Two processes hang one engine, one job behind the other: both fences end with an error,
+    and a third process can use the engine."""
+    first, second, bystander = dut.client(), dut.client(), dut.client()
+    if reason := dut.gpu.refusal(first.device()):
+        pytest.skip(reason)
+    hangs = [(client, client.hang(pinned)) for client in (first, second)]
+    # The second may have to wait until the first has timed out, and then for its own timeout.
+    deadline = Deadline(2 * dut.target.limits.tdr_s)
+    for client, job in hangs:
+        fence = client.wait(job, deadline)
+        assert fence.signaled, "the fence did not signal"
+        assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
+    after = bystander.canary(pinned)
+    assert after.ok, f"a third client's job does not complete after recovery: {after}"
 
 
 @pytest.mark.destructive

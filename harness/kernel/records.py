@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["Record", "gaps", "parse"]
+__all__ = ["Record", "gaps", "of_console", "parse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,25 @@ def parse(raw: bytes | Iterable[bytes]) -> Iterator[Record]:
             caller=caller[1].decode() if caller else "",
             text=text.decode("utf-8", "replace"),
         )
+
+
+# kernel/printk/printk.c, info_print_prefix(): "[   12.345678][  T123] text".
+_CONSOLE = re.compile(
+    rb"\[\s*(?P<s>\d+)\.(?P<us>\d{6})\](?:\[\s*(?P<caller>[TC]\d+)\])? (?P<text>[^\r\n]*)"
+)
+
+
+def of_console(raw: bytes) -> Iterator[Record]:
+    """What a console shows of the kernel log, each line a record.
+
+    `seq` is the line's number, from 0; level and facility are not shown there: 0.
+    """
+    for number, line in enumerate(raw.split(b"\n")):
+        head = _CONSOLE.match(line)
+        if head is not None:
+            usec = int(head["s"]) * 1_000_000 + int(head["us"])
+            caller = (head["caller"] or b"").decode()
+            yield Record(number, usec, 0, 0, caller, head["text"].decode("utf-8", "replace"))
 
 
 def gaps(records: Iterable[Record]) -> list[tuple[int, int]]:

@@ -106,6 +106,24 @@ def test_lost_records_are_never_a_pass(run: RunDir) -> None:
     assert (verdict.findings[0].place.first, verdict.findings[0].place.last) == (1, 6)
 
 
+def test_last_words_on_the_console_name_what_killed_the_target(run: RunDir) -> None:
+    console = (
+        b"[    0.000001][    T0] Kernel panic - not syncing: of the boot before\r\n"
+        b"login: \x1b[0m\r\n"
+        b"[    3.000000][   T42] Kernel panic - not syncing: Fatal exception\r\n"
+        b"[    3.000100][   T42] ---[ end Kernel panic - not syncing: Fatal exception ]---\r\n"
+    )
+    window = closed(run, QUIET, 1, died="the target died: QEMU ended", last_seq=None)
+    (run.boot("b") / "console.log").write_bytes(console)
+    verdict = judge(run, window)
+    assert verdict.outcome == "incomplete"
+    assert "Kernel panic - not syncing: Fatal exception" in verdict.reason
+    (finding,) = verdict.findings
+    assert finding.kind == "panic"
+    assert finding.place is not None
+    assert (finding.place.stream, finding.place.first, finding.place.last) == ("console.log", 2, 3)
+
+
 def test_log_read_again_after_a_broken_link_counts_once(run: RunDir) -> None:
     splat = of_dmesg(CIRCULAR)
     last = splat.count(b"\n") - 1

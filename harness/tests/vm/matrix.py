@@ -25,6 +25,7 @@ from harness.verdict import Verdict
 __all__ = ["ROWS", "Result", "Row", "measure"]
 
 RECOVERS = "testcases/test_hang.py::test_recovers"
+NEIGHBOUR = "testcases/test_hang.py::test_neighbour_of_a_hang"
 # So that a task that never wakes is reported within a test, which waits `tdr_s` for its fence.
 CMDLINE = "sysctl.kernel.hung_task_timeout_secs=8 sysctl.kernel.hung_task_check_interval_secs=2"
 
@@ -56,8 +57,8 @@ ROWS = (
     Row("fence_pending", "assertion", "did not signal"),
     Row("fence_no_error", "assertion", "with no error"),
     Row("fence_wrong_error", "assertion", "with EIO"),
-    Row("fence_order", missed="5: fences"),
-    Row("fence_seqno", missed="5: fences"),
+    Row("fence_order", missed="5: fences", testcase=NEIGHBOUR),
+    Row("fence_seqno", missed="5: fences", testcase=NEIGHBOUR),
     Row("fence_freed", "warning", "WARNING in dma_fence_release"),
     Row("fence_late", "assertion", "did not signal"),
     Row("recover_twice", "assertion", "2 recoveries"),
