@@ -6,6 +6,7 @@ with today's parser.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -27,6 +28,10 @@ OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "skip", "xfail", "incomplete", 
 EXCERPT = 20_000
 
 
+# As many lines of one sort from one test are a fault of their own: they bury all others.
+FLOOD = 10_000
+
+
 class Verdict(Struct, frozen=True):
     """How a test ended.  `lockdep` says whether it was armed throughout."""
 
@@ -45,6 +50,7 @@ def judge(run: RunDir, window: Window) -> Verdict:
         *_reports(window, kmsg, "kmsg"),
         *_reports(window, _last_words(run.path, window, kmsg), "console.log"),
         *_recovery(window, kmsg),
+        *_flood(window, kmsg),
         *_losses(window, kmsg),
     ]
     armed = _lockdep_state(window)
@@ -151,6 +157,16 @@ def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
             yield _finding("recovery", "fail", title, place, event.text)
         else:
             yield _finding("recovery", "note", f"{event.step}{engine}", place, event.text)
+
+
+def _flood(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
+    if len(kmsg) <= FLOOD:
+        return
+    sorts = Counter(splats.steady(record.text) for record in kmsg if not record.facility)
+    (most, count), *_ = sorts.most_common(1)
+    if count > FLOOD:
+        place = Place(window.boot_id, "kmsg", kmsg[0].seq, kmsg[-1].seq)
+        yield _finding("log-flood", "fail", f"the log is flooded with: {most}", place)
 
 
 def _losses(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from harness.evidence.rundir import RunDir, Window
 from harness.lab import report
 from harness.tests.kmsg import of_dmesg, raw
 from harness.tests.unit.test_kernel import CIRCULAR
-from harness.verdict import Verdict, judge, record, recorded, rejudge
+from harness.verdict import FLOOD, Verdict, judge, record, recorded, rejudge
 
 ARMED = {"debug_locks": 1}
 RESET = (
@@ -122,6 +122,19 @@ def test_last_words_on_the_console_name_what_killed_the_target(run: RunDir) -> N
     assert finding.kind == "panic"
     assert finding.place is not None
     assert (finding.place.stream, finding.place.first, finding.place.last) == ("console.log", 2, 3)
+
+
+@pytest.mark.parametrize(("same", "outcome"), [(True, "fail"), (False, "pass")])
+def test_flood_is_many_lines_of_one_sort(run: RunDir, same: bool, outcome: str) -> None:
+    words = ("one", "two", "three")
+    stream = b"".join(
+        raw(n, n, f"gpu: {'line' if same else words[n % 3]} {n} of {FLOOD}")
+        for n in range(FLOOD + 1)
+    )
+    verdict = judge(run, closed(run, stream, FLOOD))
+    assert verdict.outcome == outcome
+    if same:
+        assert verdict.reason == "the log is flooded with: gpu: line of"
 
 
 def test_log_read_again_after_a_broken_link_counts_once(run: RunDir) -> None:
