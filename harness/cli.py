@@ -91,10 +91,19 @@ def run(ctx: click.Context, names: tuple[str, ...], pytest_args: tuple[str, ...]
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.option("--fast", "depth", flag_value="fast", help="Unit and loopback only.")
 @click.option("--deep", "depth", flag_value="deep", help="Also what is too long for CI.")
+@click.option(
+    "--matrix",
+    "depth",
+    flag_value="matrix",
+    help="Break the virtual GPU in every way it knows (or FAULT...); print what was caught.",
+)
 @click.argument("pytest_args", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def test(ctx: click.Context, depth: str | None, pytest_args: tuple[str, ...]) -> None:
     """The harness's own tests."""
+    if depth == "matrix":
+        argv = [sys.executable, "-m", "harness.tests.vm.matrix", *pytest_args]
+        ctx.exit(subprocess.run(argv, cwd=ROOT).returncode)
     places = ["harness/tests/unit", "harness/tests/loopback"]
     if depth != "fast":
         places.append("harness/tests/vm")

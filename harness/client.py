@@ -32,12 +32,15 @@ class Fence:
     """What became of a job's fence.
 
     `error` is 0 or a negative errno (dma_fence.error); `seconds` from submission to
-    the fence's own timestamp, None while it is pending.
+    the fence's own timestamp, None while it is pending.  `wait_error` is what the wait
+    itself told its caller, 0 or negative; `woken` when it returned, in seconds from submission.
     """
 
     signaled: bool
     error: int
     seconds: float | None
+    wait_error: int = 0
+    woken: float = 0.0
 
     def __str__(self) -> str:
         if not self.signaled:
@@ -145,4 +148,10 @@ class Client:
 
 def _fence(reply: Mapping[str, Any]) -> Fence:
     elapsed = reply["elapsed_ns"]
-    return Fence(reply["signaled"], reply["error"], None if elapsed is None else elapsed / 1e9)
+    return Fence(
+        reply["signaled"],
+        reply["error"],
+        None if elapsed is None else elapsed / 1e9,
+        reply.get("wait_error", 0),
+        reply.get("woken_ns", 0) / 1e9,
+    )

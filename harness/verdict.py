@@ -6,7 +6,8 @@ with today's parser.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,10 @@ OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "skip", "xfail", "incomplete", 
 EXCERPT = 20_000
 
 
+# As many lines of one sort from one test are a fault of their own: they bury all others.
+FLOOD = 10_000
+
+
 class Verdict(Struct, frozen=True):
     """How a test ended.  `lockdep` says whether it was armed throughout."""
 
@@ -41,9 +46,13 @@ class Verdict(Struct, frozen=True):
 def judge(run: RunDir, window: Window) -> Verdict:
     """Judge one test from its window and the streams it points into."""
     kmsg = list(slice_of(run.path, window))
-    findings = [*_reports(window, kmsg), *_recovery(window, kmsg), *_losses(window, kmsg)]
-    if window.died:
-        findings += _last_words(run.path, window, kmsg)
+    findings = [
+        *_reports(window, kmsg, "kmsg"),
+        *_reports(window, _last_words(run.path, window, kmsg), "console.log"),
+        *_recovery(window, kmsg),
+        *_flood(window, kmsg),
+        *_losses(window, kmsg),
+    ]
     armed = _lockdep_state(window)
     if armed == "went off" and not any(f.kind in ("lockdep", "lockdep-off") for f in findings):
         findings.append(_finding("lockdep-off", "unknown", "lockdep went off without a report"))
@@ -118,39 +127,35 @@ def _finding(
     return Finding(kind, severity, title, signature(kind, title), place, text[:EXCERPT])
 
 
-def _reports(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
-    for splat in splats.find(kmsg):
-        place = Place(window.boot_id, "kmsg", splat.records[0].seq, splat.records[-1].seq)
+def _last_words(run: Path, window: Window, kmsg: list[records.Record]) -> Iterator[records.Record]:
+    """What a dying kernel said on its console after the last record that reached us: a panic
+    never reaches /dev/kmsg's readers."""
+    path = run / f"boot-{window.boot_id}" / "console.log"
+    if window.died and kmsg and path.exists():
+        yield from _since(path, kmsg[-1].usec)
+
+
+def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iterator[Finding]:
+    for splat in splats.find(log):
+        place = Place(window.boot_id, stream, splat.records[0].seq, splat.records[-1].seq)
         severity: Severity = "fail" if splat.severity == "fail" else "note"
         yield _finding(splat.kind, severity, title_of(splat), place, splat.text)
 
 
-def _last_words(run: Path, window: Window, kmsg: list[records.Record]) -> list[Finding]:
-    """Reports that only the console still carried: a panic never reaches /dev/kmsg's readers."""
-    path = run / f"boot-{window.boot_id}" / "console.log"
-    if not path.exists() or not kmsg:
-        return []
-    seen = {record.text for record in kmsg}
-    found = []
-    for splat in splats.find(_since(path, kmsg[0].usec)):
-        if splat.records[0].text not in seen:
-            place = Place(
-                window.boot_id, "console.log", splat.records[0].seq, splat.records[-1].seq
-            )
-            found.append(_finding(splat.kind, "fail", title_of(splat), place, splat.text))
-    return found
+# Two CPUs print a little out of order, in microseconds; a new boot starts from 0.
+SLACK = 1_000_000
 
 
-def _since(console: Path, start: int) -> Iterator[records.Record]:
-    """A boot's console from `start` on, in microseconds of its own clock, to that clock's end:
+def _since(console: Path, last: int) -> Iterator[records.Record]:
+    """A boot's console after `last`, in microseconds of its own clock, to that clock's end:
     a machine that reboots after its panic goes on in the same file, from 0."""
-    latest = 0
+    reached = False
     with console.open("rb") as stream:
         for entry in records.parse_console(stream):
-            if entry.usec + 60_000_000 < latest or (latest >= start and entry.usec < start):
+            reached |= entry.usec >= last
+            if reached and entry.usec + SLACK < last:
                 return
-            latest = max(latest, entry.usec)
-            if entry.usec >= start:
+            if entry.usec > last:
                 yield entry
 
 
@@ -174,6 +179,16 @@ def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
             yield _finding("recovery", "fail", title, place, event.text)
         else:
             yield _finding("recovery", "note", f"{event.step}{engine}", place, event.text)
+
+
+def _flood(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
+    if len(kmsg) <= FLOOD:
+        return
+    sorts = Counter(splats.steady(record.text) for record in kmsg if not record.facility)
+    (most, count), *_ = sorts.most_common(1)
+    if count > FLOOD:
+        place = Place(window.boot_id, "kmsg", kmsg[0].seq, kmsg[-1].seq)
+        yield _finding("log-flood", "fail", f"the log is flooded with: {most}", place)
 
 
 def _losses(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:

@@ -6,12 +6,23 @@ others usable, and take no lock on the way that a fence waiter may hold.
 
 from __future__ import annotations
 
+import errno
+from collections import Counter
+
 import pytest
 
 from harness.deadline import Deadline
 from harness.dut import Dut
 from harness.evidence.rundir import Window
 from harness.gpu.base import Engine
+
+# Of the kernel's own errors that userspace must never see (include/linux/errno.h).
+KERNEL_ONLY = {512: "ERESTARTSYS", 513: "ERESTARTNOINTR", 514: "ERESTARTNOHAND"}
+
+
+def named(error: int) -> str:
+    """A negative errno by its name."""
+    return errno.errorcode.get(-error) or KERNEL_ONLY.get(-error) or str(error)
 
 
 @pytest.mark.destructive
@@ -28,16 +39,39 @@ def test_recovers(dut: Dut, pinned: Engine, window: Window) -> None:
 
     assert fence.signaled, f"the fence did not signal within {dut.target.limits.tdr_s:g} s"
     assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
+    assert fence.wait_error in (0, fence.error), f"the wait returned {named(fence.wait_error)}"
+    assert fence.seconds is not None
+    asleep = fence.woken - fence.seconds
+    assert asleep < dut.target.limits.tdr_s / 2, f"the waiter woke {asleep:.1f} s after its fence"
     patience = dut.gpu.timeout_s(pinned, dut.card)
     if patience is not None:
-        assert fence.seconds is not None
         assert fence.seconds >= 0.9 * patience, f"before the driver's own timeout: {fence}"
 
-    steps = {event.step for event in dut.gpu_events(window)}
-    assert steps & {"hang", "soft-recovered"}, f"the kernel noticed no hang: {steps}"
+    steps = Counter(event.step for event in dut.gpu_events(window))
+    assert steps["hang"] + steps["soft-recovered"], f"the kernel noticed no hang: {dict(steps)}"
+    recoveries, hangs = steps["reset-done"], steps["hang"]
+    assert recoveries <= hangs, f"{recoveries} recoveries after {hangs} timeouts"
 
     after = bystander.canary(pinned)
     assert after.ok, f"a second client's job does not complete after recovery: {after}"
+
+
+@pytest.mark.destructive
+def test_neighbour_of_a_hang(dut: Dut, pinned: Engine) -> None:
+    """Two processes hang one engine, one job behind the other: both fences end with an error,
+    and a third process can use the engine."""
+    first, second, bystander = dut.client(), dut.client(), dut.client()
+    if reason := dut.gpu.refusal(first.device()):
+        pytest.skip(reason)
+    hangs = [(client, client.hang(pinned)) for client in (first, second)]
+    # The second may have to wait until the first has timed out, and then for its own timeout.
+    deadline = Deadline(2 * dut.target.limits.tdr_s)
+    for client, job in hangs:
+        fence = client.wait(job, deadline)
+        assert fence.signaled, "the fence did not signal"
+        assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
+    after = bystander.canary(pinned)
+    assert after.ok, f"a third client's job does not complete after recovery: {after}"
 
 
 @pytest.mark.destructive

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from harness.kernel.records import Record
 
-__all__ = ["Splat", "find", "function", "headline"]
+__all__ = ["Splat", "find", "function", "headline", "steady"]
 
 # Longest report kept, in records, and the silence of its caller that ends one, in microseconds.
 # A lockdep report of a deep chain runs to some hundred lines; lines of one report follow
@@ -80,6 +80,11 @@ class Splat:
     kind: str
     severity: str
     records: list[Record] = field(default_factory=list)
+
+    @classmethod
+    def of_text(cls, kind: str, text: str) -> Splat:
+        """A report kept as text, as a finding has it."""
+        return cls(kind, "fail", [Record(0, 0, 0, 0, "", text)])
 
     @property
     def text(self) -> str:
@@ -159,9 +164,32 @@ def headline(splat: Splat) -> str:
             where = function(match["symbol"]) if match["symbol"] else "?"
             return f"WARNING in {where} ({match['file']})"
     header = next(line for line in splat.lines if line.strip())
-    header = " ".join(_VARYING.sub("", header).split())
+    if splat.kind == "hung-task" and (match := _HUNG.match(header)):
+        return f"task {match['comm'].strip()} blocked for long in {_sleeper(splat)}"
+    header = steady(header)
     where = next((function(m["symbol"]) for line in splat.lines if (m := _RIP.search(line))), "")
     return f"{header} in {where}" if where else header
+
+
+# "INFO: task kworker/u8:0:11 blocked for more than 120 seconds."
+_HUNG = re.compile(r"^INFO: task (?P<comm>[^/:]+)")
+_FRAME = re.compile(r"^ {1,2}(?P<symbol>[A-Za-z_]\S*\+0x[0-9a-f]+/0x[0-9a-f]+)")
+# Ways to sleep: who called them is what a reader asks.
+_SLEEPS = re.compile(
+    r"_*(?:(?:io_|preempt_)?schedule\w*|wait_for_common|wait_for_completion\w*"
+    r"|mutex_lock\w*|rwsem_down_\w+|rt_mutex_\w+|down_(?:read|write)\w*)$"
+)
+
+
+def _sleeper(splat: Splat) -> str:
+    """The first function of the stack that is not itself a way to sleep."""
+    frames = (function(m["symbol"]) for line in splat.lines if (m := _FRAME.match(line)))
+    return next((name for name in frames if not _SLEEPS.match(name)), "?")
+
+
+def steady(line: str) -> str:
+    """`line` less what varies between boots: addresses, offsets, numbers."""
+    return " ".join(_VARYING.sub("", line).split())
 
 
 _SUFFIX = re.compile(r"(?:\.(?:cold|isra|constprop|part|llvm|lto_priv)(?:\.\d+)*)+$")

@@ -20,7 +20,9 @@ __all__ = ["ROOT", "Session", "targets_file"]
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def targets_file(path: Path, name: str, cmdline: str = "", extra: str = "") -> Path:
+def targets_file(
+    path: Path, name: str, cmdline: str = "", extra: str = "", tdr_s: int = 40
+) -> Path:
     """A target list with one virtual Navi called `name`."""
     timeouts = "amdgpu.lockup_timeout=2000,2000,2000,2000"
     path.write_text(
@@ -28,7 +30,7 @@ def targets_file(path: Path, name: str, cmdline: str = "", extra: str = "") -> P
         'driver = "amdgpu"\n'
         "destructive = true\n"
         f'vm = {{ gpu = "ati-vga", cmdline = "{timeouts} {cmdline}" }}\n'
-        "limits = { boot_s = 240, tdr_s = 40, command_s = 60 }\n"
+        f"limits = {{ boot_s = 240, tdr_s = {tdr_s}, command_s = 60 }}\n"
         f"{extra}\n"
     )
     return path

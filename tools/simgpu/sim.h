@@ -32,6 +32,8 @@
 #include <drm/drm_gem_shmem_helper.h>
 #include <drm/gpu_scheduler.h>
 
+#include "sim_fault.h"
+
 #define SIM_NUM_GFX	1
 #define SIM_NUM_COMPUTE	4
 #define SIM_NUM_SDMA	2
@@ -93,6 +95,7 @@ struct sim_device {
 	bool in_reset;
 	atomic_t reset_counter;
 	u32 sched_mask[SIM_NUM_IPS];
+	struct sim_faults faults;
 
 	u64 vram_size;
 	u64 gtt_size;
@@ -190,13 +193,7 @@ struct sim_job {
 #define to_sim_ring(s)		container_of(s, struct sim_ring, sched)
 
 /* sim_param.c */
-enum sim_fault {
-	SIM_FAULT_CONSOLE_LOCK,
-	SIM_NUM_FAULTS
-};
-
 extern int sim_gpu_recovery;
-bool sim_fault(enum sim_fault fault);
 long sim_lockup_timeout(u32 ip);
 int sim_param_init(void);
 

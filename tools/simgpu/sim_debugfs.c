@@ -69,6 +69,7 @@ void sim_debugfs_init(struct drm_minor *minor)
 
 	debugfs_create_file("amdgpu_gpu_recover", 0444, root, sdev, &sim_recover_fops);
 	debugfs_create_file("amdgpu_fence_info", 0444, root, sdev, &sim_fence_info_fops);
+	debugfs_create_file("sim_fault", 0600, root, sdev, &sim_fault_fops);
 	debugfs_create_file("amdgpu_gfx_sched_mask", 0600, root, sdev, &sim_gfx_mask_fops);
 	debugfs_create_file("amdgpu_compute_sched_mask", 0600, root, sdev, &sim_compute_mask_fops);
 	debugfs_create_file("amdgpu_sdma_sched_mask", 0600, root, sdev, &sim_sdma_mask_fops);

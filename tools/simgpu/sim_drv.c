@@ -108,6 +108,9 @@ static int sim_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		sdev->sched_mask[i] = sim_ip_rings(i);
 	sim_size_memory(sdev);
 
+	ret = sim_fault_create(sdev);
+	if (ret)
+		return ret;
 	ret = sim_reset_create(sdev);
 	if (ret)
 		return ret;
@@ -134,6 +137,7 @@ static void sim_remove(struct pci_dev *pdev)
 	struct sim_device *sdev = pci_get_drvdata(pdev);
 
 	drm_dev_unplug(&sdev->drm);
+	sim_fault_all_off(sdev);
 	sim_rings_stop(sdev);
 }
 

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Module parameters. lockup_timeout and gpu_recovery are named and read as
- * amdgpu's are; sim_fault is the switchboard of what recovery does wrong.
+ * Module parameters, named and read as amdgpu's are.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/jiffies.h>
 #include <linux/module.h>
 #include <linux/sched.h>
-#include <linux/slab.h>
 #include <linux/string.h>
 
 #include "sim.h"
@@ -21,66 +19,6 @@ MODULE_PARM_DESC(lockup_timeout,
 int sim_gpu_recovery = -1;
 module_param_named(gpu_recovery, sim_gpu_recovery, int, 0444);
 MODULE_PARM_DESC(gpu_recovery, "Recover from hangs (1 = on, 0 = off, -1 = auto, on)");
-
-static const char * const sim_fault_names[SIM_NUM_FAULTS] = {
-	[SIM_FAULT_CONSOLE_LOCK] = "console_lock",
-};
-
-static unsigned long sim_faults;
-
-bool sim_fault(enum sim_fault fault)
-{
-	return test_bit(fault, &sim_faults);
-}
-
-static int sim_fault_set(const char *val, const struct kernel_param *kp)
-{
-	unsigned long faults = 0;
-	char *copy, *rest, *word;
-	int ret = 0;
-
-	copy = kstrdup(val, GFP_KERNEL);
-	if (!copy)
-		return -ENOMEM;
-
-	rest = strim(copy);
-	while ((word = strsep(&rest, ","))) {
-		word = strim(word);
-		if (!*word)
-			continue;
-		ret = match_string(sim_fault_names, SIM_NUM_FAULTS, word);
-		if (ret < 0)
-			break;
-		__set_bit(ret, &faults);
-	}
-	kfree(copy);
-	if (ret < 0)
-		return -EINVAL;
-
-	WRITE_ONCE(sim_faults, faults);
-	return 0;
-}
-
-static int sim_fault_get(char *buffer, const struct kernel_param *kp)
-{
-	unsigned long faults = READ_ONCE(sim_faults);
-	int len = 0;
-	u32 i;
-
-	for_each_set_bit(i, &faults, SIM_NUM_FAULTS)
-		len += scnprintf(buffer + len, PAGE_SIZE - len, "%s%s",
-				 len ? "," : "", sim_fault_names[i]);
-	len += scnprintf(buffer + len, PAGE_SIZE - len, "\n");
-	return len;
-}
-
-static const struct kernel_param_ops sim_fault_ops = {
-	.set = sim_fault_set,
-	.get = sim_fault_get,
-};
-
-module_param_cb(sim_fault, &sim_fault_ops, NULL, 0644);
-MODULE_PARM_DESC(sim_fault, "Comma separated faults of recovery: console_lock (default none)");
 
 /* In jiffies, by IP; after them video, which simgpu has not. */
 static long sim_lockup[SIM_NUM_IPS + 1];

@@ -7,9 +7,8 @@
  * no modeset lock, no dma_resv, no allocation, no lock held across
  * drm_sched_stop, no wait for anything but the ring threads (which take only
  * spinlocks) and for run_job and free_job (which do neither). What a fault
- * makes it do wrong is in one place, sim_reset_misbehave().
+ * makes it do wrong is in sim_fault.c.
  */
-#include <linux/console.h>
 #include <linux/dma-fence.h>
 #include <linux/workqueue.h>
 
@@ -20,14 +19,6 @@
 
 #define for_each_ring(ring, sdev) \
 	for (ring = (sdev)->core->ring; ring < (sdev)->core->ring + SIM_NUM_RINGS; ring++)
-
-static void sim_reset_misbehave(struct sim_device *sdev)
-{
-	if (sim_fault(SIM_FAULT_CONSOLE_LOCK)) {
-		console_lock();
-		console_unlock();
-	}
-}
 
 /*
  * drm_sched_stop() took the parent of each job it left on the list. Give it
@@ -64,14 +55,20 @@ static int sim_reset_recover(struct sim_device *sdev, struct sim_job *guilty)
 {
 	struct device *dev = sdev->drm.dev;
 	struct sim_ring *ring;
+	bool locked;
+	int ret;
 
 	dev_info(dev, "GPU reset begin!\n");
 	WRITE_ONCE(sdev->in_reset, true);
-	sim_reset_misbehave(sdev);
+	sim_fault_begin(sdev, guilty);
 
+	locked = sim_fault_lock(sdev);
 	for_each_ring(ring, sdev)
 		drm_sched_stop(&ring->sched, guilty ? &guilty->base : NULL);
+	if (locked)
+		mutex_unlock(&sdev->faults.own_lock);
 	atomic_inc(&sdev->reset_counter);
+	sim_fault_stopped(sdev, guilty);
 
 	if (guilty && dma_fence_is_signaled(&guilty->hw->base)) {
 		dev_info(dev, "Guilty job already signaled, skipping HW reset\n");
@@ -82,12 +79,16 @@ static int sim_reset_recover(struct sim_device *sdev, struct sim_job *guilty)
 		sim_reset_rings(sdev, guilty);
 		dev_info(dev, "GPU reset succeeded, trying to resume\n");
 	}
+	ret = sim_fault_end(sdev);
 
 	for_each_ring(ring, sdev)
 		sim_reset_start_sched(&ring->sched);
 	WRITE_ONCE(sdev->in_reset, false);
-	dev_info(dev, "GPU reset(%d) succeeded!\n", atomic_read(&sdev->reset_counter));
-	return 0;
+	dev_info(dev, "GPU reset(%d) %s\n", atomic_read(&sdev->reset_counter),
+		 ret ? "failed" : "succeeded!");
+	if (ret)
+		dev_info(dev, "GPU reset end with ret = %d\n", ret);
+	return ret;
 }
 
 /* No reset, but the job that timed out must go back to where it was. */
@@ -116,10 +117,12 @@ enum drm_gpu_sched_stat sim_reset_timedout(struct drm_sched_job *base)
 	dev_err(dev, "Process information: process %s pid %d thread %s pid %d\n",
 		job->group_comm, job->tgid, job->comm, job->pid);
 
-	if (sim_gpu_recovery)
-		sim_reset_recover(sdev, job);
-	else
+	if (!sim_gpu_recovery)
 		sim_reset_decline(job);
+	else
+		sim_reset_recover(sdev, job);
+	if (sim_gpu_recovery && sim_fault(sdev, SIM_FAULT_TWICE))
+		sim_reset_recover(sdev, NULL);
 	return DRM_GPU_SCHED_STAT_NOMINAL;
 }
 

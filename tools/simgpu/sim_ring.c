@@ -27,11 +27,13 @@ static struct dma_fence *sim_ring_run_job(struct drm_sched_job *base)
 		return ERR_PTR(base->s_fence->finished.error);
 
 	spin_lock(&ring->lock);
-	if (ring->gone) {
+	if (ring->gone || READ_ONCE(ring->sdev->faults.wedged)) {
+		int error = ring->gone ? -ENODEV : -EINVAL;
+
 		spin_unlock(&ring->lock);
-		return ERR_PTR(-ENODEV);
+		return ERR_PTR(error);
 	}
-	sim_fence_start(job->hw, ring, ring->emitted + 1);
+	sim_fence_start(job->hw, ring, sim_fault_seqno(ring->sdev, ring->emitted + 1));
 	WRITE_ONCE(ring->emitted, ring->emitted + 1);
 	fence = dma_fence_get(&job->hw->base);
 	list_add_tail(&job->node, &ring->jobs);
@@ -144,10 +146,24 @@ void sim_ring_resume(struct sim_ring *ring)
 /* End all jobs of a halted ring: the guilty one has timed out. */
 void sim_ring_cancel(struct sim_ring *ring, struct sim_job *guilty, int error)
 {
-	struct sim_job *job;
+	struct sim_device *sdev = ring->sdev;
+	struct sim_job *job, *next;
 
-	while ((job = sim_ring_head(ring)))
-		sim_ring_complete(ring, job, job == guilty ? -ETIME : error);
+	if (sim_fault(sdev, SIM_FAULT_ORDER)) {
+		LIST_HEAD(reversed);
+
+		spin_lock(&ring->lock);
+		list_for_each_entry_safe(job, next, &ring->jobs, node)
+			list_move(&job->node, &reversed);
+		list_splice(&reversed, &ring->jobs);
+		spin_unlock(&ring->lock);
+	}
+	while ((job = sim_ring_head(ring))) {
+		if (job != guilty)
+			sim_ring_complete(ring, job, error);
+		else if (!sim_fault_park(sdev, job))
+			sim_ring_complete(ring, job, sim_fault_error(sdev));
+	}
 }
 
 static void sim_rings_release(struct drm_device *drm, void *data)

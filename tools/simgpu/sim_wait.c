@@ -35,7 +35,7 @@ int sim_wait_cs_ioctl(struct drm_device *drm, void *data, struct drm_file *file)
 	if (IS_ERR(fence))
 		return PTR_ERR(fence);
 	if (fence) {
-		ret = dma_fence_wait_timeout(fence, true, timeout);
+		ret = sim_fault_wait(to_sim_device(drm), fence, timeout);
 		if (ret > 0 && fence->error)
 			ret = fence->error;
 		dma_fence_put(fence);
@@ -60,13 +60,14 @@ static struct dma_fence *sim_find_fence(struct sim_file *sfile, const struct drm
 	return fence ?: dma_fence_get_stub();
 }
 
-static long sim_wait_all(struct dma_fence **fence, u32 count, u64 absolute)
+static long sim_wait_all(struct sim_device *sdev, struct dma_fence **fence, u32 count,
+			 u64 absolute)
 {
 	long ret = 1;
 	u32 i;
 
 	for (i = 0; i < count; i++) {
-		ret = dma_fence_wait_timeout(fence[i], true, sim_timeout(absolute));
+		ret = sim_fault_wait(sdev, fence[i], sim_timeout(absolute));
 		if (ret <= 0)
 			return ret;
 		if (fence[i]->error)
@@ -113,7 +114,7 @@ int sim_wait_fences_ioctl(struct drm_device *drm, void *data, struct drm_file *f
 	}
 
 	if (args->in.wait_all)
-		ret = sim_wait_all(fence, count, args->in.timeout_ns);
+		ret = sim_wait_all(to_sim_device(drm), fence, count, args->in.timeout_ns);
 	else
 		ret = sim_wait_any(fence, count, args->in.timeout_ns, &first);
 	if (ret >= 0) {

@@ -187,11 +187,12 @@ class AmdgpuWorkload:
 
     def wait(self, arguments: Arguments) -> dict[str, Any]:
         """{job, timeout_ns, via = wait_cs|poll} -> {"signaled", "error", "elapsed_ns",
-        "timestamp_ns", "submitted_ns", "released_ns", "wait_error", "fences"}.
+        "timestamp_ns", "submitted_ns", "released_ns", "wait_error", "woken_ns", "fences"}.
 
         `error` is the fence's, negative as in the kernel (-62 ETIME), 0 for none;
         `elapsed_ns` from submission to the fence's own timestamp, null while it
-        is pending; `wait_error` what WAIT_CS itself returned, negative;
+        is pending; `wait_error` what WAIT_CS itself returned, negative, and
+        `woken_ns` when the wait ended, from submission;
         `released_ns` when the CPU ended it, null if it did not.
         """
         submitted = self._find(arguments)
@@ -267,7 +268,8 @@ class AmdgpuWorkload:
                 if error.number is None:
                     raise
                 wait_error = -error.number
-        return submitted.outcome(wait_error)
+        woken = time.monotonic_ns() - submitted.at
+        return {**submitted.outcome(wait_error), "woken_ns": woken}
 
 
 def open_workload(

@@ -120,6 +120,26 @@ def test_two_cpus_reporting_at_once_do_not_mix() -> None:
     assert splats.headline(found["warning"]) == "WARNING in foo_bar (drivers/gpu/drm/foo.c)"
 
 
+def test_hung_task_is_named_by_what_it_waits_in() -> None:
+    lines = [
+        "INFO: task kworker/u8:0:11 blocked for more than 8 seconds.",
+        "      Tainted: G        W  O       6.12.117-lab #1",
+        "task:kworker/u8:0    state:D stack:0     pid:11    tgid:11    ppid:2      flags:0x00004000",
+        "Call Trace:",
+        " <TASK>",
+        " __schedule+0x613/0x64e",
+        " schedule+0x3e/0x56",
+        " schedule_preempt_disabled+0x10/0x20",
+        " __mutex_lock+0x354/0x36c",
+        " ? remove_wait_queue+0x40/0x40",
+        " sim_reset_recover.isra.0+0x33/0x21e [amdgpu]",
+        " </TASK>",
+    ]
+    stream = b"".join(raw(n, n, line) for n, line in enumerate(lines))
+    (splat,) = splats.find(records.parse(stream))
+    assert splats.headline(splat) == "task kworker blocked for long in sim_reset_recover"
+
+
 @pytest.mark.parametrize(
     ("line", "kind"),
     [

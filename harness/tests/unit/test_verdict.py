@@ -13,7 +13,7 @@ from harness.evidence.rundir import RunDir, Window
 from harness.lab import report
 from harness.tests.kmsg import of_dmesg, raw
 from harness.tests.unit.test_kernel import CIRCULAR
-from harness.verdict import Verdict, judge, record, recorded, rejudge
+from harness.verdict import FLOOD, Verdict, judge, record, recorded, rejudge
 
 ARMED = {"debug_locks": 1}
 RESET = (
@@ -104,6 +104,19 @@ def test_lost_records_are_never_a_pass(run: RunDir) -> None:
     assert verdict.outcome == "error"
     assert verdict.findings[0].place is not None
     assert (verdict.findings[0].place.first, verdict.findings[0].place.last) == (1, 6)
+
+
+@pytest.mark.parametrize(("same", "outcome"), [(True, "fail"), (False, "pass")])
+def test_flood_is_many_lines_of_one_sort(run: RunDir, same: bool, outcome: str) -> None:
+    words = ("one", "two", "three")
+    stream = b"".join(
+        raw(n, n, f"gpu: {'line' if same else words[n % 3]} {n} of {FLOOD}")
+        for n in range(FLOOD + 1)
+    )
+    verdict = judge(run, closed(run, stream, FLOOD))
+    assert verdict.outcome == outcome
+    if same:
+        assert verdict.reason == "the log is flooded with: gpu: line of"
 
 
 def test_log_read_again_after_a_broken_link_counts_once(run: RunDir) -> None:

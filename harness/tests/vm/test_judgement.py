@@ -9,6 +9,7 @@ import pytest
 from harness.tests.inner import Session, targets_file
 
 HANG = "testcases/test_hang.py::test_recovers"
+CONSOLE_LOCK = ("-p", "harness.tests.vm.faultplugin", "--sim-fault=console_lock")
 
 
 def session(tmp_path: Path, name: str, cmdline: str = "") -> Session:
@@ -33,11 +34,11 @@ def test_every_testcase_passes_on_a_healthy_driver(tmp_path: Path) -> None:
 
 
 def test_console_lock_in_recovery_fails_the_test_and_is_named(tmp_path: Path) -> None:
-    faulty = session(tmp_path, "sim-console-lock", "amdgpu.sim_fault=console_lock")
-    done = faulty.run("testcases/test_hang.py", "-k", "gfx")
+    faulty = session(tmp_path, "sim-console-lock")
+    done = faulty.run(HANG, "-k", "gfx", *CONSOLE_LOCK)
     assert done.returncode == 1, done.stdout
     verdicts = faulty.verdicts()
-    guilty = verdicts["test_recovers[gfx]"]
+    guilty = verdicts["test_recovers[gfx-console_lock-on]"]
     assert (guilty.outcome, guilty.lockdep) == ("fail", "went off")
     assert "console_lock" in guilty.reason
     assert "dma_fence_map" in guilty.reason
@@ -50,14 +51,13 @@ def test_console_lock_in_recovery_fails_the_test_and_is_named(tmp_path: Path) ->
     assert str(faulty.run_dirs()[-1].path) in done.stdout
     assert "rerun:" in done.stdout
     # Lockdep was armed again, by a reboot, before the next test.
-    after = verdicts["test_released_hang_is_no_hang[gfx]"]
+    after = verdicts["test_recovers[gfx-console_lock-off]"]
     assert (after.outcome, after.lockdep) == ("pass", "armed")
 
 
 def test_without_the_annotation_the_same_fault_is_invisible(tmp_path: Path) -> None:
-    cmdline = "amdgpu.sim_fault=console_lock gpu_sched.tdr_annotation=0"
-    unannotated = session(tmp_path, "sim-unannotated", cmdline)
-    done = unannotated.run(HANG, "-k", "gfx")
+    unannotated = session(tmp_path, "sim-unannotated", "gpu_sched.tdr_annotation=0")
+    done = unannotated.run(HANG, "-k", "gfx", *CONSOLE_LOCK)
     assert done.returncode == 0, done.stdout
     assert {v.outcome for v in unannotated.verdicts().values()} == {"pass"}
 

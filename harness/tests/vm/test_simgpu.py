@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from base64 import b64encode
 from collections.abc import Iterator
 
 import pytest
@@ -14,14 +13,15 @@ from harness.deadline import Deadline
 from harness.dut import Dut
 from harness.errors import TargetError
 from harness.evidence.rundir import RunDir
-from harness.gpu.base import Engine
+from harness.gpu.base import Engine, debugfs
 from harness.lab.reservation import Reservation
 from harness.link.machine import machine_for
 from harness.tests.inner import targets_file
+from harness.tests.vm.faultplugin import switch
+from harness.tests.vm.matrix import ROWS
 
 NAME = "sim-itself"
 STRESS = "amdgpu_stress -b v 1m -b g 1m -c 0 1 1m 20"
-FAULT = "/sys/module/amdgpu/parameters/sim_fault"
 KINDS = ("gfx", "compute", "sdma")
 # Seconds; generous, for an overloaded machine under emulation.
 PATIENCE_S = 120.0
@@ -113,21 +113,42 @@ def test_the_node_comes_back_after_unbind_and_bind(sim: Dut) -> None:
     stress_is_clean(sim)
 
 
-def test_only_known_faults_can_be_switched_on(sim: Dut) -> None:
-    def switch(words: str) -> str:
-        # With a line end: a write of nothing would not reach the kernel at all.
-        sim.call("write", path=FAULT, data=b64encode(f"{words}\n".encode()).decode())
-        return sh(sim, f"cat {FAULT}").strip()
+def test_faults_are_switched_by_name_and_only_known_ones(sim: Dut) -> None:
+    def on() -> dict[str, int]:
+        listed = sh(sim, f"cat {debugfs(sim.card)}/sim_fault").splitlines()
+        values = {line.split()[0]: int(line.split()[1]) for line in listed}
+        return {name: value for name, value in values.items() if value}
 
-    assert switch("") == ""
-    for wrong in ("console", "console_lock,nonsense", "console_lock console_lock"):
+    listed = sh(sim, f"cat {debugfs(sim.card)}/sim_fault").splitlines()
+    assert {row.fault for row in ROWS} <= {line.split()[0] for line in listed}
+    assert on() == {}
+    for wrong in ("console", "warn=", "warn=-1", "warn oops", "warn,oops", "=1", "w" * 100):
         with pytest.raises(TargetError, match="Invalid argument"):
-            switch(wrong)
-        assert sh(sim, f"cat {FAULT}").strip() == "", f"{wrong!r} left something behind"
+            switch(sim, wrong)
+        assert on() == {}, f"{wrong!r} left something behind"
     try:
-        assert switch(" console_lock ,") == "console_lock"
+        switch(sim, " leak ")
+        switch(sim, "fence_late=7")
+        assert on() == {"leak": 1024, "fence_late": 7}
+        switch(sim, "leak=0")
+        assert on() == {"fence_late": 7}
     finally:
-        assert switch("") == ""
+        switch(sim)
+    assert on() == {}
+
+
+def test_a_job_left_pending_ends_when_the_device_goes(sim: Dut) -> None:
+    client = sim.client()
+    switch(sim, "fence_pending")
+    job = client.hang(engine_of(sim, "gfx"))
+    assert not client.wait(job, Deadline(5)).signaled
+    driver, address = "/sys/bus/pci/drivers/amdgpu", sim.card["pci"]
+    sh(sim, f"echo {address} > {driver}/unbind")
+    fence = client.wait(job, Deadline(PATIENCE_S))
+    client.stop()
+    sh(sim, f"echo {address} > {driver}/bind; udevadm settle")
+    assert fence.error == -errno.ETIME
+    stress_is_clean(sim)
 
 
 # -- hangs -------------------------------------------------------------------------

@@ -1,0 +1,52 @@
+"""A pytest plugin for inner sessions: runs each test with a fault of simgpu on, then off.
+
+`-p harness.tests.vm.faultplugin --sim-fault=NAME ...`; which testcase meets which fault is
+said in matrix.py.  Nothing outside the harness's own tests knows of these switches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from base64 import b64encode
+from collections.abc import Iterator
+
+import pytest
+
+from harness.dut import Dut
+from harness.errors import HarnessError
+from harness.gpu.base import debugfs
+from harness.tests.vm.matrix import ROWS
+
+__all__ = ["switch"]
+
+
+def switch(dut: Dut, words: str = "") -> None:
+    """Write `words` to the switchboard; all faults off by default.  Raises HarnessError."""
+    # With a line end: a write of nothing would not reach the kernel at all.
+    data = b64encode(f"{words}\n".encode()).decode()
+    dut.call("write", path=f"{debugfs(dut.card)}/sim_fault", data=data)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--sim-fault", action="append", default=[], metavar="NAME")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    chosen = metafunc.config.getoption("--sim-fault")
+    met = [r.fault for r in ROWS if r.fault in chosen and r.testcase == metafunc.definition.nodeid]
+    pairs = [(fault, state) for fault in met for state in ("on", "off")]
+    if pairs:
+        ids = ["-".join(pair) for pair in pairs]
+        metafunc.parametrize("sim_fault", pairs, ids=ids, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def sim_fault(request: pytest.FixtureRequest, dut: Dut) -> Iterator[None]:
+    """The fault is there for the test's body alone."""
+    name, state = getattr(request, "param", ("", "off"))
+    if state == "on":
+        switch(dut, name)
+    yield
+    # Where that fails the machine is dead, and its next boot has no fault.
+    with contextlib.suppress(HarnessError):
+        switch(dut)

@@ -1,0 +1,202 @@
+"""The detection matrix: every fault of simgpu, who must catch it, and by what.
+
+`python -m harness.tests.vm.matrix` breaks the virtual GPU in each way and prints what the
+harness made of it; it exits with 0 only when all is as this table says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.evidence.finding import Finding
+from harness.kernel import lockdep
+from harness.kernel.splats import Splat
+from harness.tests.inner import Session, targets_file
+from harness.verdict import Verdict
+
+__all__ = ["ROWS", "Result", "Row", "measure"]
+
+RECOVERS = "testcases/test_hang.py::test_recovers"
+NEIGHBOUR = "testcases/test_hang.py::test_neighbour_of_a_hang"
+# So that a task that never wakes is reported within a test, which waits `tdr_s` for its fence.
+CMDLINE = "sysctl.kernel.hung_task_timeout_secs=8 sysctl.kernel.hung_task_check_interval_secs=2"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One fault and what must come of it.
+
+    `kind` is the finding's, or "assertion" where the testcase says it itself.  `names` is what
+    the finding must hold: of a lockdep report, a lock class in its cycle; else text.  `missed`
+    names the issue whose evidence will bring what today cannot be seen.
+    """
+
+    fault: str
+    kind: str = ""
+    names: str = ""
+    missed: str = ""
+    outcome: str = "fail"
+    testcase: str = RECOVERS
+
+
+ROWS = (
+    Row("console_lock", "lockdep", "console_lock"),
+    Row("dma_resv", "lockdep", "reservation_ww_class_acquire"),
+    Row("gfp_kernel", "lockdep", "fs_reclaim"),
+    Row("mmu_notifier", "lockdep", "mmu_notifier_invalidate_range_start"),
+    Row("own_lock", "lockdep", "&sdev->faults.own_lock"),
+    Row("flush_own_work", "lockdep", "(work_completion)(&(&sched->work_tdr)->work)"),
+    Row("fence_pending", "assertion", "did not signal"),
+    Row("fence_no_error", "assertion", "with no error"),
+    Row("fence_wrong_error", "assertion", "with EIO"),
+    Row("fence_order", missed="5: fences", testcase=NEIGHBOUR),
+    Row("fence_seqno", missed="5: fences", testcase=NEIGHBOUR),
+    Row("fence_freed", "warning", "WARNING in dma_fence_release"),
+    Row("fence_late", "assertion", "did not signal"),
+    Row("recover_twice", "assertion", "2 recoveries"),
+    Row("wait_eintr", missed="5: fences"),
+    Row("wait_errno_512", "assertion", "ERESTARTSYS"),
+    Row("wait_not_woken", "assertion", "after its fence"),
+    Row("recovery_never_ends", "hung-task", "blocked for long in sim_fault_begin"),
+    Row("recovery_fails", "recovery", "reset-failed"),
+    Row("warn", "warning", "WARNING in sim_fault_begin"),
+    Row("oops", "oops", "NULL pointer dereference"),
+    Row("panic", "panic", "Kernel panic", outcome="incomplete"),
+    Row("hard_lockup", "lockup", "hard LOCKUP"),
+    Row("log_flood", "log-flood", "flooded with: amdgpu"),
+    Row("leak", missed="7: testcases"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a row: `problem` is "" when all is as expected."""
+
+    row: Row
+    on: Verdict | None
+    off: Verdict | None
+    caught: Finding | None
+    problem: str
+
+    @property
+    def found(self) -> str:
+        """What was seen, in one line."""
+        if self.caught is not None:
+            return self.caught.title
+        return self.on.reason if self.on is not None else ""
+
+
+def measure(faults: Iterable[str], directory: Path) -> tuple[list[Result], str]:
+    """Run the rows of `faults` in one inner session; their results, and what pytest printed."""
+    rows = [row for row in ROWS if row.fault in set(faults)]
+    session = Session(
+        targets_file(directory / "targets.toml", "sim-matrix", CMDLINE, tdr_s=20),
+        directory / "runs",
+        "sim-matrix",
+    )
+    done = session.run(
+        *("-p", "harness.tests.vm.faultplugin", "--allow-blind", "-k", "gfx"),
+        *(f"--sim-fault={row.fault}" for row in rows),
+        *dict.fromkeys(row.testcase for row in rows),
+    )
+    known = session.verdicts() if session.run_dirs() else {}
+    return [_result(row, known) for row in rows], done.stdout
+
+
+def _result(row: Row, known: dict[str, Verdict]) -> Result:
+    name = row.testcase.rpartition("::")[2]
+    on, off = (known.get(f"{name}[gfx-{row.fault}-{state}]") for state in ("on", "off"))
+    caught = _caught(row, on) if on is not None else None
+    return Result(row, on, off, caught, _problem(row, on, off, caught))
+
+
+def _problem(row: Row, on: Verdict | None, off: Verdict | None, caught: Finding | None) -> str:
+    if on is None or off is None:
+        return "did not run"
+    if off.outcome != "pass":
+        return f"not clean with the fault off: {off.outcome}: {off.reason}"
+    if row.missed:
+        seen = on.outcome != "pass"
+        return f"marked as missed, but seen: {on.outcome}: {on.reason}" if seen else ""
+    if caught is None:
+        return f"not caught as {row.kind} {row.names}: {on.outcome}: {on.reason}"
+    if on.outcome != row.outcome:
+        return f"caught, but the outcome is {on.outcome}: {on.reason}"
+    return ""
+
+
+def _caught(row: Row, on: Verdict) -> Finding | None:
+    """The finding that names the fault; an assertion is made to look like one."""
+    if row.missed:
+        return None
+    if row.kind == "assertion":
+        alone = not any(f.severity == "fail" for f in on.findings)
+        said = Finding("assertion", "fail", on.reason, "")
+        return said if alone and on.outcome == "fail" and row.names in on.reason else None
+    for finding in on.findings:
+        if finding.kind == row.kind and finding.severity != "note" and _names(finding, row.names):
+            return finding
+    return None
+
+
+def _names(finding: Finding, wanted: str) -> bool:
+    if finding.kind != "lockdep":
+        return wanted in finding.title
+    return wanted in _cycle(finding.text)
+
+
+def _cycle(text: str) -> set[str]:
+    """The lock classes of a report's cycle."""
+    report = lockdep.read(Splat.of_text("lockdep", text))
+    ends = {lock.name for lock in (report.wanted, report.held) if lock is not None}
+    return ends | set(report.chain)
+
+
+def _table(results: list[Result]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("fault", "caught by", "finding", "seconds", ""):
+        table.add_column(column, overflow="fold")
+    for result in results:
+        row = result.row
+        by = f"expected miss: {row.missed}" if row.missed else row.testcase.rpartition("::")[2]
+        finding = "" if row.missed else f"{row.kind}: {result.found}"
+        seconds = f"{result.on.seconds:.0f}" if result.on else ""
+        mark = f"[red]{result.problem}[/]" if result.problem else "[green]ok[/]"
+        table.add_row(row.fault, by, finding, seconds, mark)
+    return table
+
+
+def main() -> int:
+    """All rows, or those named; 0 only when each is as expected."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    names = [row.fault for row in ROWS]
+    parser.add_argument("faults", nargs="*", choices=[[], *names], metavar="FAULT")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the evidence here")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="lab-matrix-") as scratch:
+        directory = chosen.keep or Path(scratch)
+        directory.mkdir(parents=True, exist_ok=True)
+        results, printed = measure(chosen.faults or names, directory)
+    console = Console(highlight=False)
+    if all(result.on is None for result in results):
+        console.print(printed, markup=False)
+    console.print(_table(results))
+    wrong = sum(1 for result in results if result.problem)
+    missed = sum(1 for result in results if result.row.missed)
+    console.print(
+        f"{len(results)} faults: {len(results) - wrong - missed} caught, {missed} expected misses, "
+        f"{wrong} not as expected"
+    )
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
