@@ -234,7 +234,7 @@ void sim_display_stop(struct sim_device *sdev)
 {
 	struct sim_display *display = sdev->display;
 
-	flush_work(&display->restore_work);
+	sim_restore_flush(display);
 	drm_atomic_helper_shutdown(&sdev->drm);
 	hrtimer_cancel(&display->scan.timer);
 	flush_work(&display->crc.work);

@@ -64,6 +64,7 @@ struct sim_display {
 	struct drm_encoder encoder;
 	struct drm_connector connector;
 	struct workqueue_struct *wq;
+	struct work_struct restart_work;
 	struct work_struct restore_work;
 	atomic_t resets;		/* not yet told to userspace */
 	struct sim_scan scan;
@@ -99,5 +100,6 @@ int sim_crc_set(struct drm_crtc *crtc, const char *source);
 
 /* sim_restore.c */
 void sim_restore_init(struct sim_display *display);
+void sim_restore_flush(struct sim_display *display);
 
 #endif

@@ -115,10 +115,7 @@ void sim_scan_clobber(struct sim_scan *scan)
 	spin_unlock_irqrestore(&scan->lock, flags);
 }
 
-/*
- * Let time go on, with a black picture. A commit may wait for its vblank and
- * hold the modeset locks meanwhile, so this must do without them.
- */
+/* Let time go on, with a black picture. Needs no modeset lock. */
 void sim_scan_restart(struct sim_scan *scan)
 {
 	struct sim_surface surface;
