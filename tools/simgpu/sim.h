@@ -3,7 +3,7 @@
  * simgpu: a GPU made of software that speaks amdgpu's userspace ABI.
  *
  * Nouns, from the device inward:
- *   sim_device   one PCI device with its rings
+ *   sim_device   one PCI device with its rings and its display
  *   sim_core     what fences need after the device is gone: the rings' memory
  *   sim_ring     a drm_gpu_scheduler, a hw fence timeline, an executing thread
  *   sim_file     an open file: its GPU address space, contexts, BO lists
@@ -101,6 +101,9 @@ struct sim_device {
 	u64 gtt_size;
 	atomic64_t vram_used;
 	atomic64_t gtt_used;
+
+	struct sim_display *display;
+	struct sim_dump *dump;
 };
 
 struct sim_file {
@@ -194,6 +197,13 @@ struct sim_job {
 
 /* sim_param.c */
 extern int sim_gpu_recovery;
+enum sim_scope {
+	SIM_SCOPE_FULL,
+	SIM_SCOPE_DISPLAY,
+	SIM_NUM_SCOPES
+};
+
+enum sim_scope sim_reset_scope(void);
 long sim_lockup_timeout(u32 ip);
 int sim_param_init(void);
 
@@ -204,6 +214,8 @@ u32 sim_ip_rings(u32 ip);
 /* sim_gem.c */
 struct drm_gem_object *sim_gem_create_object(struct drm_device *drm, size_t size);
 int sim_bo_map(struct sim_bo *bo);
+int sim_gem_dumb_create(struct drm_file *file, struct drm_device *drm,
+			struct drm_mode_create_dumb *args);
 int sim_gem_create_ioctl(struct drm_device *drm, void *data, struct drm_file *file);
 int sim_gem_mmap_ioctl(struct drm_device *drm, void *data, struct drm_file *file);
 int sim_gem_wait_idle_ioctl(struct drm_device *drm, void *data, struct drm_file *file);
@@ -284,6 +296,20 @@ int sim_exec_run(struct sim_ring *ring, struct sim_job *job, const struct sim_ib
 enum drm_gpu_sched_stat sim_reset_timedout(struct drm_sched_job *base);
 int sim_reset_create(struct sim_device *sdev);
 int sim_reset_request(struct sim_device *sdev);
+
+/* sim_display.c */
+int sim_display_create(struct sim_device *sdev);
+void sim_display_stop(struct sim_device *sdev);
+
+/* sim_restore.c */
+void sim_restore_clobber(struct sim_device *sdev);
+void sim_restore_queue(struct sim_device *sdev);
+
+/* sim_coredump.c */
+int sim_coredump_create(struct sim_device *sdev);
+void sim_coredump_note(struct sim_ring *ring, const struct sim_job *job);
+void sim_coredump_capture(struct sim_device *sdev, const struct sim_job *guilty);
+void sim_coredump_emit(struct sim_device *sdev);
 
 /* sim_debugfs.c */
 void sim_debugfs_init(struct drm_minor *minor);

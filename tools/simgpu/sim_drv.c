@@ -65,10 +65,12 @@ static const struct drm_ioctl_desc sim_ioctls[] = {
 DEFINE_DRM_GEM_FOPS(sim_fops);
 
 static const struct drm_driver sim_drm_driver = {
-	.driver_features = DRIVER_GEM | DRIVER_RENDER | DRIVER_SYNCOBJ | DRIVER_SYNCOBJ_TIMELINE,
+	.driver_features = DRIVER_GEM | DRIVER_RENDER | DRIVER_SYNCOBJ | DRIVER_SYNCOBJ_TIMELINE |
+			   DRIVER_MODESET | DRIVER_ATOMIC,
 	.open = sim_open,
 	.postclose = sim_postclose,
 	.gem_create_object = sim_gem_create_object,
+	.dumb_create = sim_gem_dumb_create,
 	.gem_prime_import_sg_table = drm_gem_shmem_prime_import_sg_table,
 	.debugfs_init = sim_debugfs_init,
 	.ioctls = sim_ioctls,
@@ -111,6 +113,12 @@ static int sim_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	ret = sim_fault_create(sdev);
 	if (ret)
 		return ret;
+	ret = sim_display_create(sdev);
+	if (ret)
+		return ret;
+	ret = sim_coredump_create(sdev);
+	if (ret)
+		return ret;
 	ret = sim_reset_create(sdev);
 	if (ret)
 		return ret;
@@ -139,6 +147,7 @@ static void sim_remove(struct pci_dev *pdev)
 	drm_dev_unplug(&sdev->drm);
 	sim_fault_all_off(sdev);
 	sim_rings_stop(sdev);
+	sim_display_stop(sdev);
 }
 
 static const struct pci_device_id sim_pci_ids[] = {

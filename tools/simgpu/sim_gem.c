@@ -19,6 +19,8 @@
 			 AMDGPU_GEM_CREATE_COHERENT | AMDGPU_GEM_CREATE_UNCACHED | \
 			 AMDGPU_GEM_CREATE_EXT_COHERENT)
 
+#define SIM_PITCH	256		/* bytes that a row of a dumb buffer is a multiple of */
+
 static atomic64_t *sim_heap(struct drm_device *drm, u64 domains, u64 *limit)
 {
 	struct sim_device *sdev = to_sim_device(drm);
@@ -168,6 +170,23 @@ int sim_gem_create_ioctl(struct drm_device *drm, void *data, struct drm_file *fi
 	memset(args, 0, sizeof(*args));
 	args->out.handle = handle;
 	return 0;
+}
+
+int sim_gem_dumb_create(struct drm_file *file, struct drm_device *drm,
+			struct drm_mode_create_dumb *args)
+{
+	struct sim_bo *bo;
+	int ret;
+
+	args->pitch = ALIGN(args->width * DIV_ROUND_UP(args->bpp, 8), SIM_PITCH);
+	args->size = (u64)args->pitch * args->height;
+	bo = sim_bo_create(drm, args->size, AMDGPU_GEM_DOMAIN_VRAM,
+			   AMDGPU_GEM_CREATE_CPU_ACCESS_REQUIRED);
+	if (IS_ERR(bo))
+		return PTR_ERR(bo);
+	ret = drm_gem_handle_create(file, &bo->base.base, &args->handle);
+	drm_gem_object_put(&bo->base.base);
+	return ret;
 }
 
 int sim_gem_mmap_ioctl(struct drm_device *drm, void *data, struct drm_file *file)

@@ -20,6 +20,42 @@ int sim_gpu_recovery = -1;
 module_param_named(gpu_recovery, sim_gpu_recovery, int, 0444);
 MODULE_PARM_DESC(gpu_recovery, "Recover from hangs (1 = on, 0 = off, -1 = auto, on)");
 
+static const char * const sim_scope_names[SIM_NUM_SCOPES] = {
+	[SIM_SCOPE_FULL] = "full",
+	[SIM_SCOPE_DISPLAY] = "display",
+};
+
+static enum sim_scope sim_scope = SIM_SCOPE_DISPLAY;
+
+/* What a reset of the chip takes with it. */
+enum sim_scope sim_reset_scope(void)
+{
+	return READ_ONCE(sim_scope);
+}
+
+static int sim_scope_set(const char *val, const struct kernel_param *kp)
+{
+	int scope = sysfs_match_string(sim_scope_names, val);
+
+	if (scope < 0)
+		return scope;
+	WRITE_ONCE(sim_scope, scope);
+	return 0;
+}
+
+static int sim_scope_get(char *buffer, const struct kernel_param *kp)
+{
+	return scnprintf(buffer, PAGE_SIZE, "%s\n", sim_scope_names[READ_ONCE(sim_scope)]);
+}
+
+static const struct kernel_param_ops sim_scope_ops = {
+	.set = sim_scope_set,
+	.get = sim_scope_get,
+};
+
+module_param_cb(sim_reset_scope, &sim_scope_ops, NULL, 0644);
+MODULE_PARM_DESC(sim_reset_scope, "What a reset takes with it: full (the rings) or display (and the display; default)");
+
 /* In jiffies, by IP; after them video, which simgpu has not. */
 static long sim_lockup[SIM_NUM_IPS + 1];
 

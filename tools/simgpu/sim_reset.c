@@ -75,8 +75,12 @@ static int sim_reset_recover(struct sim_device *sdev, struct sim_job *guilty)
 	} else {
 		if (guilty)
 			atomic_set(&guilty->ctx->guilty, 1);
+		sim_coredump_capture(sdev, guilty);
 		dev_info(dev, "MODE1 reset\n");
+		if (sim_reset_scope() == SIM_SCOPE_DISPLAY)
+			sim_restore_clobber(sdev);
 		sim_reset_rings(sdev, guilty);
+		sim_restore_queue(sdev);
 		dev_info(dev, "GPU reset succeeded, trying to resume\n");
 	}
 	ret = sim_fault_end(sdev);

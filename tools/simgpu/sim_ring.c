@@ -37,6 +37,7 @@ static struct dma_fence *sim_ring_run_job(struct drm_sched_job *base)
 	WRITE_ONCE(ring->emitted, ring->emitted + 1);
 	fence = dma_fence_get(&job->hw->base);
 	list_add_tail(&job->node, &ring->jobs);
+	sim_coredump_note(ring, job);
 	spin_unlock(&ring->lock);
 
 	wake_up_all(&ring->wait);
