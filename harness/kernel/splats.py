@@ -166,7 +166,7 @@ def headline(splat: Splat) -> str:
     header = next(line for line in splat.lines if line.strip())
     if splat.kind == "hung-task" and (match := _HUNG.match(header)):
         return f"task {match['comm'].strip()} blocked for long in {_sleeper(splat)}"
-    header = steady(header)
+    header = steady(header).removesuffix(", address:")
     where = next((function(m["symbol"]) for line in splat.lines if (m := _RIP.search(line))), "")
     return f"{header} in {where}" if where else header
 

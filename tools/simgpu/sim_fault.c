@@ -81,7 +81,7 @@ static const struct sim_fault_row sim_fault_table[SIM_NUM_FAULTS] = {
 	[SIM_FAULT_PANIC] = { "panic", "machine", "recovery", "panic" },
 	[SIM_FAULT_HARD_LOCKUP] = {
 		"hard_lockup", "machine", "recovery",
-		"keep a CPU for VALUE seconds with interrupts off", 30 },
+		"keep a CPU for VALUE seconds with interrupts off", 120 },
 	[SIM_FAULT_LOG_FLOOD] = {
 		"log_flood", "machine", "recovery", "log VALUE lines", 100000 },
 	[SIM_FAULT_LEAK] = { "leak", "machine", "recovery", "leak VALUE KiB", 1024 },

@@ -68,9 +68,9 @@ ROWS = (
     Row("recovery_never_ends", "hung-task", "blocked for long in sim_fault_begin"),
     Row("recovery_fails", "recovery", "reset-failed"),
     Row("warn", "warning", "WARNING in sim_fault_begin"),
-    Row("oops", "oops", "NULL pointer dereference"),
+    Row("oops", "oops", "NULL pointer dereference in sim_fault_begin"),
     Row("panic", "panic", "Kernel panic", outcome="incomplete"),
-    Row("hard_lockup", "lockup", "hard LOCKUP"),
+    Row("hard_lockup", "lockup", "hard LOCKUP", outcome="incomplete"),
     Row("log_flood", "log-flood", "flooded with: amdgpu"),
     Row("leak", missed="7: testcases"),
 )
