@@ -49,6 +49,7 @@ class Row:
 
 ROWS = (
     Row("console_lock", "lockdep", "console_lock"),
+    Row("modeset_locks", "lockdep", "crtc_ww_class_acquire"),
     Row("dma_resv", "lockdep", "reservation_ww_class_acquire"),
     Row("gfp_kernel", "lockdep", "fs_reclaim"),
     Row("mmu_notifier", "lockdep", "mmu_notifier_invalidate_range_start"),
