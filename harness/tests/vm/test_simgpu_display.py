@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -103,8 +104,14 @@ def picture(sim: Dut, *args: str, mode: str = MODES[0]) -> Iterator[None]:
     # A session of its own, hence a process group that one kill reaches.
     group = sh(sim, f"setsid sh -c '{command}' > {WRITTEN} 2>&1 & echo $!").strip()
     try:
-        active = f"grep -q active=1 {debugfs(sim)}/state"
-        sh(sim, f"for n in $(seq 300); do {active} && exit; sleep 0.1; done; cat {WRITTEN}; exit 1")
+        shown = f"timeout 60 dd if={debugfs(sim)}/crtc-0/crc/data of=/dev/null bs=64 count=1"
+        ready = f"grep -q active=1 {debugfs(sim)}/state && {shown} 2> /dev/null"
+        sh(sim, f"for n in $(seq 300); do {ready} && exit; sleep 0.1; done; cat {WRITTEN}; exit 1")
+        # The first frames of a mode are black, until its commit has come to the plane.
+        width, height = map(int, mode.split("x"))
+        black, deadline = crc32(bytes(4 * width * height)), Deadline(PATIENCE_S)
+        while frames(sim, 1)[0].crc == black:
+            assert not deadline.expired(), sh(sim, f"cat {WRITTEN}")
         yield
     finally:
         sh(sim, f"kill -- -{group}; while kill -0 -- -{group} 2> /dev/null; do sleep 0.1; done")
