@@ -18,12 +18,12 @@ FLOORS = [
     {"fleet", "lab"},
     {"dut", "client", "attachment"},
     {"verdict"},
-    {"link", "gpu", "kernel"},
+    {"link", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
     {"inventory", "tomlerror"},
     {"deadline", "errors", "host"},
 ]
-PURE = ("kernel", "gpu")
+PURE = ("kernel", "gpu", "fence")
 
 
 def sources() -> list[Path]:
