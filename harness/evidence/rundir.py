@@ -44,6 +44,11 @@ class Window(Struct, kw_only=True):
     died: str = ""
     lab_error: str = ""
     seconds: float = 0.0
+    # The trace's stretch, in ns of the target's CLOCK_MONOTONIC; None: not traced, or still open.
+    # `trace` says why there is no trace, or what of it is missing.
+    trace_first: int | None = None
+    trace_last: int | None = None
+    trace: str = ""
 
 
 class RunDir:

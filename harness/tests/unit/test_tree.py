@@ -18,6 +18,7 @@ FLOORS = [
     {"fleet", "lab"},
     {"dut", "client", "attachment"},
     {"verdict"},
+    {"account"},
     {"link", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
     {"inventory", "tomlerror"},
