@@ -194,12 +194,17 @@ class Dut:
 
     def begin(self, test: str, *, destructive: bool) -> Window:
         """Open `test`'s window: everything the kernel prints from here on is its doing."""
-        record, offset = self.at.mark(f"start {test}")
+        start = self.at.mark(f"start {test}")
+        recorder = self.at.recorder
+        recorder.sync()
         window = Window(
             test=test,
             boot_id=self.boot_id,
-            first_seq=record.seq,
-            offset=offset,
+            first_seq=start.record.seq,
+            offset=start.offset,
+            trace_first=0 if recorder.absent else start.mono,
+            trace_dir=recorder.folder,
+            trace=recorder.absent,
             health_before=self.health(),
             destructive=destructive,
         )
@@ -216,8 +221,7 @@ class Dut:
             for failure in self.call("restore")["failed"]:
                 window.lab_error = f"{failure['path']} not restored: {failure['what']}"
             window.health_after = self.health()
-            record, _ = self.at.mark(f"end {window.test}")
-            window.last_seq = record.seq
+            self._mark_end(window, "end")
             self._boot.sync()
             self._boot.check()
         except HarnessError as error:
@@ -230,13 +234,12 @@ class Dut:
     def extend(self, window: Window) -> None:
         """Let a closed `window` reach up to now: what a test's teardown causes is its doing too."""
         window.health_after = self.health()
-        record, _ = self.at.mark(f"after {window.test}")
-        window.last_seq = record.seq
+        self._mark_end(window, "after")
         self._save(window)
 
     def gpu_events(self, window: Window) -> list[resets.GpuEvent]:
         """GPU events since `window` opened, up to now."""
-        record, _ = self.at.mark(f"look {window.test}")
+        record = self.at.mark(f"look {window.test}").record
         window_so_far = Tail(self._boot.path / "kmsg", window.offset)
         seen = (r for r, _ in window_so_far.advance() if window.first_seq <= r.seq <= record.seq)
         return resets.find(seen)
@@ -292,6 +295,8 @@ class Dut:
         if self.boot_id not in boots:
             boots.append(self.boot_id)
         self.run.journal.add("boot", boot=self.boot_id, kernel=self.facts["uname"]["release"])
+        if absent := self._at.recorder.absent:
+            self.run.journal.add("trace-absent", boot=self.boot_id, reason=absent)
         self.run.update(
             machine=self._machine.facts(),
             kernel=self.facts,
@@ -324,6 +329,17 @@ class Dut:
         clients, self._clients = self._clients, []
         for client in clients:
             client.stop()
+
+    def _mark_end(self, window: Window, word: str) -> None:
+        """Let `window` reach up to now, in the log and in the trace."""
+        mark = self.at.mark(f"{word} {window.test}")
+        window.last_seq = mark.record.seq
+        trouble = self.at.recorder.sync()
+        window.trace = window.trace or trouble
+        if self.at.recorder.folder != window.trace_dir:
+            window.trace = window.trace or "the trace was begun anew within the test"
+        elif not self.at.recorder.absent:
+            window.trace_last = mark.mono
 
     def _diagnose(self) -> tuple[str, str]:
         """After a broken window: (how the target died, or "") and (what the lab should know)."""
