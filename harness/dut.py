@@ -20,6 +20,7 @@ from harness.deadline import Deadline
 from harness.errors import HarnessError, LabError, TargetError
 from harness.evidence.boot import Boot
 from harness.evidence.files import write_json
+from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
 from harness.gpu import Backend, backend_for
 from harness.gpu.base import Engine
@@ -49,6 +50,7 @@ class Dut:
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
         self._clients: list[Client] = []
+        self._jobs: JobLog | None = None
         self._engines: list[Engine] | None = None
         self._last_words = ""
 
@@ -71,6 +73,7 @@ class Dut:
         """
         with contextlib.ExitStack() as leaving:
             leaving.callback(self._boot.close)
+            leaving.callback(self._end_jobs)
             leaving.callback(self._machine.down)
             at, self._at = self._at, None
             if at is not None:
@@ -154,7 +157,7 @@ class Dut:
             Deadline(self.target.limits.command_s),
             primary=self.card["primary"] if display else "",
         )
-        client = Client(workload, backend, self.target.limits.command_s)
+        client = Client(workload, backend, self.target.limits.command_s, self._job)
         self._clients.append(client)
         return client
 
@@ -194,6 +197,8 @@ class Dut:
 
     def begin(self, test: str, *, destructive: bool) -> Window:
         """Open `test`'s window: everything the kernel prints from here on is its doing."""
+        self._end_jobs()
+        self._jobs = JobLog(self.run.test(test) / "jobs.jsonl", self.target.policy.stream_limit)
         start = self.at.mark(f"start {test}")
         recorder = self.at.recorder
         recorder.sync()
@@ -224,6 +229,7 @@ class Dut:
             self._mark_end(window, "end")
             self._boot.sync()
             self._boot.check()
+            self._end_jobs()
         except HarnessError as error:
             self._clients.clear()
             window.died, lab = self._diagnose()
@@ -329,6 +335,17 @@ class Dut:
         clients, self._clients = self._clients, []
         for client in clients:
             client.stop()
+
+    def _job(self, line: JobLine) -> None:
+        """What is known of a job, into the test that is running; others are nobody's."""
+        if self._jobs is not None:
+            self._jobs.add(line)
+
+    def _end_jobs(self) -> None:
+        jobs, self._jobs = self._jobs, None
+        if jobs is not None:
+            jobs.close()
+            jobs.check()
 
     def _mark_end(self, window: Window, word: str) -> None:
         """Let `window` reach up to now, in the log and in the trace."""
