@@ -45,7 +45,7 @@ def open_account(run: RunDir, window: Window) -> Account:
         return Account("none", window.trace or "this run recorded no trace")
     facts = run.facts()
     rules = rules_of(facts)
-    path = run.path / f"boot-{window.boot_id}" / "trace"
+    path = run.path / f"boot-{window.boot_id}" / window.trace_dir
     try:
         jobs = ledger.read_jobs(run.test(window.test) / "jobs.jsonl")
         trace = Trace.open(path)

@@ -16,7 +16,7 @@ FLOORS = [
     {"plugin", "cli"},
     {"desk", "doctor"},
     {"fleet", "lab"},
-    {"dut", "client", "attachment"},
+    {"dut", "client", "attachment", "recorder"},
     {"verdict"},
     {"account"},
     {"link", "gpu", "kernel", "fence"},
