@@ -13,7 +13,10 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from harness import host
+from harness.account import Account, open_account
 from harness.attachment import Attachment
 from harness.client import Client
 from harness.deadline import Deadline
@@ -249,6 +252,12 @@ class Dut:
         window_so_far = Tail(self._boot.path / "kmsg", window.offset)
         seen = (r for r, _ in window_so_far.advance() if window.first_seq <= r.seq <= record.seq)
         return resets.find(seen)
+
+    def fences(self, window: Window) -> Account:
+        """The account of the fences since `window` opened, up to now."""
+        trouble = self.at.recorder.sync()
+        so_far = msgspec.structs.replace(window, trace=window.trace or trouble, trace_last=None)
+        return open_account(self.run, so_far)
 
     # -- bringing it back ------------------------------------------------------
 
