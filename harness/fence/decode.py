@@ -20,8 +20,9 @@ from harness.fence.strings import Strings
 
 __all__ = ["Loss", "Table", "read"]
 
-# Bytes of pages decoded at once; larger pages need more, so that many go side by side.
-CHUNK_BYTES = 8 << 20
+# Decoded at once: few enough bytes for the caches, and enough pages to go side by side.
+CHUNK_BYTES = 4 << 20
+CHUNK_PAGES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +102,13 @@ class _Event:
 
     def table(self, rows: Index, time: Ints, cpu: Column, order: Ints) -> Table:
         """Its rows in the order of `rows`, with what is known of them."""
-        pid = _joined(self._pids, np.dtype(np.int32))[rows]
+        pid = _joined(self._pids, np.dtype(np.int32)).take(rows)
         columns = {}
         for field in self._shown:
             parts = self._parts.pop(field.name)
-            columns[field.name] = np.concatenate(parts)[rows] if parts else empty(field)
+            columns[field.name] = (
+                np.concatenate(parts).take(rows, axis=0) if parts else empty(field)
+            )
         return Table(time, cpu, pid.astype(np.int32, copy=False), order, columns)
 
 
@@ -244,7 +247,7 @@ def _chunks(
         return
     mapped = np.memmap(file, np.uint8, "r", shape=(total, size))
     first, last = _between(mapped, layout, start, end)
-    most = max(CHUNK_BYTES // size, 256)
+    most = max(CHUNK_BYTES // size, CHUNK_PAGES)
     data = pages.words_for(min(most, last - first), layout)
     for begin in range(first, last, most):
         count = min(most, last - begin)

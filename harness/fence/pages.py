@@ -91,7 +91,7 @@ def records(chunk: NDArray[np.uint8], pages: int, layout: Layout) -> Records:
     begin = np.arange(pages) * (layout.page_size // 4) + layout.page.data // 4
     found, tally = _walk(words, begin, begin + size // 4, broken, layout)
     page = np.repeat(np.arange(pages), tally)
-    head = words[found]
+    head = words.take(found)
     kind = head & _TYPE_MASK
     time = _times(words, found, head, kind, tally, own, layout.entry)
     first, last = own.copy(), own.copy()
@@ -145,8 +145,8 @@ def _walk(
     taken: list[tuple[Index, Index]] = []
     k = 0
     while active.size:
-        head = words[at]
-        step = steps[head & _TYPE_MASK]
+        head = words.take(at)
+        step = steps.take(head & _TYPE_MASK)
         odd = np.flatnonzero(step == 0)
         if odd.size:
             step[odd] = _odd(words, at[odd], head[odd], layout)
