@@ -6,8 +6,9 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from harness.fence import decode as fast
 from harness.fence.trace import Recording, Trace
 from harness.tests.ringpages import EVENTS, Shape, make
 from harness.tests.slowdecoder import Row, decode
-from harness.tests.traces import sample
+from harness.tests.traces import Name, sample, tiled
 
 SHAPES = [
     Shape(),
@@ -70,8 +71,8 @@ def test_every_kind_of_record(shape: Shape, seed: int, tmp_path: Path) -> None:
     assert found.losses
 
 
-@pytest.mark.parametrize("name", ["hangs", "overflow"])
-def test_recorded(name: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", get_args(Name))
+def test_recorded(name: Name, tmp_path: Path) -> None:
     found = assert_same(sample(name, tmp_path))
     assert sum(map(len, found.tables.values())) > 20000
 
@@ -89,6 +90,20 @@ def test_more_than_one_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert in_parts.table(name).order.tolist() == at_once.table(name).order.tolist()
 
 
+def test_memory_is_bounded_by_what_is_wanted_not_by_the_files(tmp_path: Path) -> None:
+    path = tiled(sample("storm", tmp_path), 24)
+    pages = sum(file.stat().st_size for file in path.glob("*.raw"))
+    trace = Trace.open(path)
+    tracemalloc.start()
+    try:
+        found = trace.read(["sched:sched_switch"])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found.table("sched:sched_switch")) >= 24
+    assert peak < pages / 2, f"{peak >> 10} KiB for {pages >> 10} KiB of pages"
+
+
 def test_order_ranks_all_that_was_read(tmp_path: Path) -> None:
     trace = Trace.open(sample("hangs", tmp_path))
     found = trace.read(trace.events)
@@ -102,7 +117,7 @@ def test_order_ranks_all_that_was_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["hangs", "overflow"])
-def test_a_part_of_the_time(name: Any, tmp_path: Path) -> None:
+def test_a_part_of_the_time(name: Name, tmp_path: Path) -> None:
     trace = Trace.open(sample(name, tmp_path))
     event = "dma_fence:dma_fence_init"
     whole = trace.read([event])
