@@ -44,15 +44,15 @@ class Chunk:
             return odd
         if size == 8:
             pair = np.empty((len(base), 2), np.uint32)
-            pair[:, 0] = self.words[base + offset // 4]
-            pair[:, 1] = self.words[base + (offset // 4 + 1)]
+            pair[:, 0] = self.words.take(base + offset // 4)
+            pair[:, 1] = self.words.take(base + (offset // 4 + 1))
             long: Column = pair.view(kind).reshape(-1)
             return long
         if size == 4:
-            return self.words[base + offset // 4].view(kind)
+            return self.words.take(base + offset // 4).view(kind)
         if size == 2:
-            return self.halves[base * 2 + offset // 2].view(kind)
-        return self.bytes[base * 4 + offset].view(kind)
+            return self.halves.take(base * 2 + offset // 2).view(kind)
+        return self.bytes.take(base * 4 + offset).view(kind)
 
     def rows(self, base: Index, field: Field) -> Column:
         """An array of `field.count` numbers for each word of `base`."""
@@ -61,7 +61,9 @@ class Chunk:
         if field.offset % 4 or field.size % 4:
             raw = self.bytes[(base * 4 + field.offset)[:, None] + np.arange(field.size)]
         else:
-            raw = self.words[(base + field.offset // 4)[:, None] + np.arange(field.size // 4)]
+            raw = np.empty((len(base), field.size // 4), np.uint32)
+            for word in range(field.size // 4):
+                raw[:, word] = self.words.take(base + (field.offset // 4 + word))
         found: Column = raw.view(kind).reshape(-1, field.count)
         return found
 
@@ -97,6 +99,7 @@ class Texts:
         self._fixed = format_.fixed
         self._strings = strings
         self._random = np.random.default_rng()
+        self._seed = self._random.integers(1, 1 << 63, dtype=np.uint64)
         self._keys = np.empty(0, np.uint64)
         self._classes: dict[int, int] = {}
         # Of each class: the number of each field's text.
@@ -114,18 +117,19 @@ class Texts:
         hashes, wrong = self._hashes(chunk, base, length)
         classes = self._classify(chunk, base, length, hashes)
         found = {
-            field.name: np.array(ids, np.int32)[classes]
+            field.name: np.array(ids, np.int32).take(classes)
             for field, ids in zip(self.fields, self._ids, strict=True)
         }
         return found, wrong
 
     def _hashes(self, chunk: Chunk, base: Index, length: Ints) -> tuple[Hashes, Bools | None]:
-        total = np.zeros(len(base), np.uint64)
+        # Never 0, which is what an empty place of the cache holds.
+        total = np.full(len(base), self._seed)
         key = 0
         for field in self._chars:
             for word in range(field.offset // 4, (field.end + 3) // 4):
                 mask = _within(word, field.offset, field.end)
-                self._add(total, chunk.words[base + word] & mask, key)
+                self._add(total, chunk.words.take(base + word) & mask, key)
                 key += 1
         if not self._located:
             return total, None
@@ -152,8 +156,10 @@ class Texts:
         rows: Index | None = None
         for word in range(first, (most + 3) // 4):
             if 4 * word + 4 <= least:
-                mask = _within(word, self._fixed, least)
-                self._add(total, chunk.words[base + word] & mask, key + word - first)
+                words = chunk.words.take(base + word)
+                if 4 * word < self._fixed:
+                    words &= _within(word, self._fixed, least)
+                self._add(total, words, key + word - first)
                 continue
             # Fewer and fewer texts are that long.
             rows = np.flatnonzero(ends > 4 * word) if rows is None else rows[ends[rows] > 4 * word]
@@ -173,9 +179,7 @@ class Texts:
         slots = (hashes >> np.uint64(64 - _CACHE_BITS)).astype(np.intp)
         classes = self._class[slots].astype(np.intp)
         missing = np.flatnonzero(self._cached[slots] != hashes)
-        if missing.size or not self._classes:
-            if not self._classes:
-                missing = np.arange(len(base))
+        if missing.size:
             unique, first, inverse = np.unique(
                 hashes[missing], return_index=True, return_inverse=True
             )

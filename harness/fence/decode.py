@@ -20,8 +20,9 @@ from harness.fence.strings import Strings
 
 __all__ = ["Loss", "Table", "read"]
 
-# Bytes of pages decoded at once; larger pages need more, so that many go side by side.
-CHUNK_BYTES = 8 << 20
+# Decoded at once: few enough bytes for the caches, and enough pages to go side by side.
+CHUNK_BYTES = 4 << 20
+CHUNK_PAGES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +102,10 @@ class _Event:
 
     def table(self, rows: Index, time: Ints, cpu: Column, order: Ints) -> Table:
         """Its rows in the order of `rows`, with what is known of them."""
-        pid = _joined(self._pids, np.dtype(np.int32))[rows]
+        pid = _joined(self._pids, np.dtype(np.int32)).take(rows)
         columns = {}
         for field in self._shown:
-            parts = self._parts.pop(field.name)
-            columns[field.name] = np.concatenate(parts)[rows] if parts else empty(field)
+            columns[field.name] = np.concatenate(self._parts.pop(field.name)).take(rows, axis=0)
         return Table(time, cpu, pid.astype(np.int32, copy=False), order, columns)
 
 
@@ -158,16 +158,17 @@ def _take(
         return np.empty(0, np.int64), np.empty(0, np.int16)
     number = chunk.number(found.payload, type_field.offset, type_field.size, False)
     kind = which[number]
-    keep = (kind >= 0) & (found.time >= start) & (found.time <= end) & (found.length > 0)
+    keep = (kind >= 0) & (found.length > 0)
+    if start > -pages.NEVER or end < pages.NEVER:
+        keep &= (found.time >= start) & (found.time <= end)
     rows = np.flatnonzero(keep)
     payload, length, time = found.payload, found.length, found.time
     if len(rows) < len(kind):
         payload, length, time, kind = payload[rows], length[rows], time[rows], kind[rows]
     whole = np.ones(len(kind), np.bool_)
-    for nth, event in enumerate(events):
+    for nth in _present(kind, events):
         mine = np.flatnonzero(kind == nth)
-        if mine.size:
-            whole[mine] = event.take(chunk, payload[mine], length[mine])
+        whole[mine] = events[nth].take(chunk, payload.take(mine), length.take(mine))
     if not whole.all():
         account.torn(time[~whole])
         time, kind = time[whole], kind[whole]
@@ -187,16 +188,24 @@ def _merge(
     # Each CPU's times ascend, and a stable sort merges such runs in about linear time.
     order = np.argsort(time, kind="stable")
     row = np.empty(len(kind), np.intp)
-    for nth in range(len(events)):
+    tables = {event.format.name: Table.without_records(event.format) for event in events}
+    sorted_kind = kind.take(order)
+    for nth in _present(kind, events):
         mine = np.flatnonzero(kind == nth)
         row[mine] = np.arange(len(mine))
-    sorted_kind = kind[order]
-    tables = {}
-    for nth, event in enumerate(events):
         rank = np.flatnonzero(sorted_kind == nth)
-        source = order[rank]
-        tables[event.format.name] = event.table(row[source], time[source], cpu[source], rank)
+        source = order.take(rank)
+        event = events[nth]
+        tables[event.format.name] = event.table(
+            row.take(source), time.take(source), cpu.take(source), rank
+        )
     return tables
+
+
+def _present(kind: NDArray[np.int16], events: Sequence[_Event]) -> list[int]:
+    """The numbers of those events of which there are records."""
+    present: list[int] = np.flatnonzero(np.bincount(kind, minlength=len(events))).tolist()
+    return present
 
 
 class _Account:
@@ -244,7 +253,7 @@ def _chunks(
         return
     mapped = np.memmap(file, np.uint8, "r", shape=(total, size))
     first, last = _between(mapped, layout, start, end)
-    most = max(CHUNK_BYTES // size, 256)
+    most = max(CHUNK_BYTES // size, CHUNK_PAGES)
     data = pages.words_for(min(most, last - first), layout)
     for begin in range(first, last, most):
         count = min(most, last - begin)

@@ -48,15 +48,13 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The event records of a chunk, page after page, and what became of each page."""
+    """The records of a chunk, page after page, and what became of each page."""
 
     payload: Index
     """The word where each record's event begins."""
     length: Ints
-    """Words each event has."""
+    """Words each event has; 0 for a record that holds none."""
     time: Ints
-    page: Index
-    """The page of each, counted within the chunk."""
     first: Ints
     last: Ints
     """Of each page: time of the first and the last record; where it is empty its own."""
@@ -90,8 +88,7 @@ def records(chunk: NDArray[np.uint8], pages: int, layout: Layout) -> Records:
     broken = (own == NEVER) | (size > layout.page_size - layout.page.data) | (size % 4 != 0)
     begin = np.arange(pages) * (layout.page_size // 4) + layout.page.data // 4
     found, tally = _walk(words, begin, begin + size // 4, broken, layout)
-    page = np.repeat(np.arange(pages), tally)
-    head = words[found]
+    head = words.take(found)
     kind = head & _TYPE_MASK
     time = _times(words, found, head, kind, tally, own, layout.entry)
     first, last = own.copy(), own.copy()
@@ -99,14 +96,14 @@ def records(chunk: NDArray[np.uint8], pages: int, layout: Layout) -> Records:
     some = tally > 0
     first[some], last[some] = time[(ends - tally)[some]], time[ends[some] - 1]
 
-    events = np.flatnonzero(kind <= layout.entry.data_max)
-    found, kind = found[events], kind[events]
-    payload, length = found + 1, kind.astype(np.int64)
+    lengths = np.arange(32)
+    lengths[layout.entry.data_max + 1 :] = 0
+    payload, length = found + 1, lengths.take(kind)
     long = np.flatnonzero(kind == 0)
     # array[0] counts itself (rb_update_event).
     length[long] = (words[payload[long]].astype(np.int64) + 3) // 4 - 1
     payload[long] += 1
-    return Records(payload, length, time[events], page[events], first, last, missed, count, broken)
+    return Records(payload, length, time, first, last, missed, count, broken)
 
 
 def _commit(by_page: NDArray[np.uint8], layout: Layout) -> tuple[Ints, Bools, Ints]:
@@ -145,8 +142,8 @@ def _walk(
     taken: list[tuple[Index, Index]] = []
     k = 0
     while active.size:
-        head = words[at]
-        step = steps[head & _TYPE_MASK]
+        head = words.take(at)
+        step = steps.take(head & _TYPE_MASK)
         odd = np.flatnonzero(step == 0)
         if odd.size:
             step[odd] = _odd(words, at[odd], head[odd], layout)

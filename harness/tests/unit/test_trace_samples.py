@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
 from harness.fence.trace import Trace
-from harness.tests.traces import sample
+from harness.tests.traces import Name, sample
 
 
 @pytest.mark.parametrize("name", ["hangs", "overflow"])
 def test_what_is_found_and_what_was_lost_is_what_the_kernel_counted(
-    name: Literal["hangs", "overflow"], tmp_path: Path
+    name: Name, tmp_path: Path
 ) -> None:
     trace = Trace.open(sample(name, tmp_path))
     found = trace.read(trace.events)
