@@ -17,6 +17,7 @@ from harness import host
 from harness.attachment import Attachment
 from harness.client import Client
 from harness.deadline import Deadline
+from harness.display import Display
 from harness.errors import HarnessError, LabError, TargetError
 from harness.evidence.boot import Boot
 from harness.evidence.files import write_json
@@ -48,7 +49,7 @@ class Dut:
         self._say = say
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
-        self._clients: list[Client] = []
+        self._clients: list[Client | Display] = []
         self._engines: list[Engine] | None = None
         self._last_words = ""
 
@@ -157,6 +158,17 @@ class Dut:
         client = Client(workload, backend, self.target.limits.command_s)
         self._clients.append(client)
         return client
+
+    def display(self) -> Display:
+        """A new unprivileged process that is DRM master; stopped with the test.
+
+        Raises TargetError where somebody else is.
+        """
+        limit = self.target.limits.command_s
+        workload = self.agent.workload("kms", "", Deadline(limit), primary=self.card["primary"])
+        display = Display(workload, self.agent, self.card, limit)
+        self._clients.append(display)
+        return display
 
     def pin(self, engine: Engine) -> None:
         """Keep jobs for `engine` on that very ring; undone with the test."""

@@ -16,7 +16,7 @@ FLOORS = [
     {"plugin", "cli"},
     {"desk", "doctor"},
     {"fleet", "lab"},
-    {"dut", "client", "attachment"},
+    {"dut", "client", "display", "attachment"},
     {"verdict"},
     {"link", "gpu", "kernel"},
     {"evidence", "agent"},
