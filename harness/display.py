@@ -41,6 +41,9 @@ class Flips:
     done: int
     lost: bool
 
+    def __str__(self) -> str:
+        return f"{self.done} came{', then one did not' if self.lost else ''}"
+
 
 class Display:
     """One process with the primary node open; a context manager."""

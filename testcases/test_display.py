@@ -55,7 +55,7 @@ def test_picture_and_flips_survive_a_hang(dut: Dut) -> None:
         pytest.skip(reason)
     known = known_crc(display, output)
     flips = display.flips(1.0, PATIENCE_S)
-    assert not flips.lost, f"flips do not work before the hang: {flips}"
+    assert not flips.lost, f"flips do not work before the hang: of their events {flips}"
 
     job = guilty.hang(engine)
     deadline = Deadline(dut.target.limits.tdr_s)
