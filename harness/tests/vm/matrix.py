@@ -70,7 +70,7 @@ ROWS = (
     Row("wait_eintr", missed="5: fences"),
     Row("wait_errno_512", "assertion", "ERESTARTSYS"),
     Row("wait_not_woken", "assertion", "after its fence"),
-    Row("modeset_deadlock", "hung-task", "blocked for long in sim_fault_modeset"),
+    Row("modeset_deadlock", "hung-task", "blocked for long in sim_fault_hold"),
     Row("mode_lost", "assertion", "nothing is scanned out", testcase=PICTURE),
     Row("vblank_dead", "assertion", "no vblank event", testcase=PICTURE),
     Row("flip_lost", "assertion", "the event of a flip", testcase=PICTURE),
