@@ -16,11 +16,12 @@ from typing import Any
 from harness import host
 from harness.attachment import Attachment
 from harness.client import Client
+from harness.coredump import Coredump
 from harness.deadline import Deadline
 from harness.display import Display
 from harness.errors import HarnessError, LabError, TargetError
 from harness.evidence.boot import Boot
-from harness.evidence.files import write_json
+from harness.evidence.files import write_bytes, write_json
 from harness.evidence.rundir import RunDir, Window
 from harness.gpu import Backend, backend_for
 from harness.gpu.base import Engine
@@ -170,6 +171,11 @@ class Dut:
         self._clients.append(display)
         return display
 
+    def coredump(self) -> Coredump | None:
+        """Where the card leaves its devcoredump; None where its driver makes none."""
+        path = self.gpu.coredump(self.card)
+        return Coredump(self.agent, path, self.target.limits.command_s) if path else None
+
     def pin(self, engine: Engine) -> None:
         """Keep jobs for `engine` on that very ring; undone with the test."""
         for knob in engine.pins:
@@ -252,6 +258,10 @@ class Dut:
         window_so_far = Tail(self._boot.path / "kmsg", window.offset)
         seen = (r for r, _ in window_so_far.advance() if window.first_seq <= r.seq <= record.seq)
         return resets.find(seen)
+
+    def keep(self, window: Window, name: str, data: bytes) -> None:
+        """Write `data` beside `window`'s evidence, as the file `name`.  Raises LabError."""
+        write_bytes(self.run.test(window.test) / name, data)
 
     # -- bringing it back ------------------------------------------------------
 

@@ -16,7 +16,7 @@ FLOORS = [
     {"plugin", "cli"},
     {"desk", "doctor"},
     {"fleet", "lab"},
-    {"dut", "client", "display", "attachment"},
+    {"dut", "client", "display", "coredump", "attachment"},
     {"verdict"},
     {"link", "gpu", "kernel"},
     {"evidence", "agent"},

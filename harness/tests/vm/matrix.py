@@ -27,6 +27,8 @@ __all__ = ["ENGINE", "ROWS", "Result", "Row", "measure"]
 RECOVERS = "testcases/test_hang.py::test_recovers"
 NEIGHBOUR = "testcases/test_hang.py::test_neighbour_of_a_hang"
 PICTURE = "testcases/test_display.py::test_picture_and_flips_survive_a_hang"
+DUMP = "testcases/test_coredump.py::test_hang_leaves_a_whole_dump"
+MEMORY = "testcases/test_memory.py::test_resets_leak_no_memory"
 # Testcases that go through the engines need only one.
 ENGINE = "gfx"
 # So that a task that never wakes is reported within a test, which waits `tdr_s` for its fence.
@@ -75,6 +77,8 @@ ROWS = (
     Row("vblank_dead", "assertion", "no vblank event", testcase=PICTURE),
     Row("flip_lost", "assertion", "the event of a flip", testcase=PICTURE),
     Row("frame_corrupt", "assertion", "another frame is scanned out", testcase=PICTURE),
+    Row("dump_missing", "assertion", "no devcoredump", testcase=DUMP),
+    Row("dump_truncated", "assertion", "dwords of ring", testcase=DUMP),
     Row("recovery_never_ends", "hung-task", "blocked for long in sim_fault_machine"),
     Row("recovery_fails", "recovery", "reset-failed"),
     Row("warn", "warning", "WARNING in sim_fault_machine"),
@@ -82,7 +86,7 @@ ROWS = (
     Row("panic", "panic", "Kernel panic", outcome="incomplete"),
     Row("hard_lockup", "lockup", "hard LOCKUP", outcome="incomplete"),
     Row("log_flood", "log-flood", "flooded with: amdgpu"),
-    Row("leak", missed="7: testcases"),
+    Row("leak", "assertion", "KiB of memory", testcase=MEMORY),
 )
 
 
