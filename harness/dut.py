@@ -19,10 +19,12 @@ from harness import host
 from harness.account import Account, open_account
 from harness.attachment import Attachment
 from harness.client import Client
+from harness.coredump import Coredump
 from harness.deadline import Deadline
+from harness.display import Display
 from harness.errors import HarnessError, LabError, TargetError
 from harness.evidence.boot import Boot
-from harness.evidence.files import write_json
+from harness.evidence.files import write_bytes, write_json
 from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
 from harness.gpu import Backend, backend_for
@@ -52,7 +54,7 @@ class Dut:
         self._say = say
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
-        self._clients: list[Client] = []
+        self._clients: list[Client | Display] = []
         self._jobs: JobLog | None = None
         self._engines: list[Engine] | None = None
         self._last_words = ""
@@ -164,6 +166,22 @@ class Dut:
         self._clients.append(client)
         return client
 
+    def display(self) -> Display:
+        """A new unprivileged process that is DRM master; stopped with the test.
+
+        Raises TargetError where somebody else is.
+        """
+        limit = self.target.limits.command_s
+        workload = self.agent.workload("kms", "", Deadline(limit), primary=self.card["primary"])
+        display = Display(workload, self.agent, self.card, limit)
+        self._clients.append(display)
+        return display
+
+    def coredump(self) -> Coredump | None:
+        """Where the card leaves its devcoredump; None where its driver makes none."""
+        path = self.gpu.coredump(self.card)
+        return Coredump(self.agent, path, self.target.limits.command_s) if path else None
+
     def pin(self, engine: Engine) -> None:
         """Keep jobs for `engine` on that very ring; undone with the test."""
         for knob in engine.pins:
@@ -258,6 +276,10 @@ class Dut:
         trouble = self.at.recorder.sync()
         so_far = msgspec.structs.replace(window, trace=window.trace or trouble, trace_last=None)
         return open_account(self.run, so_far)
+
+    def keep(self, window: Window, name: str, data: bytes) -> None:
+        """Write `data` beside `window`'s evidence, as the file `name`.  Raises LabError."""
+        write_bytes(self.run.test(window.test) / name, data)
 
     # -- bringing it back ------------------------------------------------------
 
