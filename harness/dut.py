@@ -13,13 +13,18 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from harness import host
+from harness.account import Account, open_account
 from harness.attachment import Attachment
 from harness.client import Client
+from harness.coredump import Coredump
 from harness.deadline import Deadline
+from harness.display import Display
 from harness.errors import HarnessError, LabError, TargetError
 from harness.evidence.boot import Boot
-from harness.evidence.files import write_json
+from harness.evidence.files import write_bytes, write_json
 from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
 from harness.gpu import Backend, backend_for
@@ -49,7 +54,7 @@ class Dut:
         self._say = say
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
-        self._clients: list[Client] = []
+        self._clients: list[Client | Display] = []
         self._jobs: JobLog | None = None
         self._engines: list[Engine] | None = None
         self._last_words = ""
@@ -161,6 +166,22 @@ class Dut:
         self._clients.append(client)
         return client
 
+    def display(self) -> Display:
+        """A new unprivileged process that is DRM master; stopped with the test.
+
+        Raises TargetError where somebody else is.
+        """
+        limit = self.target.limits.command_s
+        workload = self.agent.workload("kms", "", Deadline(limit), primary=self.card["primary"])
+        display = Display(workload, self.agent, self.card, limit)
+        self._clients.append(display)
+        return display
+
+    def coredump(self) -> Coredump | None:
+        """Where the card leaves its devcoredump; None where its driver makes none."""
+        path = self.gpu.coredump(self.card)
+        return Coredump(self.agent, path, self.target.limits.command_s) if path else None
+
     def pin(self, engine: Engine) -> None:
         """Keep jobs for `engine` on that very ring; undone with the test."""
         for knob in engine.pins:
@@ -207,7 +228,7 @@ class Dut:
             boot_id=self.boot_id,
             first_seq=start.record.seq,
             offset=start.offset,
-            trace_first=0 if recorder.absent else start.mono,
+            trace_first=None if recorder.absent else start.mono,
             trace_dir=recorder.folder,
             trace=recorder.absent,
             health_before=self.health(),
@@ -249,6 +270,16 @@ class Dut:
         window_so_far = Tail(self._boot.path / "kmsg", window.offset)
         seen = (r for r, _ in window_so_far.advance() if window.first_seq <= r.seq <= record.seq)
         return resets.find(seen)
+
+    def fences(self, window: Window) -> Account:
+        """The account of the fences since `window` opened, up to now."""
+        trouble = self.at.recorder.sync()
+        so_far = msgspec.structs.replace(window, trace=window.trace or trouble, trace_last=None)
+        return open_account(self.run, so_far)
+
+    def keep(self, window: Window, name: str, data: bytes) -> None:
+        """Write `data` beside `window`'s evidence, as the file `name`.  Raises LabError."""
+        write_bytes(self.run.test(window.test) / name, data)
 
     # -- bringing it back ------------------------------------------------------
 

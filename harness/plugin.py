@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from harness import inventory, verdict
 from harness.dut import Dut
 from harness.errors import HarnessError, LabError
 from harness.evidence.rundir import Window
+from harness.fence.ledger import Ledger
 from harness.fleet import Fleet
 from harness.gpu.base import Engine
 from harness.lab import report
@@ -147,6 +148,25 @@ def window(dut: Dut, request: pytest.FixtureRequest) -> Window:
     """This test's window into the evidence, still open."""
     opened: Window = request.node.stash[_WINDOW]
     return opened
+
+
+@pytest.fixture
+def fences(dut: Dut, window: Window) -> Callable[[], Ledger]:
+    """Asks for the account of this test's fences so far; a target without a trace is skipped."""
+
+    def account() -> Ledger:
+        found = dut.fences(window)
+        if found.state == "unknown":
+            raise LabError(
+                f"the fences cannot be accounted for: {found.why or 'events were lost'}",
+                where=dut.target.name,
+                cure="raise policy.trace_buffer_kb, or see the trace's stats.jsonl",
+            )
+        if found.ledger is None:
+            pytest.skip(f"no fence account: {found.why}")
+        return found.ledger
+
+    return account
 
 
 @pytest.fixture

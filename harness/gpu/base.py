@@ -9,7 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Backend", "Engine", "Knob", "debugfs"]
+__all__ = ["USER_FENCES", "Backend", "Engine", "Knob", "debugfs"]
+
+USER_FENCES = frozenset({"sw_sync", "vgem"})
+"""Drivers whose fences userspace itself signals when it likes: drivers/dma-buf/sw_sync.c and
+drivers/gpu/drm/vgem/vgem_fence.c."""
 
 
 def debugfs(card: Mapping[str, Any]) -> str:
@@ -66,3 +70,9 @@ class Backend(Protocol):
 
     def manual_reset(self, card: Mapping[str, Any]) -> tuple[str, bool] | None:
         """The debugfs file that resets the GPU and whether *reading* it does so; None if none."""
+
+    def coredump(self, card: Mapping[str, Any]) -> str | None:
+        """The file in which a reset leaves its devcoredump; None where the driver makes none."""
+
+    def coredump_problems(self, dump: bytes) -> list[str]:
+        """What is missing of a devcoredump after a hang; [] for a whole one."""

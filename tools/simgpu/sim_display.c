@@ -109,6 +109,7 @@ static void sim_crtc_flush(struct drm_crtc *crtc, struct drm_atomic_state *state
 	crtc->state->event = NULL;
 
 	spin_lock_irq(&crtc->dev->event_lock);
+	sim_fault_flip(to_sim_device(crtc->dev), event);
 	if (drm_crtc_vblank_get(crtc))
 		drm_crtc_send_vblank_event(crtc, event);
 	else

@@ -15,7 +15,7 @@ import pytest
 from harness.dut import Dut
 from harness.errors import HarnessError
 from harness.gpu.base import debugfs
-from harness.tests.vm.matrix import ROWS
+from harness.tests.vm.matrix import ENGINE, ROWS
 
 __all__ = ["switch"]
 
@@ -38,6 +38,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if pairs:
         ids = ["-".join(pair) for pair in pairs]
         metafunc.parametrize("sim_fault", pairs, ids=ids, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One engine is enough."""
+    others = [item for item in items if _engine(item) not in ("", ENGINE)]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
+
+
+def _engine(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)
+    engine = callspec.params.get("engine") if callspec else None
+    return engine.name if engine is not None else ""
 
 
 @pytest.fixture(autouse=True)
