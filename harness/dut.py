@@ -11,6 +11,7 @@ import logging
 import platform
 from base64 import b64encode
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ from harness.evidence.boot import Boot
 from harness.evidence.files import write_bytes, write_json
 from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
-from harness.gpu import Backend, backend_for
+from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine
 from harness.inventory import Target
 from harness.kernel import resets
@@ -38,6 +39,9 @@ from harness.link.machine import Machine
 __all__ = ["Dut"]
 
 log = logging.getLogger(__name__)
+
+# Longest wait for a snapshot: its entries are limited to half of that together.
+SNAPSHOT_S = 60.0
 
 
 class Dut:
@@ -280,6 +284,21 @@ class Dut:
     def keep(self, window: Window, name: str, data: bytes) -> None:
         """Write `data` beside `window`'s evidence, as the file `name`.  Raises LabError."""
         write_bytes(self.run.test(window.test) / name, data)
+
+    def snapshot(self, window: Window) -> Path:
+        """Keep what tracing cannot see, as it is now, beside `window`: snapshot.json.
+
+        Clients that still run are in it: take it before they are stopped.  Raises as a
+        call does where the link is gone.
+        """
+        try:
+            wanted = observe.files(self.target.driver, self.card)
+        except TargetError:
+            wanted = []  # a driver that is gone shows nothing; the tasks still do
+        seen = self.agent.call("snapshot", Deadline(SNAPSHOT_S), files=wanted)
+        path = self.run.test(window.test) / "snapshot.json"
+        write_json(path, seen)
+        return path
 
     # -- bringing it back ------------------------------------------------------
 
