@@ -318,7 +318,7 @@ long sim_fault_wait(struct sim_device *sdev, struct dma_fence *fence, long timeo
 		return ret;
 	}
 
-	ret = sim_remedy_wait(sdev, fence, timeout);
+	ret = dma_fence_wait_timeout(fence, true, timeout);
 	if (ret <= 0 || atomic_read(&sdev->reset_counter) == resets)
 		return ret;
 	if (sim_fault(sdev, SIM_FAULT_EINTR))

@@ -94,13 +94,13 @@ long sim_remedy_wait_any(struct sim_device *sdev, struct dma_fence **fence, u32 
 	return sim_remedy_sleep(sdev, fence, count, timeout, first, false);
 }
 
-/* As dma_fence_wait_timeout(), interruptibly. */
+/* As dma_fence_wait_timeout(), interruptibly. Faults of waits are of those without a remedy. */
 long sim_remedy_wait(struct sim_device *sdev, struct dma_fence *fence, long timeout)
 {
 	u32 first;
 
 	if (sim_remedy(NULL) != SIM_REMEDY_RESTART)
-		return dma_fence_wait_timeout(fence, true, timeout);
+		return sim_fault_wait(sdev, fence, timeout);
 	return sim_remedy_sleep(sdev, &fence, 1, timeout, &first, false);
 }
 

@@ -35,7 +35,7 @@ int sim_wait_cs_ioctl(struct drm_device *drm, void *data, struct drm_file *file)
 	if (IS_ERR(fence))
 		return PTR_ERR(fence);
 	if (fence) {
-		ret = sim_fault_wait(to_sim_device(drm), fence, timeout);
+		ret = sim_remedy_wait(to_sim_device(drm), fence, timeout);
 		if (ret > 0 && fence->error)
 			ret = fence->error;
 		dma_fence_put(fence);
@@ -67,7 +67,7 @@ static long sim_wait_all(struct sim_device *sdev, struct dma_fence **fence, u32 
 	u32 i;
 
 	for (i = 0; i < count; i++) {
-		ret = sim_fault_wait(sdev, fence[i], sim_timeout(absolute));
+		ret = sim_remedy_wait(sdev, fence[i], sim_timeout(absolute));
 		if (ret <= 0)
 			return ret;
 		if (fence[i]->error)
