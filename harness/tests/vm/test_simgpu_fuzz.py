@@ -18,7 +18,7 @@ from harness.evidence.rundir import RunDir
 from harness.lab.reservation import Reservation
 from harness.link.machine import machine_for
 from harness.tests.inner import targets_file
-from harness.tests.vm.guest import run_client
+from harness.tests.vm.clients.run import run_client
 from harness.verdict import judge
 
 NAME = "sim-fuzz"
