@@ -11,7 +11,7 @@ import time
 from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness import host
 from harness.deadline import Deadline
@@ -25,13 +25,23 @@ from harness.link import zipapp
 from harness.link.agent import Agent
 from harness.link.dial import Endpoint
 from harness.link.ssh import Ssh
+from harness.recorder import Recorder
 
-__all__ = ["Attachment"]
+__all__ = ["Attachment", "Mark"]
 
 # Longest wait for a mark to come back: a round trip and a busy serial console.
 MARK_S = 20.0
 # What a dead machine is given to answer our goodbye.
 GOODBYE_S = 2.0
+
+
+class Mark(NamedTuple):
+    """A mark in the kernel log: its record, where that begins in the boot's kmsg, in bytes,
+    and CLOCK_MONOTONIC of the target when it was written, in ns."""
+
+    record: Record
+    offset: int
+    mono: int
 
 
 class Attachment:
@@ -69,24 +79,24 @@ class Attachment:
             self.agent = self._start_agent(deadline)
             undo.callback(self.agent.close, Deadline(GOODBYE_S))
             self.agent.collect("kmsg", self.boot.kmsg, deadline, **{"from": "start"})
+            # Whatever it takes to start, the log is already flowing.
+            self.recorder = Recorder(target, self.agent, self.boot, Deadline(limits.command_s))
+            undo.callback(self.recorder.close)
             self.agent.collect("uevents", self.boot.uevents, deadline)
             self.facts: dict[str, Any] = self.agent.call("hello", deadline)
             self.cards: list[dict[str, Any]] = self.agent.call("cards", deadline)["cards"]
             self._keep_config(deadline)
             undo.pop_all()
 
-    def mark(self, text: str) -> tuple[Record, int]:
-        """Write a mark into the kernel log and wait until it has come back on disk.
-
-        Its record, and where that begins in the boot's kmsg, in bytes.
-        """
+    def mark(self, text: str) -> Mark:
+        """Write a mark into the kernel log and wait until it has come back on disk."""
         deadline = Deadline(MARK_S)
         token = f"{text} {time.monotonic_ns():x}"
-        self.agent.call("mark", deadline, text=token)
+        mono = self.agent.call("mark", deadline, text=token)["mono"]
         while True:
             for record, offset in self._tail.advance():
                 if token in record.text:
-                    return record, offset
+                    return Mark(record, offset, mono)
             self.boot.check()
             if deadline.expired() or not self.agent.alive:
                 raise LabError(
@@ -99,11 +109,13 @@ class Attachment:
     def close(self) -> None:
         """Have the agent undo everything and end; never waits long for a dead machine."""
         self.agent.close(Deadline(self._target.limits.command_s if self.agent.alive else GOODBYE_S))
+        self.recorder.close()
         self.ssh.close()
 
     def drop(self) -> None:
         """Forget a link or a boot that is known to be gone."""
         self.agent.close(Deadline(GOODBYE_S))
+        self.recorder.close()
         self.ssh.close()
 
     def _start_agent(self, deadline: Deadline) -> Agent:

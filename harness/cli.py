@@ -20,6 +20,7 @@ from harness import desk, doctor, inventory, verdict
 from harness.errors import HarnessError, UsageError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
+from harness.lab import fences as fence_text
 from harness.lab import report
 from harness.lab.reservation import Reservation
 
@@ -201,6 +202,21 @@ def bench(ctx: click.Context, name: str | None, as_json: bool) -> None:
     """Benchmarks, each beside what a user would use instead."""
     argv = [sys.executable, "-m", "tools.bench", *([name] if name else [])]
     ctx.exit(subprocess.run([*argv, *(["--json"] if as_json else [])], cwd=ROOT).returncode)
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.pass_context
+def fences(ctx: click.Context, path: Path) -> None:
+    """The account of every fence: of a RUN, test by test, or of RUN/TEST in full."""
+    found = list(fence_text.accounts(path))
+    console = Console(highlight=False, soft_wrap=True)
+    if len(found) == 1:
+        fence_text.show(*found[0][1:], console)
+    else:
+        fence_text.show_run(found, console)
+    failing = any(f.severity != "note" for _, _, account in found for f in account.findings)
+    ctx.exit(1 if failing else 0)
 
 
 @main.command()

@@ -6,17 +6,18 @@ Wraps one workload of the agent's in words a testcase reads; knows no driver.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from harness.deadline import Deadline
 from harness.errors import UsageError
+from harness.evidence.jobs import JobLine
 from harness.gpu.base import Backend, Engine
 from harness.link.agent import Workload
 
-__all__ = ["Canary", "Client", "Fence", "Job"]
+__all__ = ["Canary", "Client", "Fence", "Job", "Storm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +66,45 @@ class Canary:
         return f"failed at {self.stage}: {self.errname or self.fence or 'wrong value'}"
 
 
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """What became of a storm of small jobs, as its submitter counted them.
+
+    `completed` ended, `errors` (by errno's name) among them; `pending` had not when it
+    stopped waiting; `refused` were never jobs.  `fences` are (fence context, seqno of its
+    first job, jobs) in the kernel, None where it could not be told.
+    """
+
+    submitted: int
+    completed: int
+    pending: int
+    refused: int
+    errors: Mapping[str, int]
+    seconds: float
+    fences: tuple[tuple[int | None, int | None, int], ...]
+
+
 class Client:
     """One process with the device open; a context manager."""
 
-    def __init__(self, workload: Workload, backend: Backend, limit_s: float) -> None:
-        """`limit_s` bounds every step that has no deadline of its own, in seconds."""
+    def __init__(
+        self,
+        workload: Workload,
+        backend: Backend,
+        limit_s: float,
+        keep: Callable[[JobLine], None] = lambda line: None,
+    ) -> None:
+        """`limit_s` bounds every step that has no deadline of its own, in seconds.
+
+        `keep` is given what is known of each job, when it is submitted and whenever
+        more is known.
+        """
+        self.pid = int(workload.ready["pid"])
         self._workload = workload
         self._backend = backend
         self._limit_s = limit_s
+        self._keep = keep
+        self._lines: dict[int, JobLine] = {}
         self._context: int | None = None
 
     def device(self) -> dict[str, Any]:
@@ -92,14 +124,20 @@ class Client:
             recipe=recipe or self._backend.recipes(engine)[0],
             context=self._in(context),
         )
-        return Job(int(reply["job"]), engine)
+        job = Job(int(reply["job"]), engine)
+        line = JobLine.submitted(self.pid, engine.name, "hang", reply)
+        self._lines[job.number] = line
+        self._keep(line)
+        return job
 
     def wait(self, job: Job, deadline: Deadline) -> Fence:
         """Wait until `job`'s fence signals or the deadline; a fence that does not is no error."""
         # The process waits a little less than we do, so that its answer still arrives.
         budget_ns = int(deadline.left() * 1e9)
         answer_by = Deadline(deadline.left() * 1.1 + 5.0)
-        return _fence(self._workload.call("wait", answer_by, job=job.number, timeout_ns=budget_ns))
+        reply = self._workload.call("wait", answer_by, job=job.number, timeout_ns=budget_ns)
+        self._keep(self._lines[job.number].ended(reply))
+        return _fence(reply)
 
     def release(self, job: Job) -> None:
         """End a hang from the CPU's side.  Raises UsageError where its recipe cannot be."""
@@ -113,7 +151,44 @@ class Client:
         """Have the GPU write a value and look for it: proof that `engine` is usable."""
         reply = self._call("canary", engine=engine.ip, ring=engine.ring, context=self._in(context))
         fence = _fence(reply) if "signaled" in reply else None
+        if fence is not None:
+            self._keep(JobLine.submitted(self.pid, engine.name, "canary", reply).ended(reply))
         return Canary(reply["ok"], reply["stage"], reply["errname"], fence)
+
+    def storm(
+        self,
+        engine: Engine,
+        count: int,
+        deadline: Deadline,
+        *,
+        seconds: float = 10.0,
+        depth: int = 8,
+    ) -> Storm:
+        """At most `count` small jobs in at most `seconds`, `depth` of them in flight.
+
+        Its jobs are in no line of their own; the deadline must leave time for the last
+        ones, which a hang of another client may hold up.
+        """
+        reply = self._workload.call(
+            "storm",
+            deadline,
+            engine=engine.ip,
+            ring=engine.ring,
+            count=count,
+            depth=depth,
+            seconds=seconds,
+            timeout_ns=int(max(0.0, deadline.left() * 0.9 - seconds) * 1e9),
+        )
+        fences = [(one["context"], one["first"], one["submitted"]) for one in reply["fences"]]
+        return Storm(
+            reply["submitted"],
+            reply["completed"],
+            reply["pending"],
+            reply["refused"],
+            reply["errors"],
+            reply["elapsed_ns"] / 1e9,
+            tuple(fences),
+        )
 
     def reset_state(self, context: int | None = None) -> frozenset[str]:
         """What the driver says of a context's part in resets: names of the flags set."""

@@ -11,9 +11,13 @@ import logging
 import platform
 from base64 import b64encode
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from harness import host
+from harness.account import Account, open_account
 from harness.attachment import Attachment
 from harness.client import Client
 from harness.coredump import Coredump
@@ -22,8 +26,9 @@ from harness.display import Display
 from harness.errors import HarnessError, LabError, TargetError
 from harness.evidence.boot import Boot
 from harness.evidence.files import write_bytes, write_json
+from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
-from harness.gpu import Backend, backend_for
+from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine
 from harness.inventory import Target
 from harness.kernel import resets
@@ -34,6 +39,9 @@ from harness.link.machine import Machine
 __all__ = ["Dut"]
 
 log = logging.getLogger(__name__)
+
+# Longest wait for a snapshot: its entries are limited to half of that together.
+SNAPSHOT_S = 60.0
 
 
 class Dut:
@@ -51,6 +59,7 @@ class Dut:
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
         self._clients: list[Client | Display] = []
+        self._jobs: JobLog | None = None
         self._engines: list[Engine] | None = None
         self._last_words = ""
 
@@ -73,6 +82,7 @@ class Dut:
         """
         with contextlib.ExitStack() as leaving:
             leaving.callback(self._boot.close)
+            leaving.callback(self._end_jobs)
             leaving.callback(self._machine.down)
             at, self._at = self._at, None
             if at is not None:
@@ -156,7 +166,7 @@ class Dut:
             Deadline(self.target.limits.command_s),
             primary=self.card["primary"] if display else "",
         )
-        client = Client(workload, backend, self.target.limits.command_s)
+        client = Client(workload, backend, self.target.limits.command_s, self._job)
         self._clients.append(client)
         return client
 
@@ -212,12 +222,19 @@ class Dut:
 
     def begin(self, test: str, *, destructive: bool) -> Window:
         """Open `test`'s window: everything the kernel prints from here on is its doing."""
-        record, offset = self.at.mark(f"start {test}")
+        self._end_jobs()
+        self._jobs = JobLog(self.run.test(test) / "jobs.jsonl", self.target.policy.stream_limit)
+        start = self.at.mark(f"start {test}")
+        recorder = self.at.recorder
+        recorder.sync()
         window = Window(
             test=test,
             boot_id=self.boot_id,
-            first_seq=record.seq,
-            offset=offset,
+            first_seq=start.record.seq,
+            offset=start.offset,
+            trace_first=None if recorder.absent else start.mono,
+            trace_dir=recorder.folder,
+            trace=recorder.absent,
             health_before=self.health(),
             destructive=destructive,
         )
@@ -234,10 +251,10 @@ class Dut:
             for failure in self.call("restore")["failed"]:
                 window.lab_error = f"{failure['path']} not restored: {failure['what']}"
             window.health_after = self.health()
-            record, _ = self.at.mark(f"end {window.test}")
-            window.last_seq = record.seq
+            self._mark_end(window, "end")
             self._boot.sync()
             self._boot.check()
+            self._end_jobs()
         except HarnessError as error:
             self._clients.clear()
             window.died, lab = self._diagnose()
@@ -248,20 +265,40 @@ class Dut:
     def extend(self, window: Window) -> None:
         """Let a closed `window` reach up to now: what a test's teardown causes is its doing too."""
         window.health_after = self.health()
-        record, _ = self.at.mark(f"after {window.test}")
-        window.last_seq = record.seq
+        self._mark_end(window, "after")
         self._save(window)
 
     def gpu_events(self, window: Window) -> list[resets.GpuEvent]:
         """GPU events since `window` opened, up to now."""
-        record, _ = self.at.mark(f"look {window.test}")
+        record = self.at.mark(f"look {window.test}").record
         window_so_far = Tail(self._boot.path / "kmsg", window.offset)
         seen = (r for r, _ in window_so_far.advance() if window.first_seq <= r.seq <= record.seq)
         return resets.find(seen)
 
+    def fences(self, window: Window) -> Account:
+        """The account of the fences since `window` opened, up to now."""
+        trouble = self.at.recorder.sync()
+        so_far = msgspec.structs.replace(window, trace=window.trace or trouble, trace_last=None)
+        return open_account(self.run, so_far)
+
     def keep(self, window: Window, name: str, data: bytes) -> None:
         """Write `data` beside `window`'s evidence, as the file `name`.  Raises LabError."""
         write_bytes(self.run.test(window.test) / name, data)
+
+    def snapshot(self, window: Window) -> Path:
+        """Keep what tracing cannot see, as it is now, beside `window`: snapshot.json.
+
+        Clients that still run are in it: take it before they are stopped.  Raises as a
+        call does where the link is gone.
+        """
+        try:
+            wanted = observe.files(self.target.driver, self.card)
+        except TargetError:
+            wanted = []  # a driver that is gone shows nothing; the tasks still do
+        seen = self.agent.call("snapshot", Deadline(SNAPSHOT_S), files=wanted)
+        path = self.run.test(window.test) / "snapshot.json"
+        write_json(path, seen)
+        return path
 
     # -- bringing it back ------------------------------------------------------
 
@@ -314,6 +351,8 @@ class Dut:
         if self.boot_id not in boots:
             boots.append(self.boot_id)
         self.run.journal.add("boot", boot=self.boot_id, kernel=self.facts["uname"]["release"])
+        if absent := self._at.recorder.absent:
+            self.run.journal.add("trace-absent", boot=self.boot_id, reason=absent)
         self.run.update(
             machine=self._machine.facts(),
             kernel=self.facts,
@@ -346,6 +385,28 @@ class Dut:
         clients, self._clients = self._clients, []
         for client in clients:
             client.stop()
+
+    def _job(self, line: JobLine) -> None:
+        """What is known of a job, into the test that is running; others are nobody's."""
+        if self._jobs is not None:
+            self._jobs.add(line)
+
+    def _end_jobs(self) -> None:
+        jobs, self._jobs = self._jobs, None
+        if jobs is not None:
+            jobs.close()
+            jobs.check()
+
+    def _mark_end(self, window: Window, word: str) -> None:
+        """Let `window` reach up to now, in the log and in the trace."""
+        mark = self.at.mark(f"{word} {window.test}")
+        window.last_seq = mark.record.seq
+        trouble = self.at.recorder.sync()
+        window.trace = window.trace or trouble
+        if self.at.recorder.folder != window.trace_dir:
+            window.trace = window.trace or "the trace was begun anew within the test"
+        elif not self.at.recorder.absent:
+            window.trace_last = mark.mono
 
     def _diagnose(self) -> tuple[str, str]:
         """After a broken window: (how the target died, or "") and (what the lab should know)."""

@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from harness.account import Account, Accounted, open_account
 from harness.evidence.files import read_json, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
 from harness.evidence.rundir import RunDir, Window
@@ -33,7 +34,8 @@ FLOOD = 10_000
 
 
 class Verdict(Struct, frozen=True):
-    """How a test ended.  `lockdep` says whether it was armed throughout."""
+    """How a test ended.  `lockdep` says whether it was armed throughout, `fences` whether
+    every fence that it saw is accounted for."""
 
     test: str
     outcome: Outcome
@@ -41,10 +43,15 @@ class Verdict(Struct, frozen=True):
     lockdep: Literal["armed", "blind", "went off"]
     findings: tuple[Finding, ...] = ()
     seconds: float = 0.0
+    fences: Accounted = "none"
 
 
 def judge(run: RunDir, window: Window) -> Verdict:
     """Judge one test from its window and the streams it points into."""
+    return _judge(run, window, open_account(run, window))
+
+
+def _judge(run: RunDir, window: Window, account: Account) -> Verdict:
     kmsg = list(slice_of(run.path, window))
     findings = [
         *_reports(window, kmsg, "kmsg"),
@@ -52,10 +59,12 @@ def judge(run: RunDir, window: Window) -> Verdict:
         *_recovery(window, kmsg),
         *_flood(window, kmsg),
         *_losses(window, kmsg),
+        *account.findings,
     ]
     armed = _lockdep_state(window)
     if armed == "went off" and not any(f.kind in ("lockdep", "lockdep-off") for f in findings):
         findings.append(_finding("lockdep-off", "unknown", "lockdep went off without a report"))
+    findings = _folded(findings)
     outcome, reason = _weigh(window, findings, armed)
     return Verdict(
         test=window.test,
@@ -64,6 +73,7 @@ def judge(run: RunDir, window: Window) -> Verdict:
         lockdep=armed,
         findings=tuple(findings),
         seconds=window.seconds,
+        fences=account.state,
     )
 
 
@@ -86,7 +96,8 @@ def rejudge(run: RunDir) -> Iterator[Verdict]:
 
 def record(run: RunDir, window: Window) -> Verdict:
     """Judge, and keep the answer beside the evidence."""
-    verdict = judge(run, window)
+    account = open_account(run, window)
+    verdict = _judge(run, window, account)
     path = run.test(window.test)
     write_json(path / "findings.json", verdict.findings)
     write_json(path / "verdict.json", verdict)
@@ -119,6 +130,23 @@ def slice_of(run: Path, window: Window) -> Iterator[records.Record]:
                 return
             wanted = entry.seq + 1
             yield entry
+
+
+def _folded(findings: list[Finding]) -> list[Finding]:
+    """What is found again and again in one test is one finding, in its first place: a hung task
+    is reported at every check."""
+    again = Counter((finding.signature, finding.severity) for finding in findings)
+    first: dict[tuple[str, Severity], Finding] = {}
+    for finding in findings:
+        first.setdefault((finding.signature, finding.severity), finding)
+    return [
+        finding
+        if again[key] == 1
+        else msgspec.structs.replace(
+            finding, text=f"{finding.text}\n({again[key]} times in this test)".lstrip()
+        )
+        for key, finding in first.items()
+    ]
 
 
 def _finding(

@@ -17,7 +17,7 @@ from typing import Callable
 
 from .errors import AgentError, target
 
-__all__ = ["MAX_READ", "list_directory", "read", "reap", "write"]
+__all__ = ["MAX_READ", "in_child", "list_directory", "read", "reap", "write"]
 
 MAX_READ = 8 << 20
 """Bytes: with base64 this still fits a frame."""
@@ -46,7 +46,7 @@ def read(path: str, limit: int, seconds: float, offset: int = 0) -> tuple[bytes,
             data += piece
         return bytes(data)
 
-    data = _in_child(action, path, "read", seconds)
+    data = in_child(action, path, "read", seconds)
     return data[:limit], len(data) > limit
 
 
@@ -64,7 +64,7 @@ def write(path: str, data: bytes, seconds: float, append: bool = False) -> int:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | how)
         return _STATUS.pack(os.write(fd, data))
 
-    taken: int = _STATUS.unpack(_in_child(action, path, "write", seconds))[0]
+    taken: int = _STATUS.unpack(in_child(action, path, "write", seconds))[0]
     return taken
 
 
@@ -74,7 +74,7 @@ def list_directory(path: str, seconds: float) -> list[str]:
     def action() -> bytes:
         return b"\0".join(sorted(os.fsencode(name) for name in os.listdir(path)))
 
-    data = _in_child(action, path, "list", seconds)
+    data = in_child(action, path, "list", seconds)
     return [os.fsdecode(name) for name in data.split(b"\0")] if data else []
 
 
@@ -110,7 +110,11 @@ def _child(action: Callable[[], bytes], out: int) -> None:
         os._exit(status)
 
 
-def _in_child(action: Callable[[], bytes], path: str, verb: str, seconds: float) -> bytes:
+def in_child(action: Callable[[], bytes], path: str, verb: str, seconds: float) -> bytes:
+    """What `action` returns in a forked child, which may only raise OSError.
+
+    Raises AgentError (target), in which `verb` and `path` say what was tried.
+    """
     reap()
     receive, send = os.pipe()
     end = time.monotonic() + seconds

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from typing import Any, Callable
 
-from . import cards, clients, facts, fileio, kmsg
+from . import cards, clients, facts, fileio, kmsg, snapshot
 from .arguments import Arguments
 from .errors import usage
 from .session import Session
@@ -58,13 +58,19 @@ def mark(session: Session, arguments: Arguments) -> dict[str, Any]:
 
 
 def collect(session: Session, arguments: Arguments) -> dict[str, Any]:
-    """{what: kmsg|uevents, stream = 0, from = start|end, subsystems = []} -> {"stream"}."""
+    """{what: kmsg|uevents|trace, stream = 0, from = start|end, subsystems = [], cpu = 0}
+    -> {"stream"}.
+
+    `from` is kmsg's, `subsystems` uevents', `cpu` trace's: one stream a CPU, of raw
+    ring-buffer pages, which ends with trace.stop.
+    """
     what = arguments.text("what")
     stream = arguments.integer("stream", 0)
     start = arguments.text("from", "end")
     subsystems = arguments.texts("subsystems", [])
+    cpu = arguments.integer("cpu", 0)
     arguments.done()
-    return session.collect(what, stream, start, subsystems)
+    return session.collect(what, stream, start, subsystems, cpu)
 
 
 def collect_stop(session: Session, arguments: Arguments) -> dict[str, Any]:
@@ -72,6 +78,59 @@ def collect_stop(session: Session, arguments: Arguments) -> dict[str, Any]:
     stream = arguments.integer("stream")
     arguments.done()
     return session.stop_collector(stream)
+
+
+def trace_start(session: Session, arguments: Arguments) -> dict[str, Any]:
+    """{buffer_kb, events = []} -> {"cpus", "page_size", "meta", "formats": {path: text}, "stats"}.
+
+    `buffer_kb` is for each CPU; `events` are patterns of "system:event" beside
+    tracefs.DEFAULT_EVENTS.  Nothing is read before `collect` has given a CPU its stream.
+    """
+    buffer_kb = arguments.integer("buffer_kb")
+    events = arguments.texts("events", [])
+    arguments.done()
+    if not 16 <= buffer_kb <= 1 << 20:
+        raise usage(f"buffer_kb is {buffer_kb}", cure="pass KiB for each CPU, from 16 to 1048576")
+    return session.trace.start(buffer_kb, events)
+
+
+def trace_sync(session: Session, arguments: Arguments) -> dict[str, Any]:
+    """{} -> {"mono", "sent": {cpu: bytes}, "stats": [{"mono", "cpu", "entries", "overrun",
+    "commit_overrun", "dropped", "read"}], "comms": {pid: name}, "missed": {probe: hits}}.
+
+    What was recorded before `mono` (CLOCK_MONOTONIC ns) is within the first `sent` bytes
+    of each CPU's stream; `comms` are the names not told before.
+    """
+    arguments.done()
+    return session.trace.sync()
+
+
+def trace_stop(session: Session, arguments: Arguments) -> dict[str, Any]:
+    """{} -> {"stats", "sent"} as of the end; the streams' empty frames may come after it."""
+    arguments.done()
+    return session.trace.stop()
+
+
+def take_snapshot(session: Session, arguments: Arguments) -> dict[str, Any]:
+    """{files = [], seconds = 30, each = 3, limit = 64 KiB} -> {"mono", "elapsed_ns",
+    "tasks": [{"pid", "tid", "state", "comm", "wchan", "stack", "error"}], "more_tasks",
+    "files": [{"path", "text", "truncated", "error", "ns"}], "fdinfo": [as files],
+    "bufinfo": as one of files}.
+
+    `tasks` are all that sleep uninterruptibly and all threads of the workloads, whose DRM
+    files `fdinfo` shows.  An entry that fails says why in its `error`; bufinfo is read
+    last, since it may block and signals fences.
+    """
+    files = arguments.texts("files", [])
+    seconds = arguments.seconds("seconds", 30.0)
+    each = arguments.seconds("each", 3.0)
+    limit = arguments.integer("limit", 64 << 10)
+    arguments.done()
+    if not 0 < limit <= _READ_LIMIT:
+        raise usage(f"limit is {limit}", cure=f"pass bytes, at most {_READ_LIMIT}")
+    if wrong := [path for path in files if not path.startswith("/")]:
+        raise usage(f"{wrong[0]!r} is no absolute path", cure="start it with /")
+    return snapshot.take(files, session.workloads.pids(), seconds, each, limit)
 
 
 def read(session: Session, arguments: Arguments) -> dict[str, Any]:
@@ -217,6 +276,10 @@ OPERATIONS: dict[str, Operation] = {
     "mark": mark,
     "collect": collect,
     "collect.stop": collect_stop,
+    "trace.start": trace_start,
+    "trace.sync": trace_sync,
+    "trace.stop": trace_stop,
+    "snapshot": take_snapshot,
     "read": read,
     "write": write,
     "listdir": listdir,

@@ -12,10 +12,11 @@ from typing import Any
 from .archive import Archive
 from .collector import Collector
 from .commands import Commands
-from .errors import usage
+from .errors import AgentError, usage
 from .kmsg import KmsgCollector, say
 from .knobs import Knobs
 from .outbox import Outbox
+from .trace import Trace
 from .uevents import UeventCollector
 from .workloads import Workloads
 
@@ -34,6 +35,7 @@ class Session:
         self.knobs = Knobs()
         self.commands = Commands()
         self.workloads = Workloads(Archive())
+        self.trace = Trace(outbox)
         self._collectors: dict[int, Collector] = {}
         self._streams: set[int] = set()
         self._next_stream = _FIRST_OWN_STREAM
@@ -54,11 +56,16 @@ class Session:
             self._streams.add(wanted)
             return wanted
 
-    def collect(self, what: str, wanted: int, start: str, subsystems: list[str]) -> dict[str, Any]:
+    def collect(
+        self, what: str, wanted: int, start: str, subsystems: list[str], cpu: int
+    ) -> dict[str, Any]:
         """Start a collector; {"stream": number}.  Raises AgentError."""
-        if what not in ("kmsg", "uevents"):
-            raise usage(f"nothing collects {what}", cure="collect kmsg or uevents")
+        if what not in ("kmsg", "uevents", "trace"):
+            raise usage(f"nothing collects {what}", cure="collect kmsg, uevents or trace")
         stream = self.stream(wanted)
+        if what == "trace":
+            self.trace.attach(cpu, stream)
+            return {"stream": stream}
         collector: Collector
         if what == "kmsg":
             collector = KmsgCollector(stream, self.outbox, start)
@@ -91,6 +98,10 @@ class Session:
         problems += [
             f"workload {one['workload']} stuck" for one in reports if one["how"] == "stuck"
         ]
+        try:
+            self.trace.stop()
+        except (AgentError, OSError) as error:
+            problems.append(f"trace not removed: {error}")
         for problem in problems:
             try:
                 say(f"agent ending ({why}): {problem}"[:900])

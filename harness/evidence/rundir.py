@@ -44,6 +44,13 @@ class Window(Struct, kw_only=True):
     died: str = ""
     lab_error: str = ""
     seconds: float = 0.0
+    # The same stretch in the trace, as CLOCK_MONOTONIC ns of the two marks (None: not traced; the
+    # end also while the window is open), and in which folder of the boot's it lies; `trace` is
+    # why it cannot be relied upon (it is off, absent, cut, behind), or "".
+    trace_first: int | None = None
+    trace_last: int | None = None
+    trace_dir: str = "trace"
+    trace: str = ""
 
 
 class RunDir:

@@ -9,7 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Backend", "Engine", "Knob", "debugfs"]
+__all__ = ["USER_FENCES", "Backend", "Engine", "Knob", "debugfs"]
+
+USER_FENCES = frozenset({"sw_sync", "vgem"})
+"""Drivers whose fences userspace itself signals when it likes: drivers/dma-buf/sw_sync.c and
+drivers/gpu/drm/vgem/vgem_fence.c."""
 
 
 def debugfs(card: Mapping[str, Any]) -> str:

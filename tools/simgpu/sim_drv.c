@@ -115,6 +115,7 @@ static int sim_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (ret)
 		return ret;
 
+	sim_remedy_init(sdev);
 	ret = sim_fault_create(sdev);
 	if (ret)
 		return ret;

@@ -19,12 +19,14 @@ from ..uapi import amdgpu as abi
 from .amdgpu_device import Buffer, Device
 from .amdgpu_job import POLLED, Hang, Submitted
 from .amdgpu_packets import RECIPES, pad, store
+from .amdgpu_storm import MAX_DEPTH, Storm
 
 __all__ = ["AmdgpuWorkload", "open_workload"]
 
 _TARGET = 2048
 _IB_DWORDS = 16
 _CANARY_SECONDS = 10.0
+_STORM_WAIT_S = 60.0
 _DEFAULT_RECIPE = {"gfx": "wait_reg_mem", "compute": "wait_reg_mem", "sdma": "poll_regmem"}
 
 
@@ -39,6 +41,7 @@ class AmdgpuWorkload:
         self._jobs: dict[int, Submitted] = {}
         self._hangs: list[Hang] = []
         self._context: int | None = None
+        self._storm: Storm | None = None
         self._numbers = itertools.count(1)
         self._values = itertools.count(0xCA9A0001)
         self._operations: Mapping[str, Callable[[Arguments], dict[str, Any]]] = {
@@ -48,6 +51,7 @@ class AmdgpuWorkload:
             "hang": self.hang,
             "canary": self.canary,
             "wait": self.wait,
+            "storm": self.storm,
             "status": self.status,
             "release": self.release,
             "reset_state": self.reset_state,
@@ -110,9 +114,11 @@ class AmdgpuWorkload:
 
     def hang(self, arguments: Arguments) -> dict[str, Any]:
         """{engine, context = this process's own, ring = 0, recipe = the releasable one,
-        syncobj = false} -> {"job", "sequence", "submitted_ns", "releasable"}.
+        syncobj = false} -> {"job", "sequence", "submitted_ns", "releasable", "recipe",
+        "context", "seqno"}.
 
-        `submitted_ns` is CLOCK_MONOTONIC just before the submission.  With
+        `submitted_ns` is CLOCK_MONOTONIC just before the submission; `context` and
+        `seqno` are the fence's in the kernel, null where they cannot be told.  With
         `syncobj` the fence is taken from a syncobj instead of FENCE_TO_HANDLE.
         """
         name = arguments.text("engine")
@@ -140,11 +146,14 @@ class AmdgpuWorkload:
             "sequence": submitted.job.sequence,
             "submitted_ns": submitted.at,
             "releasable": recipe.releasable,
+            "recipe": recipe_name,
+            "context": submitted.identity[0],
+            "seqno": submitted.identity[1],
         }
 
     def canary(self, arguments: Arguments) -> dict[str, Any]:
         """{engine, context = this process's own, ring = 0, timeout_ns = 10 s}
-        -> {"ok", "stage", "errname", "value", "expected"} and what `wait` gives.
+        -> {"job", "ok", "stage", "errname", "value", "expected"} and what `wait` gives.
 
         The GPU writes a value that the CPU then looks for.  `stage` is where it
         failed: submit (refused, `errname` says why, and there is nothing more in the
@@ -177,6 +186,7 @@ class AmdgpuWorkload:
         if result["signaled"]:
             self._device.free(buffer)
         return {
+            "job": next(self._numbers),
             "ok": not stage,
             "stage": stage,
             "errname": "",
@@ -186,13 +196,14 @@ class AmdgpuWorkload:
         }
 
     def wait(self, arguments: Arguments) -> dict[str, Any]:
-        """{job, timeout_ns, via = wait_cs|poll} -> {"signaled", "error", "elapsed_ns",
-        "timestamp_ns", "submitted_ns", "released_ns", "wait_error", "woken_ns", "fences"}.
+        """{job, timeout_ns, via = wait_cs|poll} -> {"context", "seqno", "signaled", "error",
+        "elapsed_ns", "timestamp_ns", "submitted_ns", "released_ns", "wait_error", "woken_ns",
+        "fences"}.
 
         `error` is the fence's, negative as in the kernel (-62 ETIME), 0 for none;
         `elapsed_ns` from submission to the fence's own timestamp, null while it
-        is pending; `wait_error` what WAIT_CS itself returned, negative, and
-        `woken_ns` when the wait ended, from submission;
+        is pending; `wait_error` what WAIT_CS itself returned, negative;
+        `waited_ns` when the wait began and `woken_ns` when it ended, from submission;
         `released_ns` when the CPU ended it, null if it did not.
         """
         submitted = self._find(arguments)
@@ -202,6 +213,37 @@ class AmdgpuWorkload:
         if via not in ("wait_cs", "poll") or timeout < 0:
             raise usage("wait: via is wait_cs or poll, timeout_ns not negative")
         return self._wait(submitted, timeout, via)
+
+    def storm(self, arguments: Arguments) -> dict[str, Any]:
+        """{engine, ring = 0, count, depth = 8, seconds = 10, timeout_ns = 60 s} -> {"submitted",
+        "completed", "pending", "refused", "errors": {errno's name: jobs}, "elapsed_ns",
+        "fences": [{"context", "first", "submitted"}]}.
+
+        At most `count` small jobs in at most `seconds`, `depth` of them in flight, as
+        fast as one thread can.  `completed` counts those that ended with an error, too;
+        `pending` did not end within `timeout_ns` of their turn; `refused` were never
+        jobs, since a reset had killed their context, which is then replaced.  `fences`
+        are the kernel's fence contexts in order, with the seqno of the first job in
+        each (both null where they cannot be told) and how many jobs it had.
+        """
+        name = arguments.text("engine")
+        ring = arguments.integer("ring", 0)
+        count = arguments.integer("count")
+        depth = arguments.integer("depth", 8)
+        seconds = arguments.seconds("seconds", 10.0)
+        timeout = arguments.integer("timeout_ns", int(_STORM_WAIT_S * 1e9))
+        arguments.done()
+        if not 0 < depth <= MAX_DEPTH or count < 1 or timeout < 0:
+            raise usage(f"storm: depth is from 1 to {MAX_DEPTH}, count at least 1")
+        engine = self._device.engine(name, ring)
+
+        def fill(address: int) -> list[int]:
+            dwords = store(name, address + _TARGET, 1, self._device.device.family >= abi.FAMILY_AI)
+            return pad(name, dwords, max(_IB_DWORDS, engine.ib_size_alignment // 4))
+
+        if self._storm is None or self._storm.place != (engine, ring, depth):
+            self._storm = Storm(self._device, engine, ring, depth, fill)
+        return self._storm.run(count, seconds, timeout)
 
     def status(self, arguments: Arguments) -> dict[str, Any]:
         """{job} -> what `wait` gives, without waiting."""
@@ -248,7 +290,7 @@ class AmdgpuWorkload:
         at = time.monotonic_ns()
         job = self._device.submit(context, engine, ring, buffer, dwords, container)
         fence = self._device.syncobj_fence(container) if syncobj else self._device.fence(job)
-        return Submitted(job, fence, at, hang)
+        return Submitted(job, fence, at, hang, fence.identity())
 
     def _find(self, arguments: Arguments) -> Submitted:
         number = arguments.integer("job")
@@ -258,7 +300,7 @@ class AmdgpuWorkload:
         return submitted
 
     def _wait(self, submitted: Submitted, timeout_ns: int, via: str = "wait_cs") -> dict[str, Any]:
-        wait_error = 0
+        waited, wait_error = time.monotonic_ns() - submitted.at, 0
         if via == "poll":
             submitted.fence.wait(timeout_ns)
         else:
@@ -269,7 +311,7 @@ class AmdgpuWorkload:
                     raise
                 wait_error = -error.number
         woken = time.monotonic_ns() - submitted.at
-        return {**submitted.outcome(wait_error), "woken_ns": woken}
+        return {**submitted.outcome(wait_error), "waited_ns": waited, "woken_ns": woken}
 
 
 def open_workload(

@@ -18,7 +18,7 @@ from ..uapi import drm
 from ..uapi.ioc import perform
 from .fence import Fence
 
-__all__ = ["Buffer", "Device", "Engine", "Job"]
+__all__ = ["Buffer", "Command", "Device", "Engine", "Job"]
 
 _PAGE = 4096
 _VA_START = 1 << 20  # lower addresses stay unmapped, so that a null pointer faults
@@ -59,6 +59,14 @@ class Job(NamedTuple):
     engine: Engine
     ring: int
     sequence: int
+
+
+class Command(NamedTuple):
+    """A submission's chunks, ready to be sent; `kept` is what they point to."""
+
+    chunks: Any
+    pointers: Any
+    kept: list[Any]
 
 
 class Device:
@@ -168,6 +176,13 @@ class Device:
 
         Raises AgentError; its number is ECANCELED for a context that a reset killed.
         """
+        command = self.command(engine, ring, buffer, dwords, syncobj)
+        return Job(context, engine, ring, self.send(context, command))
+
+    def command(
+        self, engine: Engine, ring: int, buffer: Buffer, dwords: list[int], syncobj: int = 0
+    ) -> Command:
+        """What `send` submits, any number of times; as `submit` says."""
         struct.pack_into(f"<{len(dwords)}I", buffer.memory, 0, *dwords)
         entry = abi.AmdgpuBoListEntry(bo_handle=buffer.handle)
         handles = abi.AmdgpuBoListIn(
@@ -193,12 +208,17 @@ class Device:
             chunks[index].length_dw = c.sizeof(data) // 4
             chunks[index].chunk_data = c.addressof(data)
             pointers[index] = c.addressof(chunks[index])
+        # `entry` and `parts` are only pointed to: the command keeps them.
+        return Command(chunks, pointers, [entry, *(data for _, data in parts)])
+
+    def send(self, context: int, command: Command) -> int:
+        """Submit; the job's sequence number in its context and ring.  Raises AgentError."""
         request = abi.AmdgpuCs()
         _in(request).ctx_id = context
-        _in(request).num_chunks = len(parts)
-        _in(request).chunks = c.addressof(pointers)
+        _in(request).num_chunks = len(command.chunks)
+        _in(request).chunks = c.addressof(command.pointers)
         perform(self.fd, abi.CS, request)
-        return Job(context, engine, ring, int(request.out.handle))
+        return int(request.out.handle)
 
     def wait(self, job: Job, until_ns: int) -> bool:
         """Whether it completed by `until_ns` on CLOCK_MONOTONIC, by WAIT_CS.

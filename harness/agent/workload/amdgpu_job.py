@@ -37,12 +37,13 @@ class Hang:
 
 
 class Submitted(NamedTuple):
-    """A job, its fence, and CLOCK_MONOTONIC in ns just before it was submitted."""
+    """A job, its fence and who that is, and CLOCK_MONOTONIC in ns just before the submission."""
 
     job: Job
     fence: Fence
     at: int
     hang: Hang | None
+    identity: tuple[int | None, int | None]
 
     def outcome(self, wait_error: int) -> dict[str, Any]:
         """As AmdgpuWorkload.wait says; `wait_error` is passed through.  Raises AgentError."""
@@ -51,6 +52,8 @@ class Submitted(NamedTuple):
         stamps = [fence["timestamp_ns"] for fence in info["fences"] if fence["timestamp_ns"]]
         stamp = max(stamps) if stamps and signaled else None
         return {
+            "context": self.identity[0],
+            "seqno": self.identity[1],
             "signaled": signaled,
             "error": min(0, info["status"]),
             "timestamp_ns": stamp,

@@ -16,14 +16,15 @@ FLOORS = [
     {"plugin", "cli"},
     {"desk", "doctor"},
     {"fleet", "lab"},
-    {"dut", "client", "display", "coredump", "attachment"},
+    {"dut", "client", "display", "coredump", "attachment", "recorder"},
     {"verdict"},
-    {"link", "gpu", "kernel"},
+    {"account"},
+    {"link", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
     {"inventory", "tomlerror"},
     {"deadline", "errors", "host"},
 ]
-PURE = ("kernel", "gpu")
+PURE = ("kernel", "gpu", "fence")
 
 
 def sources() -> list[Path]:

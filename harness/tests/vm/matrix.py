@@ -41,7 +41,8 @@ class Row:
 
     `kind` is the finding's, or "assertion" where the testcase says it itself.  `names` is what
     the finding must hold: of a lockdep report, a lock class in its cycle; else text.  `missed`
-    names the issue whose evidence will bring what today cannot be seen.
+    names the issue whose evidence will bring what today cannot be seen.  With `parameter`
+    ("name=value") that parameter of the module is set, and `fault` is only the row's name.
     """
 
     fault: str
@@ -50,6 +51,7 @@ class Row:
     missed: str = ""
     outcome: str = "fail"
     testcase: str = RECOVERS
+    parameter: str = ""
 
 
 ROWS = (
@@ -60,18 +62,20 @@ ROWS = (
     Row("mmu_notifier", "lockdep", "mmu_notifier_invalidate_range_start"),
     Row("own_lock", "lockdep", "&sdev->faults.own_lock"),
     Row("flush_own_work", "lockdep", "(work_completion)(&(&sched->work_tdr)->work)"),
-    Row("fence_pending", "assertion", "did not signal"),
-    Row("fence_no_error", "assertion", "with no error"),
-    Row("fence_wrong_error", "assertion", "with EIO"),
-    Row("fence_order", missed="5: fences", testcase=NEIGHBOUR),
-    Row("fence_seqno", missed="5: fences", testcase=NEIGHBOUR),
+    Row("remedy_restart", "lockdep", "crtc_ww_class_acquire", parameter="sim_remedy=restart"),
+    Row("remedy_force", "recovery", "reset-failed", parameter="sim_remedy=force"),
+    Row("fence_pending", "fence-late", "only after its deadline"),
+    Row("fence_no_error", "fence-error", "of a killed job has no error"),
+    Row("fence_wrong_error", "fence-error", "of a killed job ended with EIO"),
+    Row("fence_order", "fence-order", "signalled after a later one", testcase=NEIGHBOUR),
+    Row("fence_seqno", "fence-seqno", "not numbered above", testcase=NEIGHBOUR),
     Row("fence_freed", "warning", "WARNING in dma_fence_release"),
-    Row("fence_freed_silent", missed="5: fences"),
-    Row("fence_late", "assertion", "did not signal"),
+    Row("fence_freed_silent", "fence-freed", "was freed unsignalled"),
+    Row("fence_late", "fence-late", "only after its deadline"),
     Row("recover_twice", "assertion", "2 recoveries"),
-    Row("wait_eintr", missed="5: fences"),
-    Row("wait_errno_512", "assertion", "ERESTARTSYS"),
-    Row("wait_not_woken", "assertion", "after its fence"),
+    Row("wait_eintr", "wait-eintr", "EINTR although no signal came"),
+    Row("wait_errno_512", "wait-restart", "ERESTARTSYS reached userspace"),
+    Row("wait_not_woken", "fence-waiter", "slept on after"),
     Row("modeset_deadlock", "hung-task", "blocked for long in sim_fault_hold"),
     Row("mode_lost", "assertion", "nothing is scanned out", testcase=PICTURE),
     Row("vblank_dead", "assertion", "no vblank event", testcase=PICTURE),

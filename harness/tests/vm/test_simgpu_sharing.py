@@ -2,47 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from harness import inventory
 from harness.dut import Dut
-from harness.evidence.rundir import RunDir
-from harness.lab.reservation import Reservation
-from harness.link.machine import machine_for
-from harness.tests.inner import targets_file
 from harness.tests.vm.clients.run import run_client
-from harness.tests.vm.test_simgpu import engine_of, sh
-from harness.verdict import judge
-
-NAME = "sim-sharing"
-PATIENCE_S = 120.0
-
-
-@pytest.fixture(scope="module")
-def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dut]:
-    directory = tmp_path_factory.mktemp("simsharing")
-    target = inventory.load(targets_file(directory / "targets.toml", NAME)).get(NAME)
-    with Reservation.take(NAME, "test_simgpu_sharing.py"):
-        dut = Dut(target, RunDir.create(directory / "runs", NAME), machine_for(target), print)
-        try:
-            dut.connect()
-            yield dut
-        finally:
-            dut.close()
-
-
-@pytest.fixture
-def sim(connected: Dut, request: pytest.FixtureRequest) -> Iterator[Dut]:
-    """The target for one test, of which the kernel has nothing to say."""
-    window = connected.begin(request.node.name, destructive=True)
-    assert window.health_before["debug_locks"] == 1
-    yield connected
-    connected.end(window)
-    window.body = "passed"
-    judged = judge(connected.run, window)
-    assert (judged.outcome, judged.lockdep) == ("pass", "armed"), judged
+from harness.tests.vm.guest import PATIENCE_S, engine_of, sh
 
 
 @pytest.fixture(scope="module")

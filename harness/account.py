@@ -1,0 +1,91 @@
+"""A test's fence account: from the files of its run to a ledger and the breaches in it.
+
+Knows where the trace lies and what the target is held to; harness/fence/ counts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from harness.errors import LabError, UsageError
+from harness.evidence import jobs
+from harness.evidence.finding import Finding, signature
+from harness.evidence.rundir import RunDir, Window
+from harness.fence import contract, ledger
+from harness.fence.contract import Rules
+from harness.fence.ledger import Ledger
+from harness.fence.trace import Trace
+from harness.gpu import backend_for
+from harness.gpu.base import USER_FENCES
+from harness.inventory import Limits
+
+__all__ = ["Account", "Accounted", "open_account", "rules_of"]
+
+Accounted = Literal["accounted", "unknown", "none"]
+
+
+# How far before a test its timelines are followed, for the number of its first fence.
+LOOK_BACK_NS = 120_000_000_000
+
+
+class Account(Struct, frozen=True):
+    """What is known of a test's fences.  `state` is "none" where nothing was traced, "unknown"
+    where some of it is missing; `why` says so in words."""
+
+    state: Accounted
+    why: str = ""
+    ledger: Ledger | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def open_account(run: RunDir, window: Window) -> Account:
+    """The account of `window`, up to now where it is still open.
+
+    Never raises for a broken trace: that is missing evidence, and a finding says so.
+    """
+    if window.trace_first is None:
+        return Account("none", window.trace or "this run recorded no trace")
+    facts = run.facts()
+    rules = rules_of(facts)
+    path = run.path / f"boot-{window.boot_id}" / window.trace_dir
+    try:
+        trace = Trace.open(path)
+        since = window.trace_first - LOOK_BACK_NS
+        made = ledger.build(
+            trace.read(ledger.EVENTS, window.trace_first, window.trace_last),
+            window.trace_first,
+            window.trace_last,
+            late_ns=rules.deadline_ns,
+            jobs=jobs.read(run.test(window.test) / "jobs.jsonl"),
+            comms=trace.comms(),
+            before=trace.read(ledger.BEFORE, since, window.trace_first - 1),
+        )
+    except LabError as error:
+        return _missing(f"the trace cannot be read: {error.what}")
+    findings = contract.check(made, rules)
+    if window.trace:
+        findings += _missing(window.trace).findings
+    unknown = any(finding.severity == "unknown" for finding in findings)
+    return Account("unknown" if unknown else "accounted", window.trace, made, tuple(findings))
+
+
+def rules_of(facts: dict[str, Any]) -> Rules:
+    """What the target of a run is held to, by its run.json."""
+    target = facts.get("target", {})
+    limits = msgspec.convert(target.get("limits", {}), Limits)
+    try:
+        errors = backend_for(target.get("driver", "")).hang_errors()
+    except UsageError:
+        errors = None
+    return Rules(deadline_ns=int(limits.tdr_s * 1e9), hang_errors=errors, user_drivers=USER_FENCES)
+
+
+def _missing(why: str) -> Account:
+    title = "the fences cannot be accounted for"
+    finding = Finding(
+        "fence-account", "unknown", title, signature("fence-account", title), None, why
+    )
+    return Account("unknown", why, None, (finding,))

@@ -1,0 +1,1 @@
+"""Fences: ring-buffer pages → events → ledger → timeline.  Pure: opens no link and no socket."""

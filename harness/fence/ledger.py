@@ -1,0 +1,159 @@
+"""The ledger: an account of every fence a test saw, from the recorded trace alone.
+
+Joins lifetimes, recoveries, waits and what each job's submitter was told; says
+of every fence how it ended, and *unknown* wherever lost events might have told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.evidence.jobs import JobLine
+from harness.fence import lifetimes, recoveries, syscalls, waits
+from harness.fence.lifetimes import NEVER, ROLES, STATES, Fences, State
+from harness.fence.recoveries import Recovery
+from harness.fence.syscalls import Interruption
+from harness.fence.trace import Loss, Recording
+from harness.fence.waits import Wait
+
+__all__ = ["BEFORE", "EVENTS", "Ledger", "build"]
+
+EVENTS = (*lifetimes.EVENTS, *recoveries.EVENTS, *waits.EVENTS, *syscalls.EVENTS)
+"""What a ledger is made of."""
+
+BEFORE = (lifetimes.INIT,)
+"""What it may know of the time before."""
+
+_WORD = 0xFFFFFFFF
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The account of the time from `first` to `last`, ns of CLOCK_MONOTONIC.
+
+    `predecessors`: of each fence context the last number that was made before `first`.
+    """
+
+    first: int
+    last: int
+    fences: Fences
+    waits: tuple[Wait, ...] = ()
+    recoveries: tuple[Recovery, ...] = ()
+    interruptions: tuple[Interruption, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    jobs: tuple[JobLine, ...] = ()
+    predecessors: dict[int, int] = field(default_factory=dict)
+    comms: dict[int, str] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many fences of each role ended in each state; what there is none of is left out."""
+        pairs, numbers = np.unique(
+            np.stack([self.fences.role, self.fences.state]), axis=1, return_counts=True
+        )
+        table: dict[str, dict[str, int]] = {}
+        for (role, state), number in zip(pairs.T, numbers, strict=True):
+            table.setdefault(str(ROLES[role]), {})[str(STATES[state])] = int(number)
+        return table
+
+    def lost_between(self, begin: int, end: int) -> bool:
+        """Whether any CPU lost events between two times."""
+        return any(loss.after_ns <= end and loss.before_ns >= begin for loss in self.losses)
+
+    def rows_of(self, jobs: Iterable[JobLine]) -> list[int | None]:
+        """For each job the row of the fence that its handle stands for; None where not known."""
+        keys = self.fences.key()  # sorted: so are the rows
+        return [self._row_of(job, keys) for job in jobs]
+
+    def _row_of(self, job: JobLine, keys: NDArray[np.uint64]) -> int | None:
+        if job.context is None or job.seqno is None:
+            return None
+        key = np.uint64((job.context & _WORD) << 32 | job.seqno & _WORD)
+        first, last = np.searchsorted(keys, key, "left"), np.searchsorted(keys, key, "right")
+        for row in range(int(first), int(last)):
+            # Of several lives of one number, the one that was there when the job was submitted.
+            gone = self.fences.destroyed[row]
+            if gone == NEVER or gone >= job.submitted_ns:
+                return row
+        return None
+
+
+def build(
+    recording: Recording,
+    first: int,
+    last: int | None,
+    *,
+    late_ns: int,
+    jobs: Iterable[JobLine] = (),
+    comms: Mapping[int, str] | None = None,
+    before: Recording | None = None,
+) -> Ledger:
+    """The ledger of all of `recording`, in which EVENTS were read from `first` to `last`.
+
+    `last` None: to the last event.  A fence that signals more than `late_ns` after it
+    was due (Fences.due_from) is late.  `comms` names threads by pid; `before` is what was read
+    of BEFORE until `first`.
+    """
+    comms = dict(comms or {})
+    if last is None:
+        ends = (recording.table(name).time[-1:] for name in EVENTS)
+        last = max([first, *(int(end[0]) for end in ends if len(end))])
+    ledger = Ledger(
+        first,
+        last,
+        lifetimes.find(recording),
+        waits.find(recording, comms),
+        recoveries.find(recording),
+        syscalls.find(recording),
+        recording.losses,
+        tuple(jobs),
+        _numbered(before) if before is not None else {},
+        comms,
+    )
+    _judge_ends(ledger, late_ns)
+    _doubt(ledger)
+    _join(ledger)
+    return ledger
+
+
+def _numbered(before: Recording) -> dict[int, int]:
+    """Of each context the number of the last fence made."""
+    made = before.table(lifetimes.INIT)
+    if not len(made):
+        return {}
+    pairs = zip(made.columns["context"].tolist(), made.columns["seqno"].tolist(), strict=True)
+    return dict(pairs)
+
+
+def _judge_ends(ledger: Ledger, late_ns: int) -> None:
+    f = ledger.fences
+    ended = f.signaled != NEVER
+    f.state[ended & (f.signaled - f.due_from() > late_ns)] = STATES.index(State.LATE)
+    for recovery in ledger.recoveries:
+        end = recovery.end if recovery.end is not None else ledger.last
+        inside = ended & (f.signaled >= recovery.begin) & (f.signaled <= end)
+        # What was born in the recovery itself had nothing to be recovered from.
+        inside &= f.born < recovery.begin
+        f.state[inside] = STATES.index(State.IN_RECOVERY)
+        f.state[inside & (f.signaler == recovery.pid)] = STATES.index(State.FORCED)
+
+
+def _doubt(ledger: Ledger) -> None:
+    """Where events were lost while a fence lived, that it has not ended is not known."""
+    f = ledger.fences
+    begin = np.where(f.born == NEVER, ledger.first, f.born)
+    end = np.where(f.destroyed == NEVER, ledger.last, f.destroyed)
+    open_ = f.ended(State.PENDING, State.FREED)
+    for loss in ledger.losses:
+        touched = open_ & (begin <= loss.before_ns) & (end >= loss.after_ns)
+        f.state[touched] = STATES.index(State.UNKNOWN)
+
+
+def _join(ledger: Ledger) -> None:
+    """What submitters were told of their fences; the trace has no error code."""
+    for job, row in zip(ledger.jobs, ledger.rows_of(ledger.jobs), strict=True):
+        if job.error is not None and row is not None:
+            ledger.fences.error[row] = job.error

@@ -1,0 +1,416 @@
+"""Lifetimes: dma_fence events -> one row for each fence that a trace saw.
+
+Who a fence is, is (context, seqno), both cut to 32 bits by the kernel and used
+again: an init begins a new life, a destroy ends one.
+
+Facts: include/trace/events/dma_fence.h, drivers/dma-buf/dma-fence.c and
+drivers/gpu/drm/scheduler/{sched_fence.c,sched_main.c} of Linux 6.1 to 6.12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.fence.trace import Recording, Strings
+
+__all__ = ["EVENTS", "INIT", "NEVER", "NO_ERROR_KNOWN", "Fence", "Fences", "Role", "State", "find"]
+
+NEVER = -1
+"""In a column of times or indices: there was none."""
+
+NO_ERROR_KNOWN = 1
+"""In the column `error`, whose values are 0 or negative: nobody asked the fence."""
+
+_INIT, _ENABLE, _SIGNALED, _DESTROY = range(4)
+_KINDS = (
+    "dma_fence:dma_fence_init",
+    "dma_fence:dma_fence_enable_signal",
+    "dma_fence:dma_fence_signaled",
+    "dma_fence:dma_fence_destroy",
+)
+# A scheduler is about to call its driver's run_job; renamed after 6.12.
+_RUN = ("gpu_scheduler:drm_run_job", "gpu_scheduler:drm_sched_job_run")
+INIT = _KINDS[_INIT]
+EVENTS = (*_KINDS, *_RUN)
+"""What `find` reads."""
+
+_SCHEDULER = "drm_sched"  # drm_sched_fence_get_driver_name()
+
+Int = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+
+
+class Role(StrEnum):
+    """What a fence is to a job of drm_sched: the two the scheduler makes, and the driver's."""
+
+    OTHER = "other"
+    SCHEDULED = "scheduled"
+    FINISHED = "finished"
+    HW = "hw"
+
+
+class State(StrEnum):
+    """How a fence ended.  `FORCED`: by the thread that ran a recovery, in it; `IN_RECOVERY`: by
+    another meanwhile; `UNKNOWN`: events were lost that might have told."""
+
+    PENDING = "pending"
+    IN_TIME = "in time"
+    LATE = "late"
+    IN_RECOVERY = "in recovery"
+    FORCED = "forced"
+    FREED = "freed unsignalled"
+    UNKNOWN = "unknown"
+
+
+ROLES = tuple(Role)
+STATES = tuple(State)
+
+
+class Fence(NamedTuple):
+    """One row.  Times are CLOCK_MONOTONIC in ns, None where the event was not seen.
+
+    `error` is 0 or a negative errno as its submitter was told, None if nobody asked;
+    `signaler` and `maker` are pids; `job` the row of the finished fence whose job it belongs to.
+    """
+
+    context: int
+    seqno: int
+    driver: str
+    timeline: str
+    role: Role
+    state: State
+    born: int | None
+    enabled: int | None
+    signaled: int | None
+    destroyed: int | None
+    maker: int
+    signaler: int
+    job: int | None
+    error: int | None
+    renumbered: bool
+
+    @property
+    def name(self) -> str:
+        """Driver, timeline, context and number, as the kernel's debugfs writes them."""
+        return f"{self.driver} {self.timeline} {self.context}:{self.seqno}"
+
+    @property
+    def first(self) -> int:
+        """The first that was seen of it."""
+        return min(t for t in (self.born, self.enabled, self.signaled, self.destroyed) if t)
+
+
+@dataclass(slots=True)
+class Fences:
+    """All fences, a column each, ordered by context, number and life."""
+
+    strings: Strings
+    context: NDArray[np.uint32]
+    seqno: NDArray[np.uint32]
+    driver: NDArray[np.int32]
+    timeline: NDArray[np.int32]
+    role: NDArray[np.uint8]
+    state: NDArray[np.uint8]
+    born: Int
+    enabled: Int
+    signaled: Int
+    destroyed: Int
+    maker: NDArray[np.int32]
+    signaler: NDArray[np.int32]
+    job: Int
+    error: NDArray[np.int32]
+    renumbered: Bool
+    # Rank of each event among all of the trace; what came first where clocks are equal.
+    born_order: Int
+    enabled_order: Int
+    signaled_order: Int
+
+    def __len__(self) -> int:
+        return len(self.context)
+
+    def __iter__(self) -> Iterator[Fence]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, i: int) -> Fence:
+        error = int(self.error[i])
+        return Fence(
+            int(self.context[i]),
+            int(self.seqno[i]),
+            self.strings[int(self.driver[i])],
+            self.strings[int(self.timeline[i])],
+            ROLES[self.role[i]],
+            STATES[self.state[i]],
+            _seen(self.born[i]),
+            _seen(self.enabled[i]),
+            _seen(self.signaled[i]),
+            _seen(self.destroyed[i]),
+            int(self.maker[i]),
+            int(self.signaler[i]),
+            _seen(self.job[i]),
+            None if error == NO_ERROR_KNOWN else error,
+            bool(self.renumbered[i]),
+        )
+
+    def has(self, *roles: Role) -> Bool:
+        """Which rows have one of `roles`."""
+        return np.isin(self.role, [ROLES.index(role) for role in roles])
+
+    def ended(self, *states: State) -> Bool:
+        """Which rows have one of `states`."""
+        return np.isin(self.state, [STATES.index(state) for state in states])
+
+    def driven_by(self, *drivers: str) -> Bool:
+        """Which rows' fences were made by one of `drivers`."""
+        # One that no record names has the number -1, which no row has.
+        return np.isin(self.driver, [self.strings.id(driver) for driver in drivers])
+
+    def of_job(self, finished: int) -> list[int]:
+        """The rows of the job whose finished fence is in row `finished`."""
+        return [int(row) for row in np.flatnonzero(self.job == finished)]
+
+    def due_from(self) -> Int:
+        """Since when a fence is owed: its birth, or what was first seen of it; for a finished
+        fence since its job was handed to the hardware, for it may have had to wait its turn."""
+        seen = np.stack([self.born, self.enabled, self.signaled, self.destroyed])
+        since = np.where(seen == NEVER, np.iinfo(np.int64).max, seen).min(axis=0)
+        handed = self.has(Role.SCHEDULED) & (self.job != NEVER) & (self.signaled != NEVER)
+        since[self.job[handed]] = self.signaled[handed]
+        return np.asarray(since, np.int64)
+
+    def listened_order(self) -> Int:
+        """From which event on somebody was to be told of the signal; NEVER where nobody was.
+
+        Of a driver with an enable_signaling hook a fence that nobody listens to may be noticed
+        late or never.  Without one nothing is traced, and the driver must always tell: then
+        a job's fences, and all on the timeline of one, count from birth.
+        """
+        hooked = np.isin(self.driver, np.unique(self.driver[self.enabled != NEVER]))
+        ring = np.isin(self.context, np.unique(self.context[self.has(Role.HW)]))
+        always = ~hooked & (ring | ~self.has(Role.OTHER))
+        since = np.maximum(self.born_order, 0)  # also of one that was born before the trace
+        return np.where(always & (self.enabled == NEVER), since, self.enabled_order)
+
+    def key(self) -> NDArray[np.uint64]:
+        """context << 32 | seqno."""
+        return self.context.astype(np.uint64) << np.uint64(32) | self.seqno
+
+
+def _seen(value: np.int64) -> int | None:
+    return None if value == NEVER else int(value)
+
+
+@dataclass(slots=True)
+class _Events:
+    """The dma_fence events of all kinds, sorted by fence, then by order."""
+
+    kind: NDArray[np.int8]
+    time: Int
+    order: Int
+    pid: NDArray[np.int32]
+    key: NDArray[np.uint64]
+    driver: NDArray[np.int32]
+    timeline: NDArray[np.int32]
+
+
+def find(recording: Recording) -> Fences:
+    """Every fence of which `recording` has an event, all PENDING, IN_TIME or FREED as yet.
+
+    Stub fences (context 0, signalled from birth: dma_fence_get_stub()) are left out.
+    """
+    events = _gather(recording)
+    fences = _group(recording.strings, events)
+    _find_roles(fences)
+    _find_hardware(fences, recording)
+    _follow_renumbered(fences)
+    return fences
+
+
+def _gather(recording: Recording) -> _Events:
+    # An event that the target's kernel lacks has no columns.
+    tables = [(kind, recording.table(name)) for kind, name in enumerate(_KINDS)]
+    tables = [(kind, table) for kind, table in tables if len(table)]
+    wide = np.uint64
+
+    def joined(name: str, kind: type[np.generic]) -> NDArray[Any]:
+        columns = [table.columns[name].astype(kind) for _, table in tables]
+        return np.concatenate([np.empty(0, kind), *columns])
+
+    kinds = [np.full(len(table), kind, np.int8) for kind, table in tables]
+    context = joined("context", wide)
+    key = context << wide(32) | joined("seqno", wide)
+    order = _all([table.order for _, table in tables])
+    kept = np.flatnonzero(context)
+    kept = kept[np.lexsort((order[kept], key[kept]))]
+    return _Events(
+        np.concatenate([np.empty(0, np.int8), *kinds])[kept],
+        _all([table.time for _, table in tables])[kept],
+        order[kept],
+        _all([table.pid for _, table in tables])[kept].astype(np.int32),
+        key[kept],
+        joined("driver", np.int32)[kept],
+        joined("timeline", np.int32)[kept],
+    )
+
+
+def _all(parts: list[NDArray[Any]]) -> Int:
+    return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+def _group(strings: Strings, events: _Events) -> Fences:
+    begins = np.ones(len(events.key), dtype=bool)
+    begins[1:] = (
+        (events.key[1:] != events.key[:-1])
+        | (events.kind[1:] == _INIT)
+        | (events.kind[:-1] == _DESTROY)
+    )
+    starts = np.flatnonzero(begins)
+    life = np.cumsum(begins) - 1
+    count = len(starts)
+
+    def first(kind: int, values: NDArray[np.generic], missing: int) -> NDArray[np.int64]:
+        """Of each life the first event of `kind`."""
+        column = np.full(count, missing, dtype=np.int64)
+        at = np.flatnonzero(events.kind == kind)[::-1]  # backwards: the first is written last
+        column[life[at]] = values[at]
+        return column
+
+    key = events.key[starts]
+    signaled = first(_SIGNALED, events.time, NEVER)
+    destroyed = first(_DESTROY, events.time, NEVER)
+    state = np.full(count, STATES.index(State.PENDING), dtype=np.uint8)
+    state[destroyed != NEVER] = STATES.index(State.FREED)
+    state[signaled != NEVER] = STATES.index(State.IN_TIME)
+    return Fences(
+        strings,
+        (key >> np.uint64(32)).astype(np.uint32),
+        (key & np.uint64(0xFFFFFFFF)).astype(np.uint32),
+        # The names of the first event: later kernels rename what has signalled.
+        events.driver[starts],
+        events.timeline[starts],
+        np.zeros(count, dtype=np.uint8),
+        state,
+        first(_INIT, events.time, NEVER),
+        first(_ENABLE, events.time, NEVER),
+        signaled,
+        destroyed,
+        first(_INIT, events.pid, 0).astype(np.int32),
+        first(_SIGNALED, events.pid, 0).astype(np.int32),
+        np.full(count, NEVER, dtype=np.int64),
+        np.full(count, NO_ERROR_KNOWN, dtype=np.int32),
+        np.zeros(count, dtype=bool),
+        first(_INIT, events.order, NEVER),
+        first(_ENABLE, events.order, NEVER),
+        first(_SIGNALED, events.order, NEVER),
+    )
+
+
+def _find_roles(fences: Fences) -> None:
+    """The scheduler makes its two fences one after the other on the same thread: scheduled on
+    context c, finished on c + 1, with the same number (drm_sched_fence_init)."""
+    mine = fences.driven_by(_SCHEDULER)
+    born = np.flatnonzero(mine & (fences.born_order != NEVER))
+    born = born[np.lexsort((fences.born_order[born], fences.maker[born]))]
+    a, b = born[:-1], born[1:]
+    paired = (
+        (fences.maker[a] == fences.maker[b])
+        & (fences.context[a] + np.uint32(1) == fences.context[b])
+        & (fences.seqno[a] == fences.seqno[b])
+    )
+    # Of entities made one after the other 20:1 21:1 22:1 23:1 are two pairs, not three.
+    at = np.arange(len(paired))
+    begins = np.maximum.accumulate(np.where(paired & ~np.roll(paired, 1), at, 0))
+    paired &= (at - begins) % 2 == 0
+    scheduled, finished = a[paired], b[paired]
+    for role, rows in ((Role.SCHEDULED, scheduled), (Role.FINISHED, finished)):
+        # A context keeps its role, also for the fences whose birth was not seen.
+        same = np.isin(fences.context, np.unique(fences.context[rows]))
+        fences.role[mine & same] = ROLES.index(role)
+    fences.job[scheduled] = finished
+    fences.job[finished] = finished
+
+
+def _find_hardware(fences: Fences, recording: Recording) -> None:
+    """A driver's run_job makes its fence on the scheduler's thread, between the event that
+    says so and the signalling of the scheduled fence (drm_sched_run_job_work)."""
+    runs = [table for table in map(recording.table, _RUN) if len(table)]
+    scheduled = np.flatnonzero(
+        fences.has(Role.SCHEDULED) & (fences.signaled != NEVER) & (fences.job != NEVER)
+    )
+    others = np.flatnonzero(~fences.driven_by(_SCHEDULER) & (fences.born_order != NEVER))
+    if not runs or not len(scheduled) or not len(others):
+        return
+    # On each thread in order: run, births, signalled.
+    pid = np.concatenate(
+        [*(run.pid for run in runs), fences.maker[others], fences.signaler[scheduled]]
+    )
+    order = np.concatenate(
+        [
+            *(run.order for run in runs),
+            fences.born_order[others],
+            fences.signaled_order[scheduled],
+        ]
+    )
+    ran = sum(len(run) for run in runs)
+    row = np.concatenate([np.full(ran, NEVER), others, fences.job[scheduled]])
+    what = np.repeat(np.arange(3), [ran, len(others), len(scheduled)])
+    by_thread = np.lexsort((order, pid))
+    pid, row, what = pid[by_thread], row[by_thread], what[by_thread]
+    position = np.arange(len(what))
+    # For each end: where the run before it began.  The last birth between is what was returned.
+    last_run = np.maximum.accumulate(np.where(what == 0, position, -1))
+    ends = np.flatnonzero(what == 2)
+    ends = ends[ends > 0]
+    birth = ends - 1
+    good = (what[birth] == 1) & (pid[birth] == pid[ends]) & (last_run[birth] >= 0)
+    good &= pid[last_run[birth]] == pid[ends]
+    fences.role[row[birth[good]]] = ROLES.index(Role.HW)
+    fences.job[row[birth[good]]] = row[ends[good]]
+
+
+def _follow_renumbered(fences: Fences) -> None:
+    """A resubmitted amdgpu job's hw fence gets a new number without a new init
+    (amdgpu_fence_emit): its old number never ends, its new one has no birth."""
+    ended = np.array([STATES.index(State.PENDING)], dtype=np.uint8)
+    open_rows = np.flatnonzero(fences.has(Role.HW) & np.isin(fences.state, ended))
+    orphans = np.flatnonzero((fences.born == NEVER) & (fences.signaled != NEVER))
+    if not len(open_rows) or not len(orphans):
+        return
+    gone: list[int] = []
+    for row in open_rows[np.argsort(fences.born_order[open_rows])]:
+        same = orphans[
+            (fences.context[orphans] == fences.context[row])
+            & (fences.signaled_order[orphans] > fences.born_order[row])
+            & ~np.isin(orphans, gone)
+        ]
+        if len(same):
+            orphan = int(same[np.argmin(fences.signaled_order[same])])
+            gone.append(orphan)
+            for column in (
+                fences.signaled,
+                fences.destroyed,
+                fences.signaler,
+                fences.signaled_order,
+                fences.state,
+            ):
+                column[row] = column[orphan]
+            fences.renumbered[row] = True
+    # The orphans' rows were the same fences'.
+    _drop(fences, np.array(gone, dtype=np.int64))
+
+
+def _drop(fences: Fences, rows: Int) -> None:
+    if not len(rows):
+        return
+    kept = np.ones(len(fences), dtype=bool)
+    kept[rows] = False
+    moved = np.cumsum(kept) - 1
+    fences.job = np.where(fences.job == NEVER, NEVER, moved[fences.job])
+    for name in Fences.__slots__:
+        if name != "strings":
+            setattr(fences, name, getattr(fences, name)[kept])

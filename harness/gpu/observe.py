@@ -1,0 +1,36 @@
+"""What of a driver is worth looking at, whether or not it can be hung from here.
+
+Names only: trace events and files of debugfs; who lacks one of them says so.
+Sources: drivers/gpu/drm/{drm_debugfs.c,amd/amdgpu/{amdgpu_trace.h,amdgpu_debugfs.c},
+i915/{i915_trace.h,i915_debugfs.c}} of Linux 6.12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.gpu.base import debugfs
+
+__all__ = ["files", "trace_events"]
+
+_EVENTS = {
+    "amdgpu": ("amdgpu:amdgpu_cs_ioctl", "amdgpu:amdgpu_sched_run_job"),
+    "i915": ("i915:i915_request_*",),
+}
+# Below the card's folder; the first are any driver's.
+_COMMON = ("name", "clients", "gem_names", "state", "framebuffer", "internal_clients")
+_FILES = {
+    "amdgpu": ("amdgpu_fence_info", "amdgpu_gem_info", "amdgpu_vm_info"),
+    "i915": ("i915_engine_info", "i915_gem_objects", "i915_wedged", "i915_runtime_pm_status"),
+}
+
+
+def trace_events(driver: str) -> Sequence[str]:
+    """Patterns of the driver's own "system:event" that tell of jobs and fences."""
+    return _EVENTS.get(driver, ())
+
+
+def files(driver: str, card: Mapping[str, Any]) -> list[str]:
+    """Files that show what `card` is stuck in; reading them changes nothing."""
+    return [f"{debugfs(card)}/{name}" for name in (*_COMMON, *_FILES.get(driver, ()))]
