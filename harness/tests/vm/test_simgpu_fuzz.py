@@ -31,7 +31,7 @@ def test_nonsense_is_refused_in_silence(sim: Dut) -> None:
     assert not dead, f"engines that do not work after it: {dead}"
     # Otherwise it proved nothing: most of it must be refused, not all.
     tried, taken = (sum(map(int, column)) for column in zip(*counts(output), strict=True))
-    assert tried > 10_000, f"only {tried} ioctls"
+    assert tried > 1000, f"only {tried} ioctls"
     assert 0.02 < taken / tried < 0.9, f"{taken} of {tried} ioctls succeeded"
 
 
