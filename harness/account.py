@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from harness.errors import LabError, UsageError
+from harness.evidence import jobs
 from harness.evidence.finding import Finding, signature
 from harness.evidence.rundir import RunDir, Window
 from harness.fence import contract, ledger
@@ -24,6 +25,10 @@ from harness.inventory import Limits
 __all__ = ["Account", "Accounted", "open_account", "rules_of"]
 
 Accounted = Literal["accounted", "unknown", "none"]
+
+
+# How far before a test its timelines are followed, for the number of its first fence.
+LOOK_BACK_NS = 120_000_000_000
 
 
 class Account(Struct, frozen=True):
@@ -47,15 +52,16 @@ def open_account(run: RunDir, window: Window) -> Account:
     rules = rules_of(facts)
     path = run.path / f"boot-{window.boot_id}" / window.trace_dir
     try:
-        jobs = ledger.read_jobs(run.test(window.test) / "jobs.jsonl")
         trace = Trace.open(path)
+        since = window.trace_first - LOOK_BACK_NS
         made = ledger.build(
             trace.read(ledger.EVENTS, window.trace_first, window.trace_last),
             window.trace_first,
             window.trace_last,
             late_ns=rules.deadline_ns,
-            jobs=jobs,
+            jobs=jobs.read(run.test(window.test) / "jobs.jsonl"),
             comms=trace.comms(),
+            before=trace.read(ledger.BEFORE, since, window.trace_first - 1),
         )
     except LabError as error:
         return _missing(f"the trace cannot be read: {error.what}")

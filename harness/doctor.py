@@ -182,6 +182,44 @@ def _tracing(dut: Dut) -> Iterator[Check]:
             "" if names else f"not mounted at {path}",
             f"mount -t {what} none {path}",
         )
+    recorder = dut.at.recorder
+    yield Check(
+        None if recorder.absent else True,
+        "trace of fences",
+        recorder.absent or f"{sum(_on(dut).values())} events and probes are on",
+        f"{recorder.cure}; without it no test accounts for its fences",
+    )
+    if not recorder.absent:
+        yield from _traced(dut)
+
+
+# What is recorded, what it is for, and the kernel's option where it is missing.
+_TRACED = (
+    ("dma_fence:", "fences are seen", "CONFIG_DMA_SHARED_BUFFER=y and CONFIG_FTRACE=y"),
+    ("gpu_scheduler:", "jobs are told from their fences", "load the driver, if it has drm_sched"),
+    ("raw_syscalls:", "restarted waits are proven", "CONFIG_FTRACE_SYSCALLS=y"),
+    ("lab:wait_", "waits tell if they are interruptible, and their end", "CONFIG_KPROBE_EVENTS=y"),
+    ("lab:tdr_", "recoveries are timed", "CONFIG_KPROBE_EVENTS=y, if the driver has drm_sched"),
+)
+
+
+def _traced(dut: Dut) -> Iterator[Check]:
+    for prefix, why, cure in _TRACED:
+        states = {name: on for name, on in _on(dut).items() if name.startswith(prefix)}
+        missing = [name for name, on in states.items() if not on]
+        told = {**dut.at.recorder.events, **dut.at.recorder.probes}
+        yield Check(
+            True if states and not missing else None,
+            f"trace of {prefix.rstrip(':_')}",
+            "; ".join(f"{name} {told[name]}" for name in missing) or why,
+            f"{cure}: then {why}",
+        )
+
+
+def _on(dut: Dut) -> dict[str, bool]:
+    """Of each event and probe that was asked for, whether it is recorded."""
+    told = {**dut.at.recorder.events, **dut.at.recorder.probes}
+    return {name: state.startswith("on") for name, state in told.items()}
 
 
 def _card(dut: Dut, card: dict[str, Any]) -> Iterator[Check]:

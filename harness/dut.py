@@ -11,18 +11,24 @@ import logging
 import platform
 from base64 import b64encode
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from harness import host
+from harness.account import Account, open_account
 from harness.attachment import Attachment
 from harness.client import Client
+from harness.coredump import Coredump
 from harness.deadline import Deadline
+from harness.display import Display
 from harness.errors import HarnessError, LabError, TargetError
 from harness.evidence.boot import Boot
-from harness.evidence.files import write_json
+from harness.evidence.files import write_bytes, write_json
 from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
-from harness.gpu import Backend, backend_for
+from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine
 from harness.inventory import Target
 from harness.kernel import resets
@@ -33,6 +39,9 @@ from harness.link.machine import Machine
 __all__ = ["Dut"]
 
 log = logging.getLogger(__name__)
+
+# Longest wait for a snapshot: its entries are limited to half of that together.
+SNAPSHOT_S = 60.0
 
 
 class Dut:
@@ -49,7 +58,7 @@ class Dut:
         self._say = say
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
-        self._clients: list[Client] = []
+        self._clients: list[Client | Display] = []
         self._jobs: JobLog | None = None
         self._engines: list[Engine] | None = None
         self._last_words = ""
@@ -161,6 +170,22 @@ class Dut:
         self._clients.append(client)
         return client
 
+    def display(self) -> Display:
+        """A new unprivileged process that is DRM master; stopped with the test.
+
+        Raises TargetError where somebody else is.
+        """
+        limit = self.target.limits.command_s
+        workload = self.agent.workload("kms", "", Deadline(limit), primary=self.card["primary"])
+        display = Display(workload, self.agent, self.card, limit)
+        self._clients.append(display)
+        return display
+
+    def coredump(self) -> Coredump | None:
+        """Where the card leaves its devcoredump; None where its driver makes none."""
+        path = self.gpu.coredump(self.card)
+        return Coredump(self.agent, path, self.target.limits.command_s) if path else None
+
     def pin(self, engine: Engine) -> None:
         """Keep jobs for `engine` on that very ring; undone with the test."""
         for knob in engine.pins:
@@ -249,6 +274,31 @@ class Dut:
         window_so_far = Tail(self._boot.path / "kmsg", window.offset)
         seen = (r for r, _ in window_so_far.advance() if window.first_seq <= r.seq <= record.seq)
         return resets.find(seen)
+
+    def fences(self, window: Window) -> Account:
+        """The account of the fences since `window` opened, up to now."""
+        trouble = self.at.recorder.sync()
+        so_far = msgspec.structs.replace(window, trace=window.trace or trouble, trace_last=None)
+        return open_account(self.run, so_far)
+
+    def keep(self, window: Window, name: str, data: bytes) -> None:
+        """Write `data` beside `window`'s evidence, as the file `name`.  Raises LabError."""
+        write_bytes(self.run.test(window.test) / name, data)
+
+    def snapshot(self, window: Window) -> Path:
+        """Keep what tracing cannot see, as it is now, beside `window`: snapshot.json.
+
+        Clients that still run are in it: take it before they are stopped.  Raises as a
+        call does where the link is gone.
+        """
+        try:
+            wanted = observe.files(self.target.driver, self.card)
+        except TargetError:
+            wanted = []  # a driver that is gone shows nothing; the tasks still do
+        seen = self.agent.call("snapshot", Deadline(SNAPSHOT_S), files=wanted)
+        path = self.run.test(window.test) / "snapshot.json"
+        write_json(path, seen)
+        return path
 
     # -- bringing it back ------------------------------------------------------
 

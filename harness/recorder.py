@@ -24,16 +24,23 @@ SYNC_S = 20.0
 
 
 class Recorder:
-    """The trace of one boot, or the reason why there is none in `absent`."""
+    """The trace of one boot, or the reason why there is none in `absent`, with its cure.
+
+    `events` and `probes` say of each "system:event" whether it is "on", or why not.
+    """
 
     def __init__(self, target: Target, agent: Agent, boot: Boot, deadline: Deadline) -> None:
         """Start it.  Raises only where the link itself is gone."""
         self.absent = ""
+        self.cure = ""
+        self.events: Mapping[str, str] = {}
+        self.probes: Mapping[str, str] = {}
         self._agent = agent
         self._files: TraceFiles | None = None
         self._missed: Mapping[str, int] = {}
         if not target.policy.trace:
             self.absent = "the trace is off (policy.trace = false)"
+            self.cure = "remove trace = false from the target's policy"
             return
         try:
             self._start(target, boot, deadline)
@@ -41,6 +48,7 @@ class Recorder:
             if not agent.alive:
                 raise
             self.absent = f"no trace: {error.what} ({error.where})"
+            self.cure = error.cure
 
     @property
     def folder(self) -> str:
@@ -79,6 +87,7 @@ class Recorder:
             buffer_kb=target.policy.trace_buffer_kb,
             events=list(observe.trace_events(target.driver)),
         )
+        self.events, self.probes = started["meta"]["events"], started["meta"]["probes"]
         files = TraceFiles(boot.path, started, target.policy.stream_limit)
         self._files = files
         for cpu in started["cpus"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from typing import Any, Callable
 
-from . import cards, clients, facts, fileio, kmsg
+from . import cards, clients, facts, fileio, kmsg, snapshot
 from .arguments import Arguments
 from .errors import usage
 from .session import Session
@@ -109,6 +109,28 @@ def trace_stop(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{} -> {"stats", "sent"} as of the end; the streams' empty frames may come after it."""
     arguments.done()
     return session.trace.stop()
+
+
+def take_snapshot(session: Session, arguments: Arguments) -> dict[str, Any]:
+    """{files = [], seconds = 30, each = 3, limit = 64 KiB} -> {"mono", "elapsed_ns",
+    "tasks": [{"pid", "tid", "state", "comm", "wchan", "stack", "error"}], "more_tasks",
+    "files": [{"path", "text", "truncated", "error", "ns"}], "fdinfo": [as files],
+    "bufinfo": as one of files}.
+
+    `tasks` are all that sleep uninterruptibly and all threads of the workloads, whose DRM
+    files `fdinfo` shows.  An entry that fails says why in its `error`; bufinfo is read
+    last, since it may block and signals fences.
+    """
+    files = arguments.texts("files", [])
+    seconds = arguments.seconds("seconds", 30.0)
+    each = arguments.seconds("each", 3.0)
+    limit = arguments.integer("limit", 64 << 10)
+    arguments.done()
+    if not 0 < limit <= _READ_LIMIT:
+        raise usage(f"limit is {limit}", cure=f"pass bytes, at most {_READ_LIMIT}")
+    if wrong := [path for path in files if not path.startswith("/")]:
+        raise usage(f"{wrong[0]!r} is no absolute path", cure="start it with /")
+    return snapshot.take(files, session.workloads.pids(), seconds, each, limit)
 
 
 def read(session: Session, arguments: Arguments) -> dict[str, Any]:
@@ -257,6 +279,7 @@ OPERATIONS: dict[str, Operation] = {
     "trace.start": trace_start,
     "trace.sync": trace_sync,
     "trace.stop": trace_stop,
+    "snapshot": take_snapshot,
     "read": read,
     "write": write,
     "listdir": listdir,

@@ -81,6 +81,11 @@ class Workloads:
         """One operation of workload `number`.  Raises AgentError."""
         return self._find(number).call(op, arguments, seconds)
 
+    def pids(self) -> list[int]:
+        """The processes that run."""
+        with self._lock:
+            return [child.process.pid for child in self._children.values()]
+
     def stop(self, number: int) -> dict[str, Any]:
         """End one; see Child.stop.  Raises AgentError (usage) for a number not started."""
         child = self._find(number)

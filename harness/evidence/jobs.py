@@ -24,7 +24,8 @@ class JobLine(Struct, frozen=True, kw_only=True):
     `context` and `seqno` are its finished fence's in the kernel, None where they could
     not be told.  Times are CLOCK_MONOTONIC of the target in ns.  The rest is None until
     it is known: `error` is the fence's, 0 or a negative errno; `wait_error` what the
-    wait returned, and `woken_ns` when.
+    wait returned, `waited_ns` when it began and `woken_ns` when it ended; `released_ns`
+    when the CPU ended the job.
     """
 
     client: int
@@ -39,7 +40,9 @@ class JobLine(Struct, frozen=True, kw_only=True):
     error: int | None = None
     timestamp_ns: int | None = None
     wait_error: int | None = None
+    waited_ns: int | None = None
     woken_ns: int | None = None
+    released_ns: int | None = None
 
     @classmethod
     def submitted(
@@ -65,7 +68,9 @@ class JobLine(Struct, frozen=True, kw_only=True):
             error=reply["error"] if reply["signaled"] else None,
             timestamp_ns=reply["timestamp_ns"],
             wait_error=reply["wait_error"],
+            waited_ns=self.submitted_ns + reply["waited_ns"],
             woken_ns=self.submitted_ns + reply["woken_ns"],
+            released_ns=reply["released_ns"],
         )
 
 

@@ -18,8 +18,9 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from harness.evidence.finding import Finding, Severity, signature
+from harness.evidence.jobs import JobLine
 from harness.fence import story
-from harness.fence.ledger import JobView, Ledger
+from harness.fence.ledger import Ledger
 from harness.fence.lifetimes import NEVER, Fence, Role, State
 from harness.fence.syscalls import Ending
 
@@ -69,6 +70,7 @@ def check(ledger: Ledger, rules: Rules) -> list[Finding]:
     """Every breach of the contract, and what could not be told."""
     breaches = _Breaches()
     _unended(ledger, rules, breaches)
+    _late(ledger, rules, breaches)
     _order(ledger, rules, breaches)
     _numbers(ledger, rules, breaches)
     _errors(ledger, rules, breaches)
@@ -93,27 +95,33 @@ def _owed(ledger: Ledger, rules: Rules) -> NDArray[np.bool_]:
 
 
 def _unended(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
-    """Pending past the deadline, or freed unsignalled.
-
-    Of a fence for which nobody enabled signalling the driver need not have noticed that it
-    completed; unless it is a job's, or on a ring's timeline, where every number is signalled.
-    """
+    """Pending past the deadline, or freed unsignalled; of a fence that nobody listens to only
+    a note, since its driver need not have noticed that it completed."""
     f = ledger.fences
-    owed = _owed(ledger, rules)
-    ring = np.isin(f.context, np.unique(f.context[f.has(Role.HW)]))
-    enabled = f.enabled != NEVER
+    owed, heard = _owed(ledger, rules), f.listened_order() != NEVER
+    age = ledger.last - f.due_from()
     for row in np.flatnonzero(owed & f.ended(State.PENDING)).tolist():
-        fence = f[row]
-        sure = enabled[row] or ring[row] or fence.role != Role.OTHER
-        overdue = ledger.last - fence.first > rules.deadline_ns
+        overdue = age[row] > rules.deadline_ns
         late = "never signalled" if overdue else "was pending when the test ended"
-        severity: Severity = "fail" if sure and overdue else "note"
-        breaches.add("fence-pending", severity, f"{_title(fence)} {late}", _beside(ledger, row))
+        severity: Severity = "fail" if heard[row] and overdue else "note"
+        breaches.add("fence-pending", severity, f"{_title(f[row])} {late}", _beside(ledger, row))
     for row in np.flatnonzero(owed & f.ended(State.FREED)).tolist():
         # The scheduler's own two are dropped like this when a submission fails half-way.
-        severity = "fail" if enabled[row] or ring[row] else "note"
+        pair = f[row].role in (Role.SCHEDULED, Role.FINISHED) and f.enabled[row] == NEVER
+        severity = "fail" if heard[row] and not pair else "note"
         title = f"{_title(f[row])} was freed unsignalled"
         breaches.add("fence-freed", severity, title, story.tell(ledger, row))
+
+
+def _late(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
+    """Signalled, but past the deadline."""
+    f = ledger.fences
+    took = np.where(f.signaled == NEVER, 0, f.signaled - f.due_from())
+    heard = f.listened_order() != NEVER
+    late = _owed(ledger, rules) & heard & (took > rules.deadline_ns)
+    for row in np.flatnonzero(late).tolist():
+        title = f"{_title(f[row])} signalled only after its deadline"
+        breaches.add("fence-late", "fail", title, story.tell(ledger, row))
 
 
 def _beside(ledger: Ledger, row: int) -> str:
@@ -128,16 +136,17 @@ def _beside(ledger: Ledger, row: int) -> str:
 def _order(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
     """On one timeline a later fence tells that all earlier ones are done.
 
-    An earlier one whose signalling nobody had enabled by then may be noticed late.
+    An earlier one to which nobody listened by then may be noticed late.
     """
     f = ledger.fences
+    heard = f.listened_order()
     watched = np.flatnonzero(_owed(ledger, rules) & (f.signaled != NEVER) & ~f.renumbered)
     for rows in _timelines(ledger, watched):
         order = f.signaled_order[rows]
         # The first signal of any later number; the last row has none.
         later = np.minimum.accumulate(order[::-1])[::-1][1:]
-        own, enabled = order[:-1], f.enabled_order[rows[:-1]]
-        wrong = (later < own) & (enabled != NEVER) & (enabled < later)
+        own, since = order[:-1], heard[rows[:-1]]
+        wrong = (later < own) & (since != NEVER) & (since < later)
         for at in np.flatnonzero(wrong):
             over = int(rows[at + 1 :][np.argmin(order[at + 1 :])])
             row = int(rows[at])
@@ -164,16 +173,24 @@ def _after_gap(numbers: NDArray[np.uint32]) -> np.uint32:
 
 
 def _numbers(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
-    """Each fence of a timeline is numbered above the one made before it."""
+    """Each fence of a timeline is numbered above the one made before it, also if that was made
+    before the test."""
     f = ledger.fences
     born = np.flatnonzero(_owed(ledger, rules) & (f.born != NEVER))
     born = born[np.lexsort((f.born_order[born], f.context[born]))]
-    same = f.context[born[1:]] == f.context[born[:-1]]
-    step = (f.seqno[born[1:]] - f.seqno[born[:-1]]).astype(np.int32)
+    context, number = f.context[born], f.seqno[born]
+    same = np.zeros(len(born), dtype=bool)
+    same[1:] = context[1:] == context[:-1]
+    before = np.roll(number, 1)
+    for at in np.flatnonzero(~same):
+        earlier = ledger.predecessors.get(int(context[at]))
+        if earlier is not None:
+            same[at], before[at] = True, earlier
+    step = (number - before).astype(np.int32)
     for at in np.flatnonzero(same & (step <= 0)):
-        before, row = int(born[at]), int(born[at + 1])
+        row = int(born[at])
         title = f"{_title(f[row])} is not numbered above its predecessor"
-        text = f"{story.tell(ledger, row)}\n\nmade after\n{story.tell(ledger, before)}"
+        text = f"{story.tell(ledger, row)}\n\nmade after number {before[at]} of its timeline"
         breaches.add("fence-seqno", "fail", title, text)
 
 
@@ -227,7 +244,7 @@ def _not_woken(ledger: Ledger, row: int, breaches: _Breaches) -> None:
     breaches.add("fence-waiter", "fail", title, story.tell(ledger, row))
 
 
-def _overslept(job: JobView) -> int:
+def _overslept(job: JobLine) -> int:
     """How long its submitter's wait went on when it need not have, in ns."""
     if job.woken_ns is None or job.timestamp_ns is None or job.waited_ns is None:
         return 0

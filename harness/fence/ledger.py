@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import msgspec
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
-from harness.errors import LabError
+from harness.evidence.jobs import JobLine
 from harness.fence import lifetimes, recoveries, syscalls, waits
 from harness.fence.lifetimes import NEVER, ROLES, STATES, Fences, State
 from harness.fence.recoveries import Recovery
@@ -23,42 +20,23 @@ from harness.fence.syscalls import Interruption
 from harness.fence.trace import Loss, Recording
 from harness.fence.waits import Wait
 
-__all__ = ["EVENTS", "JobView", "Ledger", "build", "read_jobs"]
+__all__ = ["BEFORE", "EVENTS", "Ledger", "build"]
 
 EVENTS = (*lifetimes.EVENTS, *recoveries.EVENTS, *waits.EVENTS, *syscalls.EVENTS)
 """What a ledger is made of."""
 
+BEFORE = (lifetimes.INIT,)
+"""What it may know of the time before."""
+
 _WORD = 0xFFFFFFFF
-
-
-class JobView(Struct, frozen=True, kw_only=True):
-    """What a job's own submitter was told: the last line of its kind in jobs.jsonl.
-
-    `context` and `seqno` name the fence its handle stands for, None where its sync file did
-    not tell.  `kind` is hang, canary or storm.  Times in ns of the target's CLOCK_MONOTONIC:
-    `waited_ns` when its wait began, `woken_ns` when that returned, `released_ns` when the CPU
-    ended it.
-    """
-
-    client: int = 0
-    engine: str = ""
-    kind: str = ""
-    context: int | None = None
-    seqno: int | None = None
-    submitted_ns: int = 0
-    signaled: bool = False
-    error: int = 0
-    timestamp_ns: int | None = None
-    wait_error: int = 0
-    waited_ns: int | None = None
-    woken_ns: int | None = None
-    recipe: str = ""
-    released_ns: int | None = None
 
 
 @dataclass(slots=True)
 class Ledger:
-    """The account of the time from `first` to `last`, ns of CLOCK_MONOTONIC."""
+    """The account of the time from `first` to `last`, ns of CLOCK_MONOTONIC.
+
+    `predecessors`: of each fence context the last number that was made before `first`.
+    """
 
     first: int
     last: int
@@ -67,7 +45,8 @@ class Ledger:
     recoveries: tuple[Recovery, ...] = ()
     interruptions: tuple[Interruption, ...] = ()
     losses: tuple[Loss, ...] = ()
-    jobs: tuple[JobView, ...] = ()
+    jobs: tuple[JobLine, ...] = ()
+    predecessors: dict[int, int] = field(default_factory=dict)
     comms: dict[int, str] = field(default_factory=dict)
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -84,12 +63,12 @@ class Ledger:
         """Whether any CPU lost events between two times."""
         return any(loss.after_ns <= end and loss.before_ns >= begin for loss in self.losses)
 
-    def rows_of(self, jobs: Iterable[JobView]) -> list[int | None]:
+    def rows_of(self, jobs: Iterable[JobLine]) -> list[int | None]:
         """For each job the row of the fence that its handle stands for; None where not known."""
         keys = self.fences.key()  # sorted: so are the rows
         return [self._row_of(job, keys) for job in jobs]
 
-    def _row_of(self, job: JobView, keys: NDArray[np.uint64]) -> int | None:
+    def _row_of(self, job: JobLine, keys: NDArray[np.uint64]) -> int | None:
         if job.context is None or job.seqno is None:
             return None
         key = np.uint64((job.context & _WORD) << 32 | job.seqno & _WORD)
@@ -108,13 +87,15 @@ def build(
     last: int | None,
     *,
     late_ns: int,
-    jobs: Iterable[JobView] = (),
+    jobs: Iterable[JobLine] = (),
     comms: Mapping[int, str] | None = None,
+    before: Recording | None = None,
 ) -> Ledger:
     """The ledger of all of `recording`, in which EVENTS were read from `first` to `last`.
 
-    `last` None: to the last event.  A fence that signals more than `late_ns` after its
-    birth is late.  `comms` names threads by pid.
+    `last` None: to the last event.  A fence that signals more than `late_ns` after it
+    was due (Fences.due_from) is late.  `comms` names threads by pid; `before` is what was read
+    of BEFORE until `first`.
     """
     comms = dict(comms or {})
     if last is None:
@@ -129,6 +110,7 @@ def build(
         syscalls.find(recording),
         recording.losses,
         tuple(jobs),
+        _numbered(before) if before is not None else {},
         comms,
     )
     _judge_ends(ledger, late_ns)
@@ -137,11 +119,19 @@ def build(
     return ledger
 
 
+def _numbered(before: Recording) -> dict[int, int]:
+    """Of each context the number of the last fence made."""
+    made = before.table(lifetimes.INIT)
+    if not len(made):
+        return {}
+    pairs = zip(made.columns["context"].tolist(), made.columns["seqno"].tolist(), strict=True)
+    return dict(pairs)
+
+
 def _judge_ends(ledger: Ledger, late_ns: int) -> None:
     f = ledger.fences
     ended = f.signaled != NEVER
-    known = ended & (f.born != NEVER)
-    f.state[known & (f.signaled - f.born > late_ns)] = STATES.index(State.LATE)
+    f.state[ended & (f.signaled - f.due_from() > late_ns)] = STATES.index(State.LATE)
     for recovery in ledger.recoveries:
         end = recovery.end if recovery.end is not None else ledger.last
         inside = ended & (f.signaled >= recovery.begin) & (f.signaled <= end)
@@ -165,27 +155,5 @@ def _doubt(ledger: Ledger) -> None:
 def _join(ledger: Ledger) -> None:
     """What submitters were told of their fences; the trace has no error code."""
     for job, row in zip(ledger.jobs, ledger.rows_of(ledger.jobs), strict=True):
-        if job.signaled and row is not None:
+        if job.error is not None and row is not None:
             ledger.fences.error[row] = job.error
-
-
-def read_jobs(path: Path) -> tuple[JobView, ...]:
-    """The jobs of a test, in order of submission; of several lines of one job, the last.
-
-    A torn last line (the harness was killed) is passed over.  Raises LabError for others.
-    """
-    if not path.exists():
-        return ()
-    latest: dict[tuple[object, ...], JobView] = {}
-    lines = path.read_bytes().splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            job = msgspec.json.decode(line, type=JobView)
-        except msgspec.DecodeError as error:
-            if number == len(lines):
-                break
-            raise LabError(
-                f"line {number} is no job: {error}", where=str(path), cure="the file was changed"
-            ) from error
-        latest[job.client, job.submitted_ns, job.context, job.seqno] = job
-    return tuple(latest.values())

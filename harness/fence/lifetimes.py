@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from harness.fence.trace import Recording, Strings
 
-__all__ = ["EVENTS", "NEVER", "NO_ERROR_KNOWN", "Fence", "Fences", "Role", "State", "find"]
+__all__ = ["EVENTS", "INIT", "NEVER", "NO_ERROR_KNOWN", "Fence", "Fences", "Role", "State", "find"]
 
 NEVER = -1
 """In a column of times or indices: there was none."""
@@ -36,6 +36,7 @@ _KINDS = (
 )
 # A scheduler is about to call its driver's run_job; renamed after 6.12.
 _RUN = ("gpu_scheduler:drm_run_job", "gpu_scheduler:drm_sched_job_run")
+INIT = _KINDS[_INIT]
 EVENTS = (*_KINDS, *_RUN)
 """What `find` reads."""
 
@@ -173,6 +174,28 @@ class Fences:
         """The rows of the job whose finished fence is in row `finished`."""
         return [int(row) for row in np.flatnonzero(self.job == finished)]
 
+    def due_from(self) -> Int:
+        """Since when a fence is owed: its birth, or what was first seen of it; for a finished
+        fence since its job was handed to the hardware, for it may have had to wait its turn."""
+        seen = np.stack([self.born, self.enabled, self.signaled, self.destroyed])
+        since = np.where(seen == NEVER, np.iinfo(np.int64).max, seen).min(axis=0)
+        handed = self.has(Role.SCHEDULED) & (self.job != NEVER) & (self.signaled != NEVER)
+        since[self.job[handed]] = self.signaled[handed]
+        return np.asarray(since, np.int64)
+
+    def listened_order(self) -> Int:
+        """From which event on somebody was to be told of the signal; NEVER where nobody was.
+
+        Of a driver with an enable_signaling hook a fence that nobody listens to may be noticed
+        late or never.  Without one nothing is traced, and the driver must always tell: then
+        a job's fences, and all on the timeline of one, count from birth.
+        """
+        hooked = np.isin(self.driver, np.unique(self.driver[self.enabled != NEVER]))
+        ring = np.isin(self.context, np.unique(self.context[self.has(Role.HW)]))
+        always = ~hooked & (ring | ~self.has(Role.OTHER))
+        since = np.maximum(self.born_order, 0)  # also of one that was born before the trace
+        return np.where(always & (self.enabled == NEVER), since, self.enabled_order)
+
     def key(self) -> NDArray[np.uint64]:
         """context << 32 | seqno."""
         return self.context.astype(np.uint64) << np.uint64(32) | self.seqno
@@ -299,6 +322,10 @@ def _find_roles(fences: Fences) -> None:
         & (fences.context[a] + np.uint32(1) == fences.context[b])
         & (fences.seqno[a] == fences.seqno[b])
     )
+    # Of entities made one after the other 20:1 21:1 22:1 23:1 are two pairs, not three.
+    at = np.arange(len(paired))
+    begins = np.maximum.accumulate(np.where(paired & ~np.roll(paired, 1), at, 0))
+    paired &= (at - begins) % 2 == 0
     scheduled, finished = a[paired], b[paired]
     for role, rows in ((Role.SCHEDULED, scheduled), (Role.FINISHED, finished)):
         # A context keeps its role, also for the fences whose birth was not seen.

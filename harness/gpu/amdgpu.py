@@ -10,6 +10,7 @@ import errno
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.gpu import amdgpu_coredump
 from harness.gpu.base import Engine, Knob, debugfs
 
 __all__ = ["Amdgpu"]
@@ -85,3 +86,9 @@ class Amdgpu:
 
     def manual_reset(self, card: Mapping[str, Any]) -> tuple[str, bool] | None:
         return f"{debugfs(card)}/amdgpu_gpu_recover", True
+
+    def coredump(self, card: Mapping[str, Any]) -> str | None:
+        return f"/sys/class/drm/{card['name']}/device/devcoredump/data"
+
+    def coredump_problems(self, dump: bytes) -> list[str]:
+        return amdgpu_coredump.problems(dump)

@@ -70,3 +70,9 @@ class Backend(Protocol):
 
     def manual_reset(self, card: Mapping[str, Any]) -> tuple[str, bool] | None:
         """The debugfs file that resets the GPU and whether *reading* it does so; None if none."""
+
+    def coredump(self, card: Mapping[str, Any]) -> str | None:
+        """The file in which a reset leaves its devcoredump; None where the driver makes none."""
+
+    def coredump_problems(self, dump: bytes) -> list[str]:
+        """What is missing of a devcoredump after a hang; [] for a whole one."""

@@ -15,7 +15,10 @@ from harness.kernel.records import Record
 
 __all__ = ["GpuEvent", "find"]
 
-Step = Literal["hang", "soft-recovered", "reset-begin", "reset-done", "reset-failed", "wedged"]
+# "escalated": a ring's reset failed, and the driver goes on to reset all of the GPU.
+Step = Literal[
+    "hang", "soft-recovered", "reset-begin", "reset-done", "escalated", "reset-failed", "wedged"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ _STEPS: tuple[tuple[Step, re.Pattern[str]], ...] = (
     ("hang", re.compile(r"ring (?P<engine>\S+) timeout, signaled seq=\d+")),
     ("reset-begin", re.compile(r"GPU reset begin!|Starting (?P<engine>\S+) ring reset")),
     ("reset-done", re.compile(r"GPU reset\(\d+\) succeeded!|Ring (?P<engine>\S+) reset succeeded")),
+    # "failed" in most kernels that reset rings, "failure" in the first
+    ("escalated", re.compile(r"Ring (?P<engine>\S+) reset fail(?:ed|ure)")),
     ("reset-failed", re.compile(r"GPU reset\(\d+\) failed|GPU reset end with ret = -\d+")),
     # i915
     ("hang", re.compile(r"GPU HANG: ecode \d+:(?:[0-9a-f]+:)?(?:0x)?[0-9a-f]{8}")),

@@ -71,11 +71,13 @@ def show_run(found: list[tuple[RunDir, Window, Account]], console: Console) -> N
         "recoveries",
         "breaches",
     ):
-        table.add_column(column, justify="left" if column in ("test", "account") else "right")
+        words = column in ("test", "account")
+        table.add_column(column, justify="left" if words else "right", overflow="fold")
     for _, window, account in found:
         cells = [""] * 5 if account.ledger is None else _numbers(account.ledger)
         failing = sum(finding.severity == "fail" for finding in account.findings)
-        table.add_row(escape(window.test), _state(account), *cells, str(failing or ""))
+        name = escape(window.test.removeprefix("testcases/"))
+        table.add_row(name, _state(account), *cells, str(failing or ""))
     console.print(table)
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.fence.ledger import EVENTS, JobView, Ledger, build
+from harness.evidence.jobs import JobLine
+from harness.fence.ledger import EVENTS, Ledger, build
 from harness.fence.trace import Loss, Recording, Strings, Table
 
-__all__ = ["SECOND", "Tape"]
+__all__ = ["SECOND", "Tape", "job_line"]
 
 SECOND = 1_000_000_000
 
@@ -75,6 +76,8 @@ class Tape:
         hw: tuple[int, int],
         begin: float,
         end: float | None,
+        *,
+        listen: bool = True,
         **end_by: Any,
     ) -> None:
         """A job of drm_sched: its two fences on contexts `entity` and `entity` + 1, run at once
@@ -82,11 +85,13 @@ class Tape:
         sched: dict[str, Any] = {"driver": "drm_sched", "pid": 3}
         self.fence("init", begin, entity, seqno, **sched)
         self.fence("init", begin, entity + 1, seqno, **sched)
-        self.fence("enable_signal", begin, entity + 1, seqno, **sched)
+        if listen:
+            self.fence("enable_signal", begin, entity + 1, seqno, **sched)
         self.put("gpu_scheduler:drm_run_job", begin, 7)
         self.fence("init", begin, *hw, pid=7)
         self.fence("signaled", begin, entity, seqno, driver="drm_sched", pid=7)
-        self.fence("enable_signal", begin, *hw, pid=7)
+        if listen:
+            self.fence("enable_signal", begin, *hw, pid=7)
         if end is not None:
             self.fence("signaled", end, *hw, **end_by)
             self.fence("signaled", end, entity + 1, seqno, driver="drm_sched", **end_by)
@@ -110,10 +115,19 @@ class Tape:
         tables = {name: self._table(name, rank) for name in EVENTS}
         return Recording(tables, self._strings, tuple(self._losses))
 
-    def ledger(self, last: float, *, late: float = 10.0, jobs: tuple[JobView, ...] = ()) -> Ledger:
+    def ledger(
+        self,
+        last: float,
+        *,
+        late: float = 10.0,
+        jobs: tuple[JobLine, ...] = (),
+        before: Recording | None = None,
+    ) -> Ledger:
         """The account from 0 to `last`."""
         comms = {1: "client", 7: "gfx-worker", 9: "kworker/tdr"}
-        return build(self.recording(), 0, _ns(last), late_ns=_ns(late), jobs=jobs, comms=comms)
+        end, patience = _ns(last), _ns(late)
+        recording = self.recording()
+        return build(recording, 0, end, late_ns=patience, jobs=jobs, comms=comms, before=before)
 
     def _table(self, name: str, rank: dict[int, int]) -> Table:
         rows = sorted(self._rows.get(name, []), key=lambda row: (row[0], row[2]))
@@ -131,6 +145,13 @@ class Tape:
                 for column, kind in kinds.items()
             },
         )
+
+
+def job_line(context: int | None, seqno: int | None, error: int | None, **more: Any) -> JobLine:
+    """A hang's last line; `error` None: it has not ended."""
+    told: dict[str, Any] = {"client": 3, "job": 1, "engine": "gfx", "kind": "hang"}
+    told |= {"submitted_ns": 0, "signaled": error is not None}
+    return JobLine(context=context, seqno=seqno, error=error, **{**told, **more})
 
 
 def _ns(seconds: float) -> int:

@@ -17,6 +17,7 @@
 #include "sim.h"
 
 #define SIM_RECENT	16		/* jobs per ring */
+#define SIM_SLOT	4		/* dwords of each in its contents */
 #define SIM_DUMP_IB	64		/* dwords of the guilty job's first IB */
 #define SIM_DUMP_SIZE	SZ_64K
 
@@ -114,6 +115,27 @@ void sim_coredump_capture(struct sim_device *sdev, const struct sim_job *guilty)
 	sim_dump_pass(dump, true);
 }
 
+/* As amdgpu prints a ring buffer; ours has a slot of four dwords for each recent job. */
+static void sim_coredump_contents(struct seq_buf *out, const struct sim_dump_ring *state)
+{
+	u32 i, k;
+
+	seq_buf_printf(out, "Rptr: 0x%x Wptr: 0x%x RB mask: %x\n", state->signaled * SIM_SLOT,
+		       state->emitted * SIM_SLOT, SIM_RECENT * SIM_SLOT - 1);
+	seq_buf_printf(out, "Ring size in dwords: %d\nRing contents\nOffset \t Value\n",
+		       SIM_RECENT * SIM_SLOT);
+	for (i = 0; i < SIM_RECENT; i++) {
+		const struct sim_recent *job = &state->recent[i];
+		const u32 slot[SIM_SLOT] = {
+			job->seq, lower_32_bits(job->ib.va), upper_32_bits(job->ib.va),
+			job->ib.dwords,
+		};
+
+		for (k = 0; k < SIM_SLOT; k++)
+			seq_buf_printf(out, "0x%x \t 0x%x\n", (i * SIM_SLOT + k) * 4, slot[k]);
+	}
+}
+
 static void sim_coredump_ring(struct seq_buf *out, const struct sim_ring *ring,
 			      const struct sim_dump_ring *state)
 {
@@ -132,6 +154,7 @@ static void sim_coredump_ring(struct seq_buf *out, const struct sim_ring *ring,
 		seq_buf_printf(out, " IBs: %u first IB: 0x%012llx %u dwords\n",
 			       job->num_ibs, job->ib.va, job->ib.dwords);
 	}
+	sim_coredump_contents(out, state);
 	seq_buf_puts(out, "\n");
 }
 
@@ -171,9 +194,17 @@ void sim_coredump_emit(struct sim_device *sdev)
 		return;
 	text = vmalloc(SIM_DUMP_SIZE);
 	if (text) {
+		size_t size;
+
 		seq_buf_init(&out, text, SIM_DUMP_SIZE);
 		sim_coredump_print(&out, sdev);
-		dev_coredumpv(sdev->drm.dev, text, seq_buf_used(&out), GFP_KERNEL);
+		size = seq_buf_used(&out);
+		if (sim_fault(sdev, SIM_FAULT_DUMP_CUT))
+			size /= 2;
+		if (sim_fault(sdev, SIM_FAULT_DUMP_MISSING))
+			vfree(text);
+		else
+			dev_coredumpv(sdev->drm.dev, text, size, GFP_KERNEL);
 	}
 	sim_dump_pass(dump, false);
 }

@@ -5,6 +5,7 @@
  * while the worker is busy have none.
  */
 #include <linux/crc32.h>
+#include <linux/string.h>
 
 #include <drm/drm_debugfs_crc.h>
 #include <drm/drm_vblank.h>
@@ -17,14 +18,14 @@ static u32 sim_crc_compute(struct sim_crc *crc)
 	const struct drm_framebuffer *fb = surface->fb;
 	u32 x, y, sum = ~0;
 
-	memset(crc->row, 0, sizeof(crc->row));
+	memset32(crc->row, crc->invert, crc->width);
 	for (y = 0; y < crc->height; y++) {
 		if (fb) {
 			const u32 *from = to_sim_bo(fb->obj[0])->vaddr + fb->offsets[0] +
 					  (size_t)(surface->y + y) * fb->pitches[0];
 
 			for (x = 0; x < crc->width; x++)
-				crc->row[x] = from[surface->x + x] & 0xffffff;
+				crc->row[x] = (from[surface->x + x] & 0xffffff) ^ crc->invert;
 		}
 		sum = crc32_le(sum, (u8 *)crc->row, crc->width * sizeof(u32));
 		cond_resched();
@@ -60,6 +61,7 @@ bool sim_crc_take(struct sim_display *display)
 	crc->surface = scan->hw.surface;
 	crc->width = scan->hw.width;
 	crc->height = scan->hw.height;
+	crc->invert = scan->hw.invert;
 	if (crc->surface.fb)
 		drm_framebuffer_get(crc->surface.fb);
 	return true;

@@ -31,6 +31,8 @@ struct sim_surface {
 struct sim_regs {
 	bool on;			/* the timing generator */
 	bool irq;			/* the vblank interrupt */
+	bool masked;			/* and it goes nowhere: a fault */
+	u32 invert;			/* bits of each pixel: a fault */
 	u32 width, height;
 	u32 frame_ns;
 	struct sim_surface surface;	/* taken over at vblank */
@@ -53,6 +55,7 @@ struct sim_crc {
 	bool busy;			/* sim_scan.lock */
 	struct sim_surface surface;	/* with a reference to fb */
 	u32 width, height;
+	u32 invert;
 	u32 frame;
 	u32 row[SIM_MAX_SIZE];
 };
@@ -66,7 +69,8 @@ struct sim_display {
 	struct workqueue_struct *wq;
 	struct work_struct restart_work;
 	struct work_struct restore_work;
-	atomic_t resets;		/* not yet told to userspace */
+	struct work_struct tell_work;
+	atomic_t tales[SIM_NUM_TALES];	/* not yet told to userspace */
 	struct sim_scan scan;
 	struct sim_crc crc;
 };

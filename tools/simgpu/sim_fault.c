@@ -1,24 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Faults on demand. Each is a row of the table and does what it says, never by
- * printing; debugfs switches it. All are off until then, and off again when
- * the device goes: whoever waits for that, wakes.
+ * Faults on demand: the table and its switches. Each row does what it says, in the
+ * file of its kind and never by printing; debugfs switches it. All are off until
+ * then, and off again when the device goes: whoever waits for that, wakes.
  */
-#include <linux/console.h>
 #include <linux/debugfs.h>
-#include <linux/delay.h>
-#include <linux/irqflags.h>
-#include <linux/mm.h>
-#include <linux/panic.h>
-#include <linux/sched.h>
 #include <linux/seq_file.h>
-#include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/workqueue.h>
 
 #include <drm/drm_drv.h>
 #include <drm/drm_managed.h>
-#include <drm/drm_modeset_lock.h>
 
 #include "sim.h"
 
@@ -59,6 +51,9 @@ static const struct sim_fault_row sim_fault_table[SIM_NUM_FAULTS] = {
 	[SIM_FAULT_FREED] = {
 		"fence_freed", "fence", "recovery",
 		"free a hw fence unsignaled, with a callback, once" },
+	[SIM_FAULT_FREED_SILENT] = {
+		"fence_freed_silent", "fence", "recovery",
+		"free a hw fence unsignaled, of which nobody is told, once" },
 	[SIM_FAULT_LATE] = {
 		"fence_late", "fence", "recovery", "end the jobs VALUE ms late", 60000 },
 	[SIM_FAULT_TWICE] = {
@@ -72,6 +67,23 @@ static const struct sim_fault_row sim_fault_table[SIM_NUM_FAULTS] = {
 	[SIM_FAULT_NOT_WOKEN] = {
 		"wait_not_woken", "wait", "WAIT_CS, WAIT_FENCES",
 		"sleep on after a reset, until timeout or switched off" },
+	[SIM_FAULT_DEADLOCK] = {
+		"modeset_deadlock", "wait", "recovery",
+		"need modeset locks whose holder waits for the guilty job, until switched off" },
+	[SIM_FAULT_MODE_LOST] = {
+		"mode_lost", "display", "restore", "leave the display off until the next modeset" },
+	[SIM_FAULT_VBLANK_DEAD] = {
+		"vblank_dead", "display", "restore",
+		"keep the vblank interrupt masked until the next modeset" },
+	[SIM_FAULT_FLIP_LOST] = {
+		"flip_lost", "display", "commit", "lose the event of the first flip after a reset" },
+	[SIM_FAULT_FRAME_CORRUPT] = {
+		"frame_corrupt", "display", "restore",
+		"show pixels inverted in the bits of VALUE until the next modeset", 0xff },
+	[SIM_FAULT_DUMP_MISSING] = {
+		"dump_missing", "dump", "after reset", "make no devcoredump" },
+	[SIM_FAULT_DUMP_CUT] = {
+		"dump_truncated", "dump", "after reset", "cut the devcoredump in half" },
 	[SIM_FAULT_NEVER_ENDS] = {
 		"recovery_never_ends", "machine", "recovery", "sleep until switched off" },
 	[SIM_FAULT_FAILS] = {
@@ -93,92 +105,6 @@ u32 sim_fault(struct sim_device *sdev, enum sim_fault fault)
 	return READ_ONCE(sdev->faults.value[fault]);
 }
 
-/* ---- locks ---- */
-
-static void sim_fault_modeset(struct drm_device *drm)
-{
-	struct drm_modeset_acquire_ctx ctx;
-
-	drm_modeset_acquire_init(&ctx, 0);
-	while (drm_modeset_lock_all_ctx(drm, &ctx) == -EDEADLK)
-		drm_modeset_backoff(&ctx);
-	drm_modeset_drop_locks(&ctx);
-	drm_modeset_acquire_fini(&ctx);
-}
-
-static void sim_fault_resv(struct dma_resv *resv)
-{
-	struct ww_acquire_ctx ctx;
-
-	ww_acquire_init(&ctx, &reservation_ww_class);
-	if (!dma_resv_lock(resv, &ctx))
-		dma_resv_unlock(resv);
-	ww_acquire_fini(&ctx);
-}
-
-static void sim_fault_locking(struct sim_device *sdev, struct sim_job *guilty)
-{
-	if (sim_fault(sdev, SIM_FAULT_CONSOLE_LOCK)) {
-		console_lock();
-		console_unlock();
-	}
-	if (sim_fault(sdev, SIM_FAULT_MODESET_LOCKS))
-		sim_fault_modeset(&sdev->drm);
-	if (sim_fault(sdev, SIM_FAULT_DMA_RESV))
-		sim_fault_resv(&sdev->faults.resv);
-	if (sim_fault(sdev, SIM_FAULT_GFP_KERNEL))
-		kfree(kmalloc(64, GFP_KERNEL));
-	/* as drivers do before they move what userspace has mapped */
-	if (sim_fault(sdev, SIM_FAULT_MMU_NOTIFIER))
-		unmap_mapping_range(sdev->drm.anon_inode->i_mapping, 0, 0, 1);
-	if (sim_fault(sdev, SIM_FAULT_FLUSH_OWN_WORK) && guilty)
-		flush_delayed_work(&guilty->base.sched->work_tdr);
-}
-
-/* ---- the machine ---- */
-
-/* Deaf to interrupts, so it counts loops: this CPU may be the one that keeps the time. */
-static void sim_fault_lockup(struct sim_device *sdev)
-{
-	unsigned long flags;
-	u32 left = sim_fault(sdev, SIM_FAULT_HARD_LOCKUP) * 100;
-
-	local_irq_save(flags);
-	while (left-- && sim_fault(sdev, SIM_FAULT_HARD_LOCKUP))
-		mdelay(10);
-	local_irq_restore(flags);
-}
-
-static void sim_fault_flood(struct sim_device *sdev)
-{
-	u32 i, count = sim_fault(sdev, SIM_FAULT_LOG_FLOOD);
-
-	for (i = 1; i <= count && sim_fault(sdev, SIM_FAULT_LOG_FLOOD); i++) {
-		dev_info(sdev->drm.dev, "line %u of %u\n", i, count);
-		cond_resched();
-	}
-}
-
-static void sim_fault_machine(struct sim_device *sdev)
-{
-	WARN(sim_fault(sdev, SIM_FAULT_WARN), "a fault asked for this\n");
-	if (sim_fault(sdev, SIM_FAULT_OOPS))
-		WRITE_ONCE(*(u32 *)NULL, 0);
-	if (sim_fault(sdev, SIM_FAULT_PANIC))
-		panic("a fault asked for this");
-	if (sim_fault(sdev, SIM_FAULT_HARD_LOCKUP))
-		sim_fault_lockup(sdev);
-	if (sim_fault(sdev, SIM_FAULT_LOG_FLOOD))
-		sim_fault_flood(sdev);
-	if (sim_fault(sdev, SIM_FAULT_LEAK))
-		WRITE_ONCE(sdev->faults.leaked,
-			   kmalloc((size_t)sim_fault(sdev, SIM_FAULT_LEAK) << 10,
-				   GFP_NOWAIT | __GFP_NOWARN));
-	wait_event(sdev->faults.wait, !sim_fault(sdev, SIM_FAULT_NEVER_ENDS));
-}
-
-/* ---- recovery ---- */
-
 /* At its very start, in the scheduler's signalling section. */
 void sim_fault_begin(struct sim_device *sdev, struct sim_job *guilty)
 {
@@ -186,167 +112,13 @@ void sim_fault_begin(struct sim_device *sdev, struct sim_job *guilty)
 	sim_fault_machine(sdev);
 }
 
-/* Whether own_lock is held from here on. */
-bool sim_fault_lock(struct sim_device *sdev)
-{
-	if (!sim_fault(sdev, SIM_FAULT_OWN_LOCK))
-		return false;
-	mutex_lock(&sdev->faults.own_lock);
-	return true;
-}
-
-static void sim_fault_spare_signaled(struct dma_fence *fence, struct dma_fence_cb *cb)
-{
-}
-
-/* A fence that nobody will signal, although somebody asked to be told. */
-static void sim_fault_free_fence(struct sim_device *sdev)
-{
-	struct sim_ring *ring = &sdev->core->ring[0];
-	struct sim_fence *fence = xchg(&sdev->faults.spare, NULL);
-
-	if (!fence)
-		return;
-	/* run_job stands still, so the timeline is ours */
-	WRITE_ONCE(ring->emitted, ring->emitted + 1);
-	sim_fence_start(fence, ring, ring->emitted);
-	dma_fence_add_callback(&fence->base, &sdev->faults.spare_cb, sim_fault_spare_signaled);
-	dma_fence_put(&fence->base);
-}
-
-/* The schedulers stand, nothing has ended yet. */
-void sim_fault_stopped(struct sim_device *sdev, struct sim_job *guilty)
-{
-	u32 late = guilty ? sim_fault(sdev, SIM_FAULT_LATE) : 0;
-
-	if (sim_fault(sdev, SIM_FAULT_FREED))
-		sim_fault_free_fence(sdev);
-	if (late)
-		wait_event_idle_timeout(sdev->faults.wait, !sim_fault(sdev, SIM_FAULT_LATE),
-					msecs_to_jiffies(late));
-}
-
-/* The number of a hw fence that should have seq. */
-u32 sim_fault_seqno(struct sim_device *sdev, u32 seq)
-{
-	u32 less = sim_fault(sdev, SIM_FAULT_SEQNO);
-
-	return less < seq ? seq - less : seq;
-}
-
-/* What the guilty job ends with. */
-int sim_fault_error(struct sim_device *sdev)
-{
-	u32 wrong = sim_fault(sdev, SIM_FAULT_WRONG_ERROR);
-
-	if (sim_fault(sdev, SIM_FAULT_NO_ERROR))
-		return 0;
-	return wrong ? -(int)min_t(u32, wrong, MAX_ERRNO) : -ETIME;
-}
-
-/*
- * Take the guilty job from its ring and its scheduler, whose drm_sched_stop()
- * has given up its parent and its credits, and keep it with its fences pending.
- */
-bool sim_fault_park(struct sim_device *sdev, struct sim_job *job)
-{
-	struct drm_gpu_scheduler *sched = job->base.sched;
-	struct sim_ring *ring = to_sim_ring(sched);
-
-	spin_lock(&sdev->faults.parked_lock);
-	if (!sim_fault(sdev, SIM_FAULT_PENDING)) {
-		spin_unlock(&sdev->faults.parked_lock);
-		return false;
-	}
-	spin_lock(&ring->lock);
-	list_del_init(&job->node);
-	spin_unlock(&ring->lock);
-	spin_lock(&sched->job_list_lock);
-	list_del_init(&job->base.list);
-	spin_unlock(&sched->job_list_lock);
-	list_add_tail(&job->node, &sdev->faults.parked);
-	spin_unlock(&sdev->faults.parked_lock);
-	return true;
-}
-
-static void sim_fault_unpark(struct sim_device *sdev)
-{
-	struct sim_job *job, *next;
-	LIST_HEAD(jobs);
-
-	spin_lock(&sdev->faults.parked_lock);
-	list_splice_init(&sdev->faults.parked, &jobs);
-	spin_unlock(&sdev->faults.parked_lock);
-
-	list_for_each_entry_safe(job, next, &jobs, node) {
-		struct dma_fence *finished = &job->base.s_fence->finished;
-
-		list_del_init(&job->node);
-		if (!job->base.s_fence->parent)
-			job->base.s_fence->parent = dma_fence_get(&job->hw->base);
-		dma_fence_set_error(&job->hw->base, -ETIME);
-		dma_fence_signal(&job->hw->base);
-		dma_fence_set_error(finished, -ETIME);
-		dma_fence_signal(finished);
-		sim_job_retire(job);
-	}
-}
-
-/* How recovery ends: 0, or the error that it fails with. */
-int sim_fault_end(struct sim_device *sdev)
-{
-	if (!sim_fault(sdev, SIM_FAULT_FAILS))
-		return 0;
-	WRITE_ONCE(sdev->faults.wedged, true);
-	return -EIO;
-}
-
-/* ---- waits ---- */
-
-/* As dma_fence_wait_timeout(), interruptibly. */
-long sim_fault_wait(struct sim_device *sdev, struct dma_fence *fence, long timeout)
-{
-	int resets = atomic_read(&sdev->reset_counter);
-	long ret;
-
-	if (sim_fault(sdev, SIM_FAULT_OWN_LOCK)) {
-		ret = mutex_lock_interruptible(&sdev->faults.own_lock);
-		if (ret)
-			return ret;
-		ret = dma_fence_wait_timeout(fence, true, timeout);
-		mutex_unlock(&sdev->faults.own_lock);
-		return ret;
-	}
-
-	ret = dma_fence_wait_timeout(fence, true, timeout);
-	if (ret <= 0 || atomic_read(&sdev->reset_counter) == resets)
-		return ret;
-	if (sim_fault(sdev, SIM_FAULT_EINTR))
-		return -EINTR;
-	if (sim_fault(sdev, SIM_FAULT_ERRNO_512))
-		return -ERESTARTSYS;
-	if (sim_fault(sdev, SIM_FAULT_NOT_WOKEN))
-		return wait_event_interruptible_timeout(sdev->faults.wait,
-				!sim_fault(sdev, SIM_FAULT_NOT_WOKEN), ret);
-	return ret;
-}
-
-/* ---- switches ---- */
-
 /* Under switch_lock: let go of what no fault holds any more. */
 static void sim_fault_settle(struct sim_device *sdev)
 {
 	wake_up_all(&sdev->faults.wait);
-	if (!sim_fault(sdev, SIM_FAULT_PENDING))
-		sim_fault_unpark(sdev);
+	sim_fault_settle_fence(sdev);
 	if (!sim_fault(sdev, SIM_FAULT_FAILS))
 		WRITE_ONCE(sdev->faults.wedged, false);
-	if (!sim_fault(sdev, SIM_FAULT_FREED)) {
-		struct sim_fence *spare = xchg(&sdev->faults.spare, NULL);
-
-		if (spare)
-			sim_fence_free(spare);
-	}
 }
 
 void sim_fault_all_off(struct sim_device *sdev)
@@ -363,12 +135,13 @@ void sim_fault_all_off(struct sim_device *sdev)
 /* What a fault needs before it can be on. Under switch_lock. */
 static int sim_fault_prepare(struct sim_device *sdev, u32 fault)
 {
-	if (fault == SIM_FAULT_MODESET_LOCKS && !drm_core_check_feature(&sdev->drm, DRIVER_MODESET))
-		return -EOPNOTSUPP;
-	if (fault == SIM_FAULT_FREED && !sdev->faults.spare) {
-		sdev->faults.spare = sim_fence_alloc(sdev->core);
-		if (!sdev->faults.spare)
-			return -ENOMEM;
+	switch (fault) {
+	case SIM_FAULT_FREED:
+	case SIM_FAULT_FREED_SILENT:
+		return sim_fault_prepare_fence(sdev);
+	case SIM_FAULT_FLIP_LOST:
+		sim_fault_prepare_flip(sdev);
+		break;
 	}
 	return 0;
 }
@@ -458,6 +231,7 @@ static void sim_fault_release(struct drm_device *drm, void *data)
 {
 	struct sim_faults *faults = data;
 
+	flush_work(&faults->holder);
 	dma_resv_fini(&faults->resv);
 	mutex_destroy(&faults->own_lock);
 	mutex_destroy(&faults->switch_lock);
@@ -471,5 +245,6 @@ int sim_fault_create(struct sim_device *sdev)
 	init_waitqueue_head(&sdev->faults.wait);
 	spin_lock_init(&sdev->faults.parked_lock);
 	INIT_LIST_HEAD(&sdev->faults.parked);
+	INIT_WORK(&sdev->faults.holder, sim_fault_hold);
 	return drmm_add_action_or_reset(&sdev->drm, sim_fault_release, &sdev->faults);
 }

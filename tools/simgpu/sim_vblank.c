@@ -43,18 +43,17 @@ static enum hrtimer_restart sim_scan_vblank(struct hrtimer *timer)
 	struct sim_scan *scan = container_of(timer, struct sim_scan, timer);
 	struct sim_display *display = container_of(scan, struct sim_display, scan);
 	unsigned long flags;
-	bool crc = false;
-	bool fired;
+	bool crc = false, told = false;
 
 	spin_lock_irqsave(&scan->lock, flags);
-	fired = scan->hw.on && scan->hw.irq;
-	if (fired) {
+	if (scan->hw.on && scan->hw.irq) {
+		told = !scan->hw.masked;
 		crc = sim_crc_take(display);
 		sim_scan_arm(scan);
 	}
 	spin_unlock_irqrestore(&scan->lock, flags);
 
-	if (fired)
+	if (told)
 		drm_crtc_handle_vblank(&display->crtc);
 	if (crc)
 		sim_crc_queue(display);
@@ -118,6 +117,7 @@ void sim_scan_clobber(struct sim_scan *scan)
 /* Let time go on, with a black picture. Needs no modeset lock. */
 void sim_scan_restart(struct sim_scan *scan)
 {
+	struct sim_display *display = container_of(scan, struct sim_display, scan);
 	struct sim_surface surface;
 	unsigned long flags;
 
@@ -126,6 +126,7 @@ void sim_scan_restart(struct sim_scan *scan)
 		surface = scan->hw.surface;	/* of a flip that came after the reset */
 		scan->hw = scan->want;
 		scan->hw.surface = surface;
+		sim_fault_regs(display->sdev, &scan->hw);
 		scan->start = ktime_get();
 		sim_scan_arm(scan);
 	}

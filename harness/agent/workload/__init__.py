@@ -1,6 +1,6 @@
 """What submits to GPUs: one process each, unprivileged, one module a driver.
 
-DRIVERS maps the driver's name, as in sysfs, to its module here.
+DRIVERS maps the driver's name, as in sysfs, to its module here; kms is any driver's display.
 """
 
 from __future__ import annotations
@@ -9,5 +9,5 @@ from collections.abc import Mapping
 
 __all__ = ["DRIVERS"]
 
-DRIVERS: Mapping[str, str] = {"amdgpu": ".amdgpu"}
+DRIVERS: Mapping[str, str] = {"amdgpu": ".amdgpu", "kms": ".kms"}
 """A name with a leading dot is a module of this package."""

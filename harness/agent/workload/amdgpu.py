@@ -202,8 +202,8 @@ class AmdgpuWorkload:
 
         `error` is the fence's, negative as in the kernel (-62 ETIME), 0 for none;
         `elapsed_ns` from submission to the fence's own timestamp, null while it
-        is pending; `wait_error` what WAIT_CS itself returned, negative, and
-        `woken_ns` when the wait ended, from submission;
+        is pending; `wait_error` what WAIT_CS itself returned, negative;
+        `waited_ns` when the wait began and `woken_ns` when it ended, from submission;
         `released_ns` when the CPU ended it, null if it did not.
         """
         submitted = self._find(arguments)
@@ -300,7 +300,7 @@ class AmdgpuWorkload:
         return submitted
 
     def _wait(self, submitted: Submitted, timeout_ns: int, via: str = "wait_cs") -> dict[str, Any]:
-        wait_error = 0
+        waited, wait_error = time.monotonic_ns() - submitted.at, 0
         if via == "poll":
             submitted.fence.wait(timeout_ns)
         else:
@@ -311,7 +311,7 @@ class AmdgpuWorkload:
                     raise
                 wait_error = -error.number
         woken = time.monotonic_ns() - submitted.at
-        return {**submitted.outcome(wait_error), "woken_ns": woken}
+        return {**submitted.outcome(wait_error), "waited_ns": waited, "woken_ns": woken}
 
 
 def open_workload(

@@ -7,9 +7,9 @@ import errno
 import pytest
 
 from harness.evidence.finding import Finding
+from harness.evidence.jobs import JobLine
 from harness.fence.contract import Rules, check
-from harness.fence.ledger import JobView
-from harness.tests.tape import SECOND, Tape
+from harness.tests.tape import SECOND, Tape, job_line
 
 RULES = Rules(
     deadline_ns=5 * SECOND,
@@ -19,7 +19,7 @@ RULES = Rules(
 )
 
 
-def found(tape: Tape, last: float = 20.0, jobs: tuple[JobView, ...] = ()) -> list[Finding]:
+def found(tape: Tape, last: float = 20.0, jobs: tuple[JobLine, ...] = ()) -> list[Finding]:
     return check(tape.ledger(last, jobs=jobs), RULES)
 
 
@@ -27,13 +27,13 @@ def titles(findings: list[Finding], severity: str = "fail") -> list[tuple[str, s
     return [(f.kind, f.title) for f in findings if f.severity == severity]
 
 
-def healthy() -> Tape:
+def healthy(*, listen: bool = True) -> Tape:
     """Jobs, a hang that recovery ends, one behind it, and clean ends."""
     tape = Tape()
     for n in range(1, 6):
-        tape.job(20, n, (4, n), 1.0 + n / 100, 1.5 + n / 100, pid=0)
-    tape.job(20, 6, (4, 6), 2.0, None)
-    tape.job(20, 7, (4, 7), 2.1, None)
+        tape.job(20, n, (4, n), 1.0 + n / 100, 1.5 + n / 100, listen=listen, pid=0)
+    tape.job(20, 6, (4, 6), 2.0, None, listen=listen)
+    tape.job(20, 7, (4, 7), 2.1, None, listen=listen)
     tape.put("lab:tdr_begin", 4.0, pid=9)
     for n in (6, 7):
         tape.fence("signaled", 4.1, 4, n, pid=9)
@@ -47,8 +47,15 @@ def healthy() -> Tape:
 
 
 def test_a_healthy_recovery_is_silent() -> None:
-    killed = JobView(kind="hang", context=21, seqno=6, signaled=True, error=-errno.ETIME)
+    killed = job_line(21, 6, -errno.ETIME)
     assert found(healthy(), jobs=(killed,)) == []
+
+
+def test_nothing_traced_is_nothing_broken() -> None:
+    assert found(Tape()) == []
+    userspace = Tape()
+    userspace.life(90, 1, 1.0, None, driver="sw_sync")
+    assert found(userspace) == []
 
 
 def test_a_fence_that_never_signals() -> None:
@@ -67,6 +74,28 @@ def test_a_fence_that_still_has_time_is_a_note() -> None:
     tape = healthy()
     tape.job(20, 8, (4, 8), 18.0, None)
     assert {f.severity for f in found(tape)} == {"note"}
+
+
+def test_a_fence_that_signals_only_after_its_deadline() -> None:
+    tape = healthy()
+    tape.job(20, 8, (4, 8), 6.0, 12.0, pid=0)
+    assert titles(found(tape)) == [
+        ("fence-late", "amdgpu gfx_0.0.0 hw fence signalled only after its deadline"),
+        ("fence-late", "drm_sched gfx_0.0.0 finished fence signalled only after its deadline"),
+    ]
+
+
+def test_a_job_is_owed_its_fence_from_when_it_runs() -> None:
+    # It waited its turn for 7 s, which is not the hardware's fault.
+    tape = healthy()
+    tape.fence("init", 2.2, 20, 8, driver="drm_sched", pid=3)
+    tape.fence("init", 2.2, 21, 8, driver="drm_sched", pid=3)
+    tape.put("gpu_scheduler:drm_run_job", 9.0, 7)
+    tape.fence("init", 9.0, 4, 8, pid=7)
+    tape.fence("signaled", 9.0, 20, 8, driver="drm_sched", pid=7)
+    tape.fence("signaled", 9.2, 4, 8, pid=0)
+    tape.fence("signaled", 9.2, 21, 8, driver="drm_sched", pid=0)
+    assert found(tape) == []
 
 
 def test_nobody_listened_so_nobody_was_failed() -> None:
@@ -91,9 +120,20 @@ def test_userspaces_own_fences_and_containers_owe_nothing(driver: str) -> None:
     assert found(tape) == []
 
 
+def test_without_a_hook_a_ring_is_always_listened_to() -> None:
+    # No enable_signaling, so nothing is traced, and the driver must tell of every one.
+    tape = Tape()
+    for n in (1, 2, 3):
+        tape.job(20, n, (4, n), 1.0 + n, None, listen=False)
+    for n in (3, 2):
+        tape.fence("signaled", 5.0 - n / 10, 4, n)
+        tape.fence("signaled", 5.5 + n / 10, 21, n, driver="drm_sched")
+    assert {kind for kind, _ in titles(found(tape))} == {"fence-order", "fence-pending"}
+
+
 def test_freed_unsignalled_is_told_even_where_the_kernel_is_silent() -> None:
     # No callback: dma_fence_release() does not warn.  On a ring's timeline all are signalled.
-    tape = healthy()
+    tape = healthy(listen=False)
     tape.fence("init", 6.0, 4, 8)
     tape.fence("destroy", 6.1, 4, 8)
     assert titles(found(tape)) == [("fence-freed", "amdgpu gfx_0.0.0 fence was freed unsignalled")]
@@ -139,6 +179,17 @@ def test_numbers_may_wrap(start: int) -> None:
     assert found(tape) == []
 
 
+def test_the_first_of_a_test_follows_the_last_before_it() -> None:
+    tape, earlier = Tape(), Tape()
+    tape.life(4, 48, 1.0, 1.1)
+    earlier.life(4, 48, 0.1, 0.2)
+    earlier.life(4, 49, 0.3, 0.4)
+    (finding,) = check(tape.ledger(3, before=earlier.recording()), RULES)
+    assert finding.kind == "fence-seqno"
+    assert "made after number 49 of its timeline" in finding.text
+    assert check(tape.ledger(3), RULES) == []
+
+
 def test_order_is_kept_across_the_wrap() -> None:
     tape = Tape()
     tape.life(4, (1 << 32) - 1, 1.0, 3.0)
@@ -160,14 +211,14 @@ def test_a_number_below_its_predecessors(number: int) -> None:
     [(0, "has no error"), (-errno.EIO, "ended with EIO"), (-errno.ETIME, "")],
 )
 def test_what_a_killed_job_ends_with(error: int, kinds: str) -> None:
-    job = JobView(kind="hang", context=21, seqno=6, signaled=True, error=error)
+    job = job_line(21, 6, error)
     told = titles(found(healthy(), jobs=(job,)))
     assert [title for _, title in told if kinds and kinds in title] == [t for _, t in told]
     assert bool(told) == bool(kinds)
 
 
 def test_a_hang_that_was_released_is_owed_no_error() -> None:
-    job = JobView(kind="hang", context=21, seqno=6, signaled=True, error=0, released_ns=3 * SECOND)
+    job = job_line(21, 6, 0, released_ns=3 * SECOND)
     assert found(healthy(), jobs=(job,)) == []
 
 
@@ -188,9 +239,7 @@ def test_a_waiter_that_is_not_woken() -> None:
 @pytest.mark.parametrize(("waited", "kinds"), [(3.0, ["fence-waiter"]), (9.9, []), (None, [])])
 def test_a_submitters_own_wait_may_be_the_one(waited: float | None, kinds: list[str]) -> None:
     # A wait that began long after the signal and returned at once was not asleep.
-    job = JobView(
-        kind="hang", context=21, seqno=6, signaled=True, error=-errno.ETIME,
-        timestamp_ns=round(4.1 * SECOND), woken_ns=10 * SECOND,
+    job = job_line(21, 6, -errno.ETIME, timestamp_ns=round(4.1 * SECOND), woken_ns=10 * SECOND,
         waited_ns=None if waited is None else round(waited * SECOND),
     )  # fmt: skip
     assert [kind for kind, _ in titles(found(healthy(), jobs=(job,)))] == kinds

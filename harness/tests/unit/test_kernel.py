@@ -200,10 +200,41 @@ def test_amdgpu_recovery_steps() -> None:
     ]
 
 
+def test_amdgpu_steps_below_a_full_reset() -> None:
+    log = """\
+[  1.000000] amdgpu 0000:28:00.0: amdgpu: ring comp_1.0.0 timeout, but soft recovered
+[  2.000000] amdgpu 0000:28:00.0: ring gfx_0.0.0 timeout, signaled seq=57638, emitted seq=57641
+[  2.100000] amdgpu 0000:28:00.0: Starting gfx_0.0.0 ring reset
+[  2.200000] amdgpu 0000:28:00.0: Ring gfx_0.0.0 reset succeeded
+[  2.300000] amdgpu 0000:28:00.0: [drm] device wedged, but recovered through reset
+[  3.000000] amdgpu 0000:28:00.0: ring sdma0 timeout, signaled seq=1, emitted seq=2
+[  3.100000] amdgpu 0000:28:00.0: Starting sdma0 ring reset
+[  3.200000] amdgpu 0000:28:00.0: Ring sdma0 reset failed
+[  3.300000] amdgpu 0000:28:00.0: GPU reset begin!. Source:  1
+[  3.400000] amdgpu 0000:28:00.0: GPU reset(4) succeeded!
+[  4.000000] amdgpu 0000:28:00.0: Ring sdma1 reset failure
+[  5.000000] amdgpu 0000:28:00.0: [drm] device wedged, needs recovery
+"""
+    found = [(e.step, e.engine) for e in resets.find(records.parse(of_dmesg(log)))]
+    assert found == [
+        ("soft-recovered", "comp_1.0.0"),
+        ("hang", "gfx_0.0.0"),
+        ("reset-begin", "gfx_0.0.0"),
+        ("reset-done", "gfx_0.0.0"),
+        ("hang", "sdma0"),
+        ("reset-begin", "sdma0"),
+        ("escalated", "sdma0"),
+        ("reset-begin", ""),
+        ("reset-done", ""),
+        ("escalated", "sdma1"),
+        ("wedged", ""),
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "steps"),
     [
-        ("dmesg-amdgpu-tdr-samples.txt", {"hang", "reset-begin", "reset-done"}),
+        ("dmesg-amdgpu-tdr-samples.txt", {"hang", "reset-begin", "reset-done", "escalated"}),
         ("dmesg-i915-hang-samples.txt", {"hang", "reset-begin"}),
     ],
 )

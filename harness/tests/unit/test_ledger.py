@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from harness.errors import LabError
 from harness.fence import ledger as fence_ledger
-from harness.fence.ledger import JobView, Ledger, read_jobs
+from harness.fence.ledger import Ledger
 from harness.fence.lifetimes import Fence, Role, State
 from harness.fence.syscalls import Ending
 from harness.fence.trace import Trace
-from harness.tests.tape import SECOND, Tape
+from harness.tests.tape import SECOND, Tape, job_line
 from harness.tests.traces import sample
 
 
@@ -46,6 +46,15 @@ def test_entities_side_by_side_are_not_mixed_up() -> None:
     assert only(ledger, 22, 1).role == Role.SCHEDULED, "a context keeps its role"
     assert only(ledger, 23, 1).role == Role.FINISHED
     assert only(ledger, 22, 1).born is None
+
+
+def test_entities_made_in_a_row_are_paired_rightly() -> None:
+    tape = Tape()
+    for n in range(6):
+        tape.job(20 + 2 * n, 1, (4, 1 + n), 1.0 + n, 1.5 + n)
+    assert tape.ledger(9).counts() == {
+        "scheduled": {"in time": 6}, "finished": {"in time": 6}, "hw": {"in time": 6},
+    }  # fmt: skip
 
 
 def test_how_a_fence_ended() -> None:
@@ -180,24 +189,11 @@ def test_a_recovery_that_never_returned_is_open() -> None:
 def test_a_submitter_tells_the_error_that_a_trace_cannot() -> None:
     tape = Tape()
     tape.job((1 << 32) - 2, 5, (4, 77), 1.0, 3.0)
-    job = JobView(
-        client=3, kind="hang", context=(7 << 32) + (1 << 32) - 1, seqno=5, signaled=True, error=-62
-    )
-    ledger = tape.ledger(4, jobs=(job, JobView(context=None, seqno=None, signaled=True)))
-    assert only(ledger, (1 << 32) - 1, 5).error == -62
+    # The handle tells all 64 bits.
+    job = job_line((7 << 32) + (1 << 32) - 1, 5, -errno.ETIME)
+    ledger = tape.ledger(4, jobs=(job, job_line(None, None, -errno.EIO)))
+    assert only(ledger, (1 << 32) - 1, 5).error == -errno.ETIME
     assert only(ledger, 4, 77).error is None
-
-
-def test_jobs_are_read_as_they_were_last_told(tmp_path: Path) -> None:
-    path = tmp_path / "jobs.jsonl"
-    assert read_jobs(path) == ()
-    told = '{"client":3,"submitted_ns":1,"context":9,"seqno":1,"kind":"hang","signaled":%s}\n'
-    path.write_text(told % "false" + told % "true" + '{"client":4,"sub')
-    (job,) = read_jobs(path)
-    assert (job.kind, job.signaled) == ("hang", True)
-    path.write_text("nonsense\n" + told % "true")
-    with pytest.raises(LabError, match="line 1"):
-        read_jobs(path)
 
 
 def test_a_real_recording_of_three_hangs(tmp_path: Path) -> None:

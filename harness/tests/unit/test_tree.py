@@ -16,7 +16,7 @@ FLOORS = [
     {"plugin", "cli"},
     {"desk", "doctor"},
     {"fleet", "lab"},
-    {"dut", "client", "attachment", "recorder"},
+    {"dut", "client", "display", "coredump", "attachment", "recorder"},
     {"verdict"},
     {"account"},
     {"link", "gpu", "kernel", "fence"},

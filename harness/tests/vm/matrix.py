@@ -22,10 +22,15 @@ from harness.kernel.splats import Splat
 from harness.tests.inner import Session, targets_file
 from harness.verdict import Verdict
 
-__all__ = ["ROWS", "Result", "Row", "measure"]
+__all__ = ["ENGINE", "ROWS", "Result", "Row", "measure"]
 
 RECOVERS = "testcases/test_hang.py::test_recovers"
 NEIGHBOUR = "testcases/test_hang.py::test_neighbour_of_a_hang"
+PICTURE = "testcases/test_display.py::test_picture_and_flips_survive_a_hang"
+DUMP = "testcases/test_coredump.py::test_hang_leaves_a_whole_dump"
+MEMORY = "testcases/test_memory.py::test_resets_leak_no_memory"
+# Testcases that go through the engines need only one.
+ENGINE = "gfx"
 # So that a task that never wakes is reported within a test, which waits `tdr_s` for its fence.
 CMDLINE = "sysctl.kernel.hung_task_timeout_secs=8 sysctl.kernel.hung_task_check_interval_secs=2"
 
@@ -36,7 +41,8 @@ class Row:
 
     `kind` is the finding's, or "assertion" where the testcase says it itself.  `names` is what
     the finding must hold: of a lockdep report, a lock class in its cycle; else text.  `missed`
-    names the issue whose evidence will bring what today cannot be seen.
+    names the issue whose evidence will bring what today cannot be seen.  With `parameter`
+    ("name=value") that parameter of the module is set, and `fault` is only the row's name.
     """
 
     fault: str
@@ -45,6 +51,7 @@ class Row:
     missed: str = ""
     outcome: str = "fail"
     testcase: str = RECOVERS
+    parameter: str = ""
 
 
 ROWS = (
@@ -55,25 +62,35 @@ ROWS = (
     Row("mmu_notifier", "lockdep", "mmu_notifier_invalidate_range_start"),
     Row("own_lock", "lockdep", "&sdev->faults.own_lock"),
     Row("flush_own_work", "lockdep", "(work_completion)(&(&sched->work_tdr)->work)"),
-    Row("fence_pending", "assertion", "did not signal"),
-    Row("fence_no_error", "assertion", "with no error"),
-    Row("fence_wrong_error", "assertion", "with EIO"),
-    Row("fence_order", missed="5: fences", testcase=NEIGHBOUR),
-    Row("fence_seqno", missed="5: fences", testcase=NEIGHBOUR),
+    Row("remedy_restart", "lockdep", "crtc_ww_class_acquire", parameter="sim_remedy=restart"),
+    Row("remedy_force", "recovery", "reset-failed", parameter="sim_remedy=force"),
+    Row("fence_pending", "fence-late", "only after its deadline"),
+    Row("fence_no_error", "fence-error", "of a killed job has no error"),
+    Row("fence_wrong_error", "fence-error", "of a killed job ended with EIO"),
+    Row("fence_order", "fence-order", "signalled after a later one", testcase=NEIGHBOUR),
+    Row("fence_seqno", "fence-seqno", "not numbered above", testcase=NEIGHBOUR),
     Row("fence_freed", "warning", "WARNING in dma_fence_release"),
-    Row("fence_late", "assertion", "did not signal"),
+    Row("fence_freed_silent", "fence-freed", "was freed unsignalled"),
+    Row("fence_late", "fence-late", "only after its deadline"),
     Row("recover_twice", "assertion", "2 recoveries"),
-    Row("wait_eintr", missed="5: fences"),
-    Row("wait_errno_512", "assertion", "ERESTARTSYS"),
-    Row("wait_not_woken", "assertion", "after its fence"),
-    Row("recovery_never_ends", "hung-task", "blocked for long in sim_fault_begin"),
+    Row("wait_eintr", "wait-eintr", "EINTR although no signal came"),
+    Row("wait_errno_512", "wait-restart", "ERESTARTSYS reached userspace"),
+    Row("wait_not_woken", "fence-waiter", "slept on after"),
+    Row("modeset_deadlock", "hung-task", "blocked for long in sim_fault_hold"),
+    Row("mode_lost", "assertion", "nothing is scanned out", testcase=PICTURE),
+    Row("vblank_dead", "assertion", "no vblank event", testcase=PICTURE),
+    Row("flip_lost", "assertion", "the event of a flip", testcase=PICTURE),
+    Row("frame_corrupt", "assertion", "another frame is scanned out", testcase=PICTURE),
+    Row("dump_missing", "assertion", "no devcoredump", testcase=DUMP),
+    Row("dump_truncated", "assertion", "dwords of ring", testcase=DUMP),
+    Row("recovery_never_ends", "hung-task", "blocked for long in sim_fault_machine"),
     Row("recovery_fails", "recovery", "reset-failed"),
-    Row("warn", "warning", "WARNING in sim_fault_begin"),
-    Row("oops", "oops", "NULL pointer dereference in sim_fault_begin"),
+    Row("warn", "warning", "WARNING in sim_fault_machine"),
+    Row("oops", "oops", "NULL pointer dereference in sim_fault_machine"),
     Row("panic", "panic", "Kernel panic", outcome="incomplete"),
     Row("hard_lockup", "lockup", "hard LOCKUP", outcome="incomplete"),
     Row("log_flood", "log-flood", "flooded with: amdgpu"),
-    Row("leak", missed="7: testcases"),
+    Row("leak", "assertion", "KiB of memory", testcase=MEMORY),
 )
 
 
@@ -104,7 +121,7 @@ def measure(faults: Iterable[str], directory: Path) -> tuple[list[Result], str]:
         "sim-matrix",
     )
     done = session.run(
-        *("-p", "harness.tests.vm.faultplugin", "--allow-blind", "-k", "gfx"),
+        *("-p", "harness.tests.vm.faultplugin", "--allow-blind"),
         *(f"--sim-fault={row.fault}" for row in rows),
         *dict.fromkeys(row.testcase for row in rows),
     )
@@ -114,9 +131,14 @@ def measure(faults: Iterable[str], directory: Path) -> tuple[list[Result], str]:
 
 def _result(row: Row, known: dict[str, Verdict]) -> Result:
     name = row.testcase.rpartition("::")[2]
-    on, off = (known.get(f"{name}[gfx-{row.fault}-{state}]") for state in ("on", "off"))
+    on, off = (_verdict(known, name, f"{row.fault}-{state}") for state in ("on", "off"))
     caught = _caught(row, on) if on is not None else None
     return Result(row, on, off, caught, _problem(row, on, off, caught))
+
+
+def _verdict(known: dict[str, Verdict], name: str, state: str) -> Verdict | None:
+    """Of a testcase that has an engine in its id, or none."""
+    return known.get(f"{name}[{ENGINE}-{state}]", known.get(f"{name}[{state}]"))
 
 
 def _problem(row: Row, on: Verdict | None, off: Verdict | None, caught: Finding | None) -> str:

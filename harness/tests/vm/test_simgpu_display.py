@@ -2,154 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from base64 import b64decode
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
-from zlib import crc32
 
 import pytest
 
-from harness import inventory
 from harness.deadline import Deadline
 from harness.dut import Dut
 from harness.errors import TargetError
-from harness.evidence.rundir import RunDir
-from harness.lab.reservation import Reservation
-from harness.link.machine import machine_for
-from harness.tests.inner import targets_file
-from harness.tests.vm.test_simgpu import PATIENCE_S, engine_of, nodes, run, sh
+from harness.tests.vm.guest import PATIENCE_S, engine_of, nodes, run, sh
+from harness.tests.vm.screen import (
+    MODES,
+    WRITTEN,
+    clobbering_reset,
+    connector,
+    connector_id,
+    frames,
+    modetest,
+    picture,
+    rates,
+    the_crc,
+    wedged,
+)
 
-NAME = "sim-display"
-MODES = ("1024x768", "640x480")
 SCOPE = "/sys/module/amdgpu/parameters/sim_reset_scope"
-# What DRM says when it stopped waiting for a vblank.
-LATE = "flip_done timed out|commit wait timed out|vblank wait timed out"
-WRITTEN = "/run/lab-picture.txt"
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One line of the CRC file: number of the frame, CRC of what was visible."""
-
-    number: int
-    crc: int
-
-
-@pytest.fixture(scope="module")
-def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dut]:
-    directory = tmp_path_factory.mktemp("simdisplay")
-    target = inventory.load(targets_file(directory / "targets.toml", NAME)).get(NAME)
-    with Reservation.take(NAME, "test_simgpu_display.py"):
-        dut = Dut(target, RunDir.create(directory / "runs", NAME), machine_for(target), print)
-        try:
-            dut.connect()
-            yield dut
-        finally:
-            dut.close()
-
-
-@pytest.fixture
-def sim(connected: Dut, request: pytest.FixtureRequest) -> Iterator[Dut]:
-    """The target for one test: then lockdep is still armed, and no commit gave up waiting."""
-    window = connected.begin(request.node.name, destructive=True)
-    assert window.health_before["debug_locks"] == 1
-    yield connected
-    connected.end(window)
-    assert (window.died, window.lab_error) == ("", "")
-    assert window.health_after["debug_locks"] == 1, sh(connected, "dmesg | tail -n 150")
-    assert sh(connected, f"dmesg | grep -E '{LATE}' || true") == ""
-
-
-def connector(sim: Dut) -> dict[str, Any]:
-    """The card's only connector, as the agent tells it now."""
-    (card,) = sim.call("cards")["cards"]
-    (found,) = card["connectors"]
-    assert isinstance(found, dict)
-    return found
-
-
-def connector_id(sim: Dut) -> str:
-    """Its KMS number; which also makes the kernel read the monitor."""
-    table = sh(sim, "modetest -M amdgpu -c")
-    found = re.search(r"^(\d+)\s+\d+\s+connected\s", table, re.MULTILINE)
-    assert found is not None, table
-    return found[1]
-
-
-def modetest(sim: Dut, seconds: float, mode: str, *args: str) -> str:
-    """A shell command that shows a picture; modetest ends with its standard input."""
-    words = ("modetest", "-M", "amdgpu", "-s", f"{connector_id(sim)}:{mode}", *args)
-    return f"sleep {seconds} | {' '.join(words)}"
-
-
-def rates(output: str) -> list[float]:
-    """The flips or vblanks a second that libdrm's tests print, every 60 of them."""
-    return [float(rate) for rate in re.findall(r"^freq: ([0-9.]+)Hz$", output, re.MULTILINE)]
-
-
-def clobbering_reset(sim: Dut) -> None:
-    sim.reset_gpu(Deadline(PATIENCE_S))
-
-
-@contextmanager
-def picture(sim: Dut, *args: str, mode: str = MODES[0]) -> Iterator[None]:
-    """Something is shown, by another process, which has the display to itself."""
-    command = modetest(sim, 600, mode, *args)
-    # A session of its own, hence a process group that one kill reaches.
-    group = sh(sim, f"setsid sh -c '{command}' > {WRITTEN} 2>&1 & echo $!").strip()
-    try:
-        shown = f"timeout 60 dd if={debugfs(sim)}/crtc-0/crc/data of=/dev/null bs=64 count=1"
-        ready = f"grep -q active=1 {debugfs(sim)}/state && {shown} 2> /dev/null"
-        sh(sim, f"for n in $(seq 300); do {ready} && exit; sleep 0.1; done; cat {WRITTEN}; exit 1")
-        # The first frames of a mode are black, until its commit has come to the plane.
-        width, height = map(int, mode.split("x"))
-        black, deadline = crc32(bytes(4 * width * height)), Deadline(PATIENCE_S)
-        while frames(sim, 1)[0].crc == black:
-            assert not deadline.expired(), sh(sim, f"cat {WRITTEN}")
-        yield
-    finally:
-        sh(sim, f"kill -- -{group}; while kill -0 -- -{group} 2> /dev/null; do sleep 0.1; done")
-
-
-def debugfs(sim: Dut) -> str:
-    return f"/sys/kernel/debug/dri/{sim.card['name'].removeprefix('card')}"
-
-
-def frames(sim: Dut, count: int = 4) -> list[Frame]:
-    """The next `count` frames whose CRC was computed."""
-    crc = f"{debugfs(sim)}/crtc-0/crc"
-    # One read, one frame.
-    read = f"timeout 60 dd if={crc}/data bs=64 count={count} status=none"
-    lines = sh(sim, f"echo auto > {crc}/control; {read}")
-    # The kernel ends each line with a NUL, after its line feed.
-    lines = lines.replace("\0", "")
-    return [
-        Frame(int(number, 16), int(value, 16))
-        for number, value in (line.split() for line in lines.splitlines())
-    ]
-
-
-def the_crc(sim: Dut) -> int:
-    """Of a picture that stands still."""
-    (value,) = {frame.crc for frame in frames(sim)}
-    return value
-
-
-def uevents(sim: Dut) -> list[dict[str, Any]]:
-    """Every whole line of the boot's uevents so far."""
-    text = (sim.run.boot(sim.boot_id) / "uevents.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
-def wedged(sim: Dut) -> list[dict[str, str]]:
-    """Properties of the uevents that tell of a reset."""
-    return [event["properties"] for event in uevents(sim) if "WEDGED" in event["properties"]]
 
 
 # -- userspace's view --------------------------------------------------------------

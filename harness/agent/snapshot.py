@@ -1,0 +1,144 @@
+"""What tracing cannot see: who is stuck where, and what the drivers say of their fences.
+
+Each entry is read by a child, bounded in size and time, and tells its own trouble.
+bufinfo comes last: it takes every dma_resv lock, may so block for good, and signals
+fences as a side effect (drivers/dma-buf/dma-buf.c, dma_buf_debug_show).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any, Callable
+
+from . import fileio
+from .errors import AgentError
+
+__all__ = ["take"]
+
+_FIRST = ("/sys/kernel/debug/sync/info",)
+_LAST = "/sys/kernel/debug/dma_buf/bufinfo"
+_NODES = "/dev/dri/"
+_MAX_TASKS = 64
+_STACK_LIMIT = 16 << 10
+
+
+class _Budget:
+    """What all entries may take together, and each of them alone."""
+
+    def __init__(self, seconds: float, each: float, limit: int) -> None:
+        self._end = time.monotonic() + seconds
+        self._each = each
+        self.limit = limit
+
+    def seconds(self) -> float:
+        """For the next entry; 0 when there is no time left."""
+        return max(0.0, min(self._each, self._end - time.monotonic()))
+
+
+def take(
+    files: list[str], pids: list[int], seconds: float, each: float, limit: int
+) -> dict[str, Any]:
+    """See operations.snapshot; `pids` are the processes whose threads and DRM files are shown."""
+    budget = _Budget(seconds, each, limit)
+    began = time.monotonic_ns()
+    stuck_tasks = _stuck(set(pids))
+    tasks = [_task(*one, budget) for one in stuck_tasks[:_MAX_TASKS]]
+    entries = [_file(path, budget) for path in (*_FIRST, *files)]
+    fdinfo = [_file(path, budget) for pid in pids for path in _drm_files(pid)]
+    stuck = fileio.reap()
+    if stuck:
+        last = _failed(_LAST, f"not read: a reader (pid {stuck[0]}) is stuck in the kernel")
+    else:
+        last = _file(_LAST, budget)
+    return {
+        "mono": began,
+        "tasks": tasks,
+        "more_tasks": max(0, len(stuck_tasks) - _MAX_TASKS),
+        "files": entries,
+        "fdinfo": fdinfo,
+        "bufinfo": last,
+        "elapsed_ns": time.monotonic_ns() - began,
+    }
+
+
+def _file(path: str, budget: _Budget) -> dict[str, Any]:
+    seconds = budget.seconds()
+    if not seconds:
+        return _failed(path, "not read: there was no time left")
+    began = time.monotonic_ns()
+    try:
+        data, more = fileio.read(path, budget.limit, seconds)
+    except AgentError as error:
+        return _failed(path, error.what)
+    return {
+        "path": path,
+        "text": data.decode("utf-8", "replace"),
+        "truncated": more,
+        "error": "",
+        "ns": time.monotonic_ns() - began,
+    }
+
+
+def _failed(path: str, why: str) -> dict[str, Any]:
+    return {"path": path, "text": "", "truncated": False, "error": why, "ns": 0}
+
+
+def _stuck(ours: set[int]) -> list[tuple[int, int, str]]:
+    """(pid, tid, state) of every thread in uninterruptible sleep, and of all of `ours`.
+
+    Only `stat` is read here, which takes no lock that a stuck task may hold.
+    """
+    found = []
+    for name in sorted(os.listdir("/proc"), key=lambda one: (len(one), one)):
+        if not name.isdigit():
+            continue
+        try:
+            for tid in os.listdir(f"/proc/{name}/task"):
+                with open(f"/proc/{name}/task/{tid}/stat", "rb") as file:
+                    # comm is in parentheses and may hold both spaces and parentheses.
+                    state = file.read().rpartition(b")")[2].split()[0].decode()
+                if state == "D" or int(name) in ours:
+                    found.append((int(name), int(tid), state))
+        except (OSError, IndexError):
+            continue  # it ended meanwhile
+    return found
+
+
+def _task(pid: int, tid: int, state: str, budget: _Budget) -> dict[str, Any]:
+    task: dict[str, Any] = {"pid": pid, "tid": tid, "state": state, "error": ""}
+    task.update(dict.fromkeys(("comm", "wchan", "stack"), ""))
+    seconds = budget.seconds()
+    if not seconds:
+        task["error"] = "not read: there was no time left"
+        return task
+    folder = f"/proc/{pid}/task/{tid}"
+    try:
+        task.update(json.loads(fileio.in_child(_reader(folder), folder, "read", seconds)))
+    except AgentError as error:
+        task["error"] = error.what
+    return task
+
+
+def _reader(folder: str) -> Callable[[], bytes]:
+    def action() -> bytes:
+        texts = {}
+        for name in ("comm", "wchan", "stack"):
+            with open(f"{folder}/{name}", "rb") as file:
+                texts[name] = file.read(_STACK_LIMIT).decode("utf-8", "replace").rstrip("\n")
+        return json.dumps(texts).encode()
+
+    return action
+
+
+def _drm_files(pid: int) -> list[str]:
+    """/proc/PID/fdinfo/N of its open DRM nodes (Documentation/gpu/drm-usage-stats.rst)."""
+    paths = []
+    try:
+        for fd in sorted(os.listdir(f"/proc/{pid}/fd")):
+            if os.readlink(f"/proc/{pid}/fd/{fd}").startswith(_NODES):
+                paths.append(f"/proc/{pid}/fdinfo/{fd}")
+    except OSError:
+        pass  # it ended meanwhile
+    return paths

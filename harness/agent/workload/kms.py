@@ -1,0 +1,141 @@
+"""The display workload: sets a mode, flips, and tells which events came.
+
+For any driver with a primary node; it hangs nothing.  Colours are a gradient that
+follows from a seed, so that a frame's CRC is the same whenever it is shown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from ..arguments import Arguments
+from ..errors import usage
+from .kms_device import KmsDevice, Output, Picture
+
+__all__ = ["KmsWorkload", "open_workload"]
+
+_SEEDS = (1, 2)  # the known frame, and what it is flipped with
+
+
+class KmsWorkload:
+    """Operations on one primary node; see the methods' docstrings for the wire."""
+
+    overtaking: frozenset[str] = frozenset()
+
+    def __init__(self, device: KmsDevice) -> None:
+        self._device = device
+        self._shown: tuple[Output, list[Picture]] | None = None
+        self._operations: Mapping[str, Callable[[Arguments], dict[str, Any]]] = {
+            "outputs": self.outputs,
+            "show": self.show,
+            "flips": self.flips,
+            "vblank": self.vblank,
+            "state": self.state,
+            "off": self.off,
+        }
+
+    def perform(self, op: str, arguments: Arguments) -> dict[str, Any]:
+        """As process.Workload says."""
+        operation = self._operations.get(op)
+        if operation is None:
+            known = ", ".join(self._operations)
+            raise usage(f"kms has no operation {op}", cure=f"one of: {known}")
+        return operation(arguments)
+
+    def release_all(self) -> None:
+        """As process.Workload says: nothing hangs by this."""
+
+    def outputs(self, arguments: Arguments) -> dict[str, Any]:
+        """{} -> {"outputs": [{"connector", "crtc", "pipe", "modes": [{"name", "width",
+        "height", "hz"}]}]}, the preferred mode first as the kernel sorts them."""
+        arguments.done()
+        return {
+            "outputs": [
+                {
+                    "connector": output.connector,
+                    "crtc": output.crtc,
+                    "pipe": output.pipe,
+                    "modes": [
+                        {
+                            "name": mode.name.decode("ascii", "replace"),
+                            "width": mode.hdisplay,
+                            "height": mode.vdisplay,
+                            "hz": mode.vrefresh,
+                        }
+                        for mode in output.modes
+                    ],
+                }
+                for output in self._device.outputs()
+            ]
+        }
+
+    def show(self, arguments: Arguments) -> dict[str, Any]:
+        """{connector, mode = 0: index} -> {}: the known frame in that mode."""
+        connector = arguments.integer("connector")
+        index = arguments.integer("mode", 0)
+        arguments.done()
+        for output in self._device.outputs():
+            if output.connector == connector and 0 <= index < len(output.modes):
+                break
+        else:
+            raise usage(f"connector {connector} has no mode {index}", cure="see outputs")
+        mode = output.modes[index]
+        pictures = [self._device.draw(mode.hdisplay, mode.vdisplay, seed) for seed in _SEEDS]
+        self._device.show(output, mode, pictures[0])
+        self._shown = (output, pictures)
+        return {}
+
+    def flips(self, arguments: Arguments) -> dict[str, Any]:
+        """{for_ns, patience_ns} -> {"flips", "lost"}: flip away from the known frame and back,
+        one flip after the other, for about `for_ns`; `lost` when an event did not come within
+        `patience_ns`, with which it ends.  `flips` counts those whose event came."""
+        span = arguments.integer("for_ns")
+        patience = arguments.integer("patience_ns")
+        arguments.done()
+        output, pictures = self._current()
+        end = time.monotonic_ns() + span
+        done = 0
+        while not done or time.monotonic_ns() < end:
+            for picture in (pictures[1], pictures[0]):
+                if not self._device.flip(output, picture, patience):
+                    return {"flips": done, "lost": True}
+                done += 1
+        return {"flips": done, "lost": False}
+
+    def vblank(self, arguments: Arguments) -> dict[str, Any]:
+        """{patience_ns} -> {"came"}: whether the event of the next vblank came."""
+        patience = arguments.integer("patience_ns")
+        arguments.done()
+        output, _ = self._current()
+        return {"came": self._device.vblank(output, patience)}
+
+    def state(self, arguments: Arguments) -> dict[str, Any]:
+        """{} -> {"active", "sequence"}: whether there is a mode, and the vblank counter."""
+        arguments.done()
+        output, _ = self._current()
+        active = self._device.active(output)
+        return {"active": active, "sequence": self._device.sequence(output) if active else 0}
+
+    def off(self, arguments: Arguments) -> dict[str, Any]:
+        """{} -> {}: take the mode down, if there is one."""
+        arguments.done()
+        shown, self._shown = self._shown, None
+        if shown is not None:
+            self._device.off(shown[0])
+        return {}
+
+    def _current(self) -> tuple[Output, list[Picture]]:
+        if self._shown is None:
+            raise usage("nothing is shown", cure="show first")
+        return self._shown
+
+
+def open_workload(
+    node: str, primary: str, bailout: float, passed: Mapping[str, int]
+) -> KmsWorkload:
+    """The workload on primary node `primary`.  Raises AgentError."""
+    if not primary:
+        raise usage("kms needs a primary node", cure="pass primary: /dev/dri/card0 or another")
+    return KmsWorkload(KmsDevice(primary))

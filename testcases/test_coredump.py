@@ -1,0 +1,39 @@
+"""What a hang leaves for whoever has to find its cause."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.deadline import Deadline
+from harness.dut import Dut
+from harness.evidence.rundir import Window
+
+# Within which the dump of a reset must be there, in seconds after the fence.
+PATIENCE_S = 20.0
+
+
+@pytest.mark.destructive
+def test_hang_leaves_a_whole_dump(dut: Dut, window: Window) -> None:
+    """After a reset the device has a devcoredump with every ring's contents; it is kept with
+    the evidence."""
+    coredump = dut.coredump()
+    if coredump is None:
+        pytest.skip("this driver makes no devcoredump")
+    if reason := coredump.refusal():
+        pytest.skip(reason)
+    guilty, engine = dut.client(), dut.engines()[0]
+    if reason := dut.gpu.refusal(guilty.device()):
+        pytest.skip(reason)
+    coredump.discard()
+
+    fence = guilty.wait(guilty.hang(engine), Deadline(dut.target.limits.tdr_s))
+
+    assert fence.signaled, f"the fence did not signal within {dut.target.limits.tdr_s:g} s"
+    if not any(event.step == "reset-begin" for event in dut.gpu_events(window)):
+        pytest.skip("the hang was recovered without a reset, which leaves no dump")
+    data = coredump.read(PATIENCE_S)
+    assert data, f"no devcoredump within {PATIENCE_S:g} s of the reset"
+    dut.keep(window, "devcoredump", data)
+    coredump.discard()
+    problems = dut.gpu.coredump_problems(data)
+    assert not problems, f"the devcoredump of {len(data)} bytes {'; it '.join(problems)}"
