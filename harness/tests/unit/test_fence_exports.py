@@ -16,8 +16,9 @@ import msgspec
 import pytest
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2  # type: ignore[import-untyped]
 
+from harness.evidence.jobs import JobLine
 from harness.fence import lanes, perfetto, sheet, timeline
-from harness.fence.ledger import EVENTS, JobView, Ledger, build
+from harness.fence.ledger import EVENTS, Ledger, build
 from harness.fence.lifetimes import Role, State
 from harness.fence.trace import Trace
 from harness.tests.inner import ROOT
@@ -53,7 +54,11 @@ def hostile() -> Ledger:
     tape.life(7, 2, 2.0, 3.0, driver="=cmd()", timeline=HOSTILE)
     tape.fence("wait_start", 2.5, 7, 1, pid=9, driver="=cmd()", timeline=HOSTILE)
     tape.put("lab:tdr_begin", 2.6, 5)
-    jobs = (JobView(client=9, engine=HOSTILE, kind="hang", submitted_ns=int(1.5 * SECOND)),)
+    jobs = (
+        JobLine(
+            client=9, job=1, engine=HOSTILE, kind="hang", context=7, seqno=1, submitted_ns=SECOND
+        ),
+    )
     ledger = tape.ledger(4.0, jobs=jobs)
     ledger.comms = {9: HOSTILE, 5: HOSTILE}
     return ledger
