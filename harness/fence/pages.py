@@ -33,6 +33,8 @@ _EXTEND_BITS = 27
 _ABSOLUTE_BITS = 59
 # Above all times that are believed.
 NEVER = 1 << 62
+# In place of a length that a record's header does not tell: beyond every page's end.
+_UNTOLD = 1 << 40
 # Bytes between the pages of a chunk: a record may be looked into before its length is checked.
 _BETWEEN = 64
 
@@ -138,7 +140,7 @@ def _walk(
     that record and becomes `broken`.
     """
     entry = layout.entry
-    steps = np.zeros(32, np.intp)
+    steps = np.full(32, _UNTOLD, np.intp)
     steps[1 : entry.data_max + 1] = np.arange(1, entry.data_max + 1) + 1
     steps[[entry.time_extend, entry.time_stamp]] = 2
     tally = np.zeros(len(begin), np.int64)
@@ -149,13 +151,15 @@ def _walk(
     while active.size:
         head = words.take(at)
         step = steps.take(head & _TYPE_MASK)
-        odd = np.flatnonzero(step == 0)
-        if odd.size:
-            step[odd] = _odd(words, at[odd], head[odd], layout)
         following = at + step
         done = following >= limit
-        # Those that have a record here: a step of 0 is the end of what was written.
-        if done.any() or odd.size:
+        if done.any():
+            untold = np.flatnonzero(step == _UNTOLD)
+            if untold.size:
+                step[untold] = _odd(words, at[untold], head[untold], layout)
+                following = at + step
+                done = following >= limit
+            # A step of 0 is the end of what was written: no record is here.
             wrong = (following > limit) | (step < 0)
             broken[active[wrong]] = True
             stop = wrong | (step == 0)
