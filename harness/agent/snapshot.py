@@ -136,7 +136,7 @@ def _reader(folder: str) -> Callable[[], bytes]:
 
 def _drm_files(pid: int) -> list[str]:
     """/proc/PID/fdinfo/N of its open DRM nodes (Documentation/gpu/drm-usage-stats.rst)."""
-    paths = []
+    paths: list[str] = []
     try:
         for fd in sorted(os.listdir(f"/proc/{pid}/fd"), key=int):
             if len(paths) < _MAX_FDINFO and os.readlink(f"/proc/{pid}/fd/{fd}").startswith(_NODES):
