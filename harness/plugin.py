@@ -23,7 +23,7 @@ from harness.evidence.rundir import Window
 from harness.fence.ledger import Ledger
 from harness.fleet import Fleet
 from harness.gpu.base import Engine
-from harness.lab import report
+from harness.lab import report, telling
 from harness.verdict import Verdict
 
 _FLEET = pytest.StashKey[Fleet]()
@@ -58,6 +58,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="RUN",
         help="go on with a run: tests that have a verdict are not run again",
+    )
+    group.addoption(
+        "--storm",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long a storm of jobs blows (default: 10)",
     )
     group.addoption(
         "--allow-blind",
@@ -121,7 +128,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
     lines = []
     for name in dict.fromkeys(filter(None, map(_target, items))):
         try:
-            lines.append(_headline(fleet.dut(name)))
+            lines.append(telling.headline(fleet.dut(name)))
         except HarnessError as error:
             lines.append(f"{name}: {error.fault}: {error}")
     return lines
@@ -167,6 +174,13 @@ def fences(dut: Dut, window: Window) -> Callable[[], Ledger]:
         return found.ledger
 
     return account
+
+
+@pytest.fixture
+def storm_s(request: pytest.FixtureRequest) -> float:
+    """How long a storm of jobs is to blow, in seconds."""
+    seconds: float = request.config.getoption("--storm")
+    return seconds
 
 
 @pytest.fixture
@@ -367,37 +381,15 @@ def _said(item: pytest.Item, error: BaseException) -> str:
 
 
 def _told(item: pytest.Item, dut: Dut, judged: Verdict) -> str:
-    """The reason, each finding as the kernel printed it, and the ways on."""
-    lines = [judged.reason, ""]
-    for finding in judged.findings:
-        if finding.severity == "note":
-            lines.append(f"note: {finding.title}")
-            continue
-        lines.append(f"{finding.kind} [{finding.signature}] {finding.title}")
-        # A report that comes again is shown once: the second copy would bury what is new.
-        first = item.config.stash[_SHOWN].setdefault(finding.signature, item.nodeid)
-        lines += [finding.text if first == item.nodeid else f"(the same as in {first})", ""]
-    if judged.outcome == "incomplete" and all(f.severity == "note" for f in judged.findings):
-        lines += [f"last console line: {line}" for line in dut.last_words().splitlines()[-15:]]
     where = item.config.getoption("--inventory")
     rerun = ["pytest", item.nodeid, f"--target={dut.target.name}"]
-    lines += [
-        f"evidence: {dut.run.test(item.nodeid)}",
-        f"rerun:    {shlex.join([*rerun, *([f'--inventory={where}'] if where else [])])}",
-    ]
-    return "\n".join(lines)
-
-
-def _headline(dut: Dut) -> str:
-    kernel = dut.facts["uname"]["release"]
-    armed = {1: "armed", 0: "off", None: "not in this kernel: every test is blind"}
-    try:
-        card = dut.card
-        gpu = f"{card['driver']} {card['pci']} [{card['vendor']:04x}:{card['device']:04x}]"
-    except HarnessError as error:
-        gpu = error.what
-    locks = armed[dut.health()["debug_locks"]]
-    return f"{dut.target.name}: Linux {kernel}, {gpu}, lockdep {locks}, boot {dut.boot_id[:8]}"
+    return telling.tell(
+        judged,
+        shown=item.config.stash[_SHOWN],
+        last_words=dut.last_words(),
+        evidence=dut.run.test(item.nodeid),
+        rerun=[*rerun, *([f"--inventory={where}"] if where else [])],
+    )
 
 
 def _speaker(config: pytest.Config) -> Any:

@@ -64,6 +64,7 @@ def _judge(run: RunDir, window: Window, account: Account) -> Verdict:
     armed = _lockdep_state(window)
     if armed == "went off" and not any(f.kind in ("lockdep", "lockdep-off") for f in findings):
         findings.append(_finding("lockdep-off", "unknown", "lockdep went off without a report"))
+    findings = _folded(findings)
     outcome, reason = _weigh(window, findings, armed)
     return Verdict(
         test=window.test,
@@ -129,6 +130,23 @@ def slice_of(run: Path, window: Window) -> Iterator[records.Record]:
                 return
             wanted = entry.seq + 1
             yield entry
+
+
+def _folded(findings: list[Finding]) -> list[Finding]:
+    """What is found again and again in one test is one finding, in its first place: a hung task
+    is reported at every check."""
+    again = Counter((finding.signature, finding.severity) for finding in findings)
+    first: dict[tuple[str, Severity], Finding] = {}
+    for finding in findings:
+        first.setdefault((finding.signature, finding.severity), finding)
+    return [
+        finding
+        if again[key] == 1
+        else msgspec.structs.replace(
+            finding, text=f"{finding.text}\n({again[key]} times in this test)".lstrip()
+        )
+        for key, finding in first.items()
+    ]
 
 
 def _finding(

@@ -31,7 +31,7 @@ class Chunk:
     """A stretch of pages, seen as units of 1, 2 and 4 bytes."""
 
     def __init__(self, data: NDArray[np.uint8]) -> None:
-        self.bytes = data[: data.size // 4 * 4]
+        self.bytes = data.reshape(-1)
         self.halves = self.bytes.view("<u2")
         self.words: Words = self.bytes.view("<u4")
 

@@ -179,8 +179,9 @@ def _numbers(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
     born = np.flatnonzero(_owed(ledger, rules) & (f.born != NEVER))
     born = born[np.lexsort((f.born_order[born], f.context[born]))]
     context, number = f.context[born], f.seqno[born]
-    same = np.concatenate([[False], context[1:] == context[:-1]])
-    before = np.concatenate([number[:1], number[:-1]])
+    same = np.zeros(len(born), dtype=bool)
+    same[1:] = context[1:] == context[:-1]
+    before = np.roll(number, 1)
     for at in np.flatnonzero(~same):
         earlier = ledger.predecessors.get(int(context[at]))
         if earlier is not None:

@@ -254,10 +254,10 @@ def _chunks(
     mapped = np.memmap(file, np.uint8, "r", shape=(total, size))
     first, last = _between(mapped, layout, start, end)
     most = max(CHUNK_BYTES // size, CHUNK_PAGES)
-    data = pages.words_for(min(most, last - first), layout)
+    data = pages.chunk_for(min(most, last - first), layout)
     for begin in range(first, last, most):
         count = min(most, last - begin)
-        data[: count * size] = mapped[begin : begin + count].reshape(-1)
+        data[:count, :size] = mapped[begin : begin + count]
         yield data, count
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.fence.formats import Entry, Page
 
-__all__ = ["NEVER", "Layout", "Records", "Words", "page_times", "records", "words_for"]
+__all__ = ["NEVER", "Layout", "Records", "Words", "chunk_for", "page_times", "records"]
 
 Words = NDArray[np.uint32]
 Ints = NDArray[np.int64]
@@ -33,8 +33,8 @@ _EXTEND_BITS = 27
 _ABSOLUTE_BITS = 59
 # Above all times that are believed.
 NEVER = 1 << 62
-# Words behind a chunk that may be looked at before a record's length is checked.
-_SLACK = 2
+# Bytes between the pages of a chunk: a record may be looked into before its length is checked.
+_BETWEEN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,11 @@ class Layout:
     page_size: int
     page: Page
     entry: Entry
+
+    @property
+    def stride(self) -> int:
+        """Bytes from page to page in a chunk."""
+        return self.page_size + _BETWEEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +71,9 @@ class Records:
     """Of each page: it could not be read to its end."""
 
 
-def words_for(pages: int, layout: Layout) -> NDArray[np.uint8]:
-    """Bytes for a chunk of `pages`, to be filled from the front; what is behind stays zero."""
-    return np.zeros(pages * layout.page_size + 4 * _SLACK, np.uint8)
+def chunk_for(pages: int, layout: Layout) -> NDArray[np.uint8]:
+    """A chunk for `pages`: one row each, of which the first page_size bytes are the page."""
+    return np.zeros((pages, layout.stride), np.uint8)
 
 
 def page_times(chunk: NDArray[np.uint8], layout: Layout) -> Ints:
@@ -80,13 +85,13 @@ def page_times(chunk: NDArray[np.uint8], layout: Layout) -> Ints:
 
 
 def records(chunk: NDArray[np.uint8], pages: int, layout: Layout) -> Records:
-    """Everything in the first `pages` pages of `chunk`, which is of `words_for`."""
-    words = chunk[: chunk.size // 4 * 4].view("<u4")
-    by_page = chunk[: pages * layout.page_size].reshape(pages, layout.page_size)
+    """Everything in the first `pages` pages of `chunk`, which is of `chunk_for`."""
+    words = chunk.reshape(-1).view("<u4")
+    by_page = chunk[:pages, : layout.page_size]
     own = page_times(by_page, layout)
     size, missed, count = _commit(by_page, layout)
     broken = (own == NEVER) | (size > layout.page_size - layout.page.data) | (size % 4 != 0)
-    begin = np.arange(pages) * (layout.page_size // 4) + layout.page.data // 4
+    begin = np.arange(pages) * (layout.stride // 4) + layout.page.data // 4
     found, tally = _walk(words, begin, begin + size // 4, broken, layout)
     head = words.take(found)
     kind = head & _TYPE_MASK

@@ -10,6 +10,7 @@
  *   sim_vm       a GPU virtual address space
  *   sim_ctx      a context: the entities that userspace submits through
  *   sim_job      one submission, sim_fence its preallocated hw fence
+ *   sim_remedies how a reset of the display deals with those who wait for it
  */
 #ifndef __SIM_H__
 #define __SIM_H__
@@ -33,6 +34,7 @@
 #include <drm/gpu_scheduler.h>
 
 #include "sim_fault.h"
+#include "sim_remedy.h"
 
 #define SIM_NUM_GFX	1
 #define SIM_NUM_COMPUTE	4
@@ -96,6 +98,7 @@ struct sim_device {
 	atomic_t reset_counter;
 	u32 sched_mask[SIM_NUM_IPS];
 	struct sim_faults faults;
+	struct sim_remedies remedies;
 
 	u64 vram_size;
 	u64 gtt_size;
@@ -184,6 +187,7 @@ struct sim_job {
 	u64 handle;
 	bool armed;
 	bool faulted;
+	bool killed;			/* by soft recovery */
 	pid_t pid, tgid;
 	char comm[TASK_COMM_LEN], group_comm[TASK_COMM_LEN];
 	u32 num_ibs;
@@ -196,14 +200,20 @@ struct sim_job {
 #define to_sim_ring(s)		container_of(s, struct sim_ring, sched)
 
 /* sim_param.c */
-extern int sim_gpu_recovery;
+#define SIM_DEBUG_NO_SOFT_RECOVERY BIT(2)	/* as in amdgpu's debug_mask */
+
 enum sim_scope {
-	SIM_SCOPE_FULL,
-	SIM_SCOPE_DISPLAY,
+	SIM_SCOPE_SOFT,			/* kill the job */
+	SIM_SCOPE_RING,			/* reset its ring */
+	SIM_SCOPE_FULL,			/* reset all rings */
+	SIM_SCOPE_DISPLAY,		/* and the display */
 	SIM_NUM_SCOPES
 };
 
+extern int sim_gpu_recovery;
+extern unsigned int sim_debug_mask;
 enum sim_scope sim_reset_scope(void);
+enum sim_remedy sim_remedy(u32 *writes);
 long sim_lockup_timeout(u32 ip);
 int sim_param_init(void);
 
@@ -284,7 +294,8 @@ extern const struct drm_sched_backend_ops sim_sched_ops;
 int sim_rings_create(struct sim_device *sdev);
 int sim_rings_start(struct sim_device *sdev);
 void sim_rings_stop(struct sim_device *sdev);
-bool sim_ring_halting(struct sim_ring *ring);
+bool sim_ring_dropping(struct sim_ring *ring, const struct sim_job *job);
+void sim_ring_kill(struct sim_ring *ring, struct sim_job *job);
 void sim_ring_halt(struct sim_ring *ring);
 void sim_ring_resume(struct sim_ring *ring);
 void sim_ring_cancel(struct sim_ring *ring, struct sim_job *guilty, int error);
@@ -302,8 +313,16 @@ int sim_display_create(struct sim_device *sdev);
 void sim_display_stop(struct sim_device *sdev);
 
 /* sim_restore.c */
+enum sim_tale {				/* what userspace is told beside the devcoredump */
+	SIM_TALE_NONE,
+	SIM_TALE_RECOVERED,
+	SIM_TALE_WEDGED,
+	SIM_NUM_TALES
+};
+
 void sim_restore_clobber(struct sim_device *sdev);
-void sim_restore_queue(struct sim_device *sdev);
+void sim_restore_now(struct sim_device *sdev);
+void sim_restore_queue(struct sim_device *sdev, enum sim_tale tale, bool display);
 
 /* sim_coredump.c */
 int sim_coredump_create(struct sim_device *sdev);

@@ -185,7 +185,7 @@ static int sim_cs_run(struct sim_cs *cs, union drm_amdgpu_cs *args)
 	cs->ctx = sim_ctx_find(cs->sfile, args->in.ctx_id);
 	if (!cs->ctx)
 		return -EINVAL;
-	if (atomic_read(&cs->ctx->guilty))
+	if (atomic_read(&cs->ctx->guilty) || sim_remedy_wedged(to_sim_device(cs->drm)))
 		return -ECANCELED;
 	if (args->in.bo_list_handle) {
 		cs->list = sim_list_find(cs->sfile, args->in.bo_list_handle);

@@ -154,10 +154,35 @@ static const struct drm_mode_config_helper_funcs sim_mode_config_helper_funcs = 
 	.atomic_commit_tail = sim_commit_tail,
 };
 
+/*
+ * Jobs that write what is to be shown are waited for here, under the modeset
+ * locks. The helper's own wait can be ended by its fences alone; with the remedy
+ * that wakes waiters a blocking commit has waited before it comes there.
+ */
+static int sim_commit(struct drm_device *drm, struct drm_atomic_state *state, bool nonblock)
+{
+	struct drm_plane_state *new;
+	struct drm_plane *plane;
+	long ret;
+	int i;
+
+	if (nonblock || sim_remedy(NULL) != SIM_REMEDY_RESTART)
+		return drm_atomic_helper_commit(drm, state, nonblock);
+
+	ret = drm_atomic_helper_prepare_planes(drm, state);	/* collects the fences */
+	if (ret)
+		return ret;
+	for_each_new_plane_in_state(state, plane, new, i)
+		if (new->fence && ret >= 0)
+			ret = sim_remedy_wait_locked(to_sim_device(drm), new->fence);
+	drm_atomic_helper_unprepare_planes(drm, state);
+	return ret < 0 ? ret : drm_atomic_helper_commit(drm, state, nonblock);
+}
+
 static const struct drm_mode_config_funcs sim_mode_config_funcs = {
 	.fb_create = drm_gem_fb_create,
 	.atomic_check = drm_atomic_helper_check,
-	.atomic_commit = drm_atomic_helper_commit,
+	.atomic_commit = sim_commit,
 };
 
 static void sim_display_release(struct drm_device *drm, void *data)

@@ -69,7 +69,8 @@ struct sim_display {
 	struct workqueue_struct *wq;
 	struct work_struct restart_work;
 	struct work_struct restore_work;
-	atomic_t resets;		/* not yet told to userspace */
+	struct work_struct tell_work;
+	atomic_t tales[SIM_NUM_TALES];	/* not yet told to userspace */
 	struct sim_scan scan;
 	struct sim_crc crc;
 };

@@ -110,6 +110,7 @@ static int sim_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		sdev->sched_mask[i] = sim_ip_rings(i);
 	sim_size_memory(sdev);
 
+	sim_remedy_init(sdev);
 	ret = sim_fault_create(sdev);
 	if (ret)
 		return ret;

@@ -93,7 +93,7 @@ int sim_exec_poll(struct sim_exec *ex, u64 va, u32 func, u32 ref, u32 mask, u32 
 			return ret;
 		if (sim_compare(func, value & mask, ref))
 			return 0;
-		if (sim_ring_halting(ex->ring))
+		if (sim_ring_dropping(ex->ring, ex->job))
 			return -EINTR;
 		if (retries != SIM_FOREVER && !retries--)
 			return 0;
@@ -112,7 +112,7 @@ int sim_exec_store(struct sim_exec *ex, u64 va, u32 count, u32 step)
 	if (va & 3)
 		return -EILSEQ;
 	for (n = 0; n < count; n++) {
-		if (sim_ring_halting(ex->ring))
+		if (sim_ring_dropping(ex->ring, ex->job))
 			return -EINTR;
 		ret = sim_exec_fetch(ex, &data, 1);
 		if (!ret)
@@ -124,7 +124,7 @@ int sim_exec_store(struct sim_exec *ex, u64 va, u32 count, u32 step)
 }
 
 /*
- * Execute an IB. 0 when done, -EINTR when the ring is being halted; anything
+ * Execute an IB. 0 when done, -EINTR when the job is being dropped; anything
  * else is a hang: -EFAULT at an address, -EILSEQ at a packet.
  */
 int sim_exec_run(struct sim_ring *ring, struct sim_job *job, const struct sim_ib *ib)
@@ -139,7 +139,7 @@ int sim_exec_run(struct sim_ring *ring, struct sim_job *job, const struct sim_ib
 	int ret = 0;
 
 	while (ex.left && !ret) {
-		if (sim_ring_halting(ring))
+		if (sim_ring_dropping(ring, job))
 			return -EINTR;
 		if (ring->ip == AMDGPU_HW_IP_DMA)
 			ret = sim_sdma_packet(&ex);

@@ -20,14 +20,20 @@ int sim_gpu_recovery = -1;
 module_param_named(gpu_recovery, sim_gpu_recovery, int, 0444);
 MODULE_PARM_DESC(gpu_recovery, "Recover from hangs (1 = on, 0 = off, -1 = auto, on)");
 
+unsigned int sim_debug_mask;
+module_param_named(debug_mask, sim_debug_mask, uint, 0444);
+MODULE_PARM_DESC(debug_mask, "Bit 2 disables soft recovery (default 0)");
+
 static const char * const sim_scope_names[SIM_NUM_SCOPES] = {
+	[SIM_SCOPE_SOFT] = "soft",
+	[SIM_SCOPE_RING] = "ring",
 	[SIM_SCOPE_FULL] = "full",
 	[SIM_SCOPE_DISPLAY] = "display",
 };
 
 static enum sim_scope sim_scope = SIM_SCOPE_DISPLAY;
 
-/* What a reset of the chip takes with it. */
+/* Where recovery from a hang begins, and what a reset of the chip takes with it. */
 enum sim_scope sim_reset_scope(void)
 {
 	return READ_ONCE(sim_scope);
@@ -54,7 +60,49 @@ static const struct kernel_param_ops sim_scope_ops = {
 };
 
 module_param_cb(sim_reset_scope, &sim_scope_ops, NULL, 0644);
-MODULE_PARM_DESC(sim_reset_scope, "What a reset takes with it: full (the rings) or display (and the display; default)");
+MODULE_PARM_DESC(sim_reset_scope, "Recovery from a hang: soft (kill the job), ring, full (all rings) or display (all rings and the display; default)");
+
+static const char * const sim_remedy_names[SIM_NUM_REMEDIES] = {
+	[SIM_REMEDY_NONE] = "none",
+	[SIM_REMEDY_RESTART] = "restart",
+	[SIM_REMEDY_FORCE] = "force",
+};
+
+static enum sim_remedy sim_remedy_now = SIM_REMEDY_NONE;
+static u32 sim_remedy_count = 1;	/* of writes, never 0 */
+
+/* The remedy, and how often it was written: a wedged device is so until the next time. */
+enum sim_remedy sim_remedy(u32 *writes)
+{
+	if (writes)
+		*writes = READ_ONCE(sim_remedy_count);
+	return READ_ONCE(sim_remedy_now);
+}
+
+/* The kernel calls these one at a time. */
+static int sim_remedy_set(const char *val, const struct kernel_param *kp)
+{
+	int remedy = sysfs_match_string(sim_remedy_names, val);
+
+	if (remedy < 0)
+		return remedy;
+	WRITE_ONCE(sim_remedy_now, remedy);
+	WRITE_ONCE(sim_remedy_count, sim_remedy_count + 1 ?: 1);
+	return 0;
+}
+
+static int sim_remedy_get(char *buffer, const struct kernel_param *kp)
+{
+	return scnprintf(buffer, PAGE_SIZE, "%s\n", sim_remedy_names[READ_ONCE(sim_remedy_now)]);
+}
+
+static const struct kernel_param_ops sim_remedy_ops = {
+	.set = sim_remedy_set,
+	.get = sim_remedy_get,
+};
+
+module_param_cb(sim_remedy, &sim_remedy_ops, NULL, 0644);
+MODULE_PARM_DESC(sim_remedy, "What a reset of the display does for those who wait under modeset locks: none (default), restart or force; each write arms a wedged device again");
 
 /* In jiffies, by IP; after them video, which simgpu has not. */
 static long sim_lockup[SIM_NUM_IPS + 1];

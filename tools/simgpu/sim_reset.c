@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Recovery (TDR).
+ * Recovery (TDR), in amdgpu's order: kill the job (soft), reset its ring, reset
+ * all of the chip, the display with it or not. sim_reset_scope says where it
+ * begins; what that cannot help goes one further.
  *
  * All of it runs on the ordered workqueue amdgpu-reset-dev, one at a time,
  * and inside drm_sched_job_timedout's fence signalling section. Therefore:
@@ -14,6 +16,7 @@
 
 #include <drm/drm_drv.h>
 #include <drm/drm_managed.h>
+#include <drm/drm_modeset_lock.h>
 
 #include "sim.h"
 
@@ -50,9 +53,84 @@ static void sim_reset_rings(struct sim_device *sdev, struct sim_job *guilty)
 		sim_ring_resume(ring);
 }
 
+/* Take a job back that has not been reset, or that has ended and will be freed. */
+static void sim_reset_put_back(struct sim_job *job)
+{
+	struct drm_gpu_scheduler *sched = job->base.sched;
+
+	drm_sched_stop(sched, &job->base);
+	sim_reset_start_sched(sched);
+}
+
+/*
+ * Kill the job and nothing else. As in amdgpu the gfx and compute rings can do
+ * that, no context is guilty of it, and userspace is sent no uevent.
+ */
+static bool sim_reset_soft(struct sim_ring *ring, struct sim_job *job)
+{
+	struct sim_device *sdev = ring->sdev;
+
+	if (sim_reset_scope() > SIM_SCOPE_SOFT || sim_debug_mask & SIM_DEBUG_NO_SOFT_RECOVERY ||
+	    ring->ip == AMDGPU_HW_IP_DMA || !job->hw->live)
+		return false;
+
+	sim_fault_begin(sdev, job);
+	sim_coredump_capture(sdev, job);
+	sim_ring_kill(ring, job);
+	atomic_inc(&sdev->reset_counter);
+	sim_reset_put_back(job);
+	dev_err(sdev->drm.dev, "ring %s timeout, but soft recovered\n", ring->name);
+	sim_restore_queue(sdev, SIM_TALE_NONE, false);
+	return true;
+}
+
+/*
+ * Reset one ring; the others go on. What was on it ends as this kernel's amdgpu
+ * ends it (amdgpu_fence_driver_force_completion() in 6.12): the guilty fence with
+ * -ETIME, those behind it with -ECANCELED. Kernels from 6.17 on run those again,
+ * on some rings; here the fences' errors should be what amdgpu of the same source
+ * gives. No context becomes guilty: 6.12 counts that in a full reset alone. The
+ * log lines are those of 6.13 and later, which the harness has to know.
+ */
+static bool sim_reset_ring(struct sim_ring *ring, struct sim_job *guilty)
+{
+	struct sim_device *sdev = ring->sdev;
+	struct device *dev = sdev->drm.dev;
+	bool locked;
+
+	if (sim_reset_scope() > SIM_SCOPE_RING)
+		return false;
+
+	dev_err(dev, "Starting %s ring reset\n", ring->name);
+	if (sim_fault(sdev, SIM_FAULT_FAILS)) {
+		dev_err(dev, "Ring %s reset failed\n", ring->name);
+		return false;
+	}
+	sim_fault_begin(sdev, guilty);
+	locked = sim_fault_lock(sdev);
+	drm_sched_stop(&ring->sched, &guilty->base);
+	if (locked)
+		mutex_unlock(&sdev->faults.own_lock);
+	atomic_inc(&sdev->reset_counter);
+	sim_fault_stopped(sdev, guilty);
+
+	sim_coredump_capture(sdev, guilty);
+	sim_ring_halt(ring);
+	sim_ring_cancel(ring, guilty, -ECANCELED);
+	sim_ring_resume(ring);
+	sim_reset_start_sched(&ring->sched);
+	dev_err(dev, "Ring %s reset succeeded\n", ring->name);
+	sim_restore_queue(sdev, SIM_TALE_RECOVERED, false);
+	return true;
+}
+
 /* guilty is NULL when a person asked for the reset. */
 static int sim_reset_recover(struct sim_device *sdev, struct sim_job *guilty)
 {
+	bool display = sim_reset_scope() == SIM_SCOPE_DISPLAY;
+	enum sim_remedy remedy = display ? sim_remedy(NULL) : SIM_REMEDY_NONE;
+	enum sim_tale tale = SIM_TALE_NONE;
+	struct drm_modeset_acquire_ctx ctx;
 	struct device *dev = sdev->drm.dev;
 	struct sim_ring *ring;
 	bool locked;
@@ -61,6 +139,8 @@ static int sim_reset_recover(struct sim_device *sdev, struct sim_job *guilty)
 	dev_info(dev, "GPU reset begin!\n");
 	WRITE_ONCE(sdev->in_reset, true);
 	sim_fault_begin(sdev, guilty);
+	if (remedy == SIM_REMEDY_RESTART)
+		sim_remedy_lock(sdev, &ctx);
 
 	locked = sim_fault_lock(sdev);
 	for_each_ring(ring, sdev)
@@ -77,31 +157,32 @@ static int sim_reset_recover(struct sim_device *sdev, struct sim_job *guilty)
 			atomic_set(&guilty->ctx->guilty, 1);
 		sim_coredump_capture(sdev, guilty);
 		dev_info(dev, "MODE1 reset\n");
-		if (sim_reset_scope() == SIM_SCOPE_DISPLAY)
+		if (display)
 			sim_restore_clobber(sdev);
+		if (remedy == SIM_REMEDY_FORCE)
+			sim_remedy_wedge(sdev);
 		sim_reset_rings(sdev, guilty);
-		sim_restore_queue(sdev);
+		if (remedy == SIM_REMEDY_RESTART)
+			sim_restore_now(sdev);
+		tale = remedy == SIM_REMEDY_FORCE ? SIM_TALE_WEDGED : SIM_TALE_RECOVERED;
 		dev_info(dev, "GPU reset succeeded, trying to resume\n");
 	}
 	ret = sim_fault_end(sdev);
+	if (tale == SIM_TALE_WEDGED)
+		ret = -EIO;
 
 	for_each_ring(ring, sdev)
 		sim_reset_start_sched(&ring->sched);
+	if (remedy == SIM_REMEDY_RESTART)
+		sim_remedy_unlock(sdev, &ctx);
 	WRITE_ONCE(sdev->in_reset, false);
 	dev_info(dev, "GPU reset(%d) %s\n", atomic_read(&sdev->reset_counter),
 		 ret ? "failed" : "succeeded!");
 	if (ret)
 		dev_info(dev, "GPU reset end with ret = %d\n", ret);
+	if (tale != SIM_TALE_NONE)
+		sim_restore_queue(sdev, tale, display);
 	return ret;
-}
-
-/* No reset, but the job that timed out must go back to where it was. */
-static void sim_reset_decline(struct sim_job *job)
-{
-	struct drm_gpu_scheduler *sched = job->base.sched;
-
-	drm_sched_stop(sched, &job->base);
-	sim_reset_start_sched(sched);
 }
 
 enum drm_gpu_sched_stat sim_reset_timedout(struct drm_sched_job *base)
@@ -112,9 +193,11 @@ enum drm_gpu_sched_stat sim_reset_timedout(struct drm_sched_job *base)
 	struct device *dev = sdev->drm.dev;
 
 	if (READ_ONCE(ring->gone)) {
-		sim_reset_decline(job);
+		sim_reset_put_back(job);
 		return DRM_GPU_SCHED_STAT_ENODEV;
 	}
+	if (sim_gpu_recovery && sim_reset_soft(ring, job))
+		return DRM_GPU_SCHED_STAT_NOMINAL;
 
 	dev_err(dev, "ring %s timeout, signaled seq=%u, emitted seq=%u\n",
 		ring->name, READ_ONCE(ring->signaled), READ_ONCE(ring->emitted));
@@ -122,8 +205,8 @@ enum drm_gpu_sched_stat sim_reset_timedout(struct drm_sched_job *base)
 		job->group_comm, job->tgid, job->comm, job->pid);
 
 	if (!sim_gpu_recovery)
-		sim_reset_decline(job);
-	else
+		sim_reset_put_back(job);
+	else if (!sim_reset_ring(ring, job))
 		sim_reset_recover(sdev, job);
 	if (sim_gpu_recovery && sim_fault(sdev, SIM_FAULT_TWICE))
 		sim_reset_recover(sdev, NULL);

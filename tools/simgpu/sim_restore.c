@@ -43,30 +43,40 @@ static void sim_restore_display(struct sim_display *display)
 	DRM_MODESET_LOCK_ALL_END(drm, ctx, ret);
 }
 
-/* As drm_dev_wedged_event() of 6.15 and later. */
-static void sim_restore_tell(struct drm_device *drm)
-{
-	char wedged[] = "WEDGED=none";
-	char *env[2] = { wedged };
-
-	drm_info(drm, "device wedged, but recovered through reset\n");
-	kobject_uevent_env(&drm->primary->kdev->kobj, KOBJ_CHANGE, env);
-}
-
 static void sim_restore_worker(struct work_struct *work)
 {
 	struct sim_display *display = container_of(work, struct sim_display, restore_work);
-	struct sim_device *sdev = display->sdev;
-	int resets = atomic_xchg(&display->resets, 0);
-	int idx;
 
 	sim_restore_display(display);
+	queue_work(display->wq, &display->tell_work);
+}
+
+/* As drm_dev_wedged_event() of 6.15 and later. */
+static void sim_restore_tell(struct drm_device *drm, enum sim_tale tale)
+{
+	bool recovered = tale == SIM_TALE_RECOVERED;
+	char none[] = "WEDGED=none", rebind[] = "WEDGED=rebind";
+	char *env[2] = { recovered ? none : rebind };
+
+	drm_info(drm, "device wedged, %s\n",
+		 recovered ? "but recovered through reset" : "needs recovery");
+	kobject_uevent_env(&drm->primary->kdev->kobj, KOBJ_CHANGE, env);
+}
+
+/* Last, userspace. */
+static void sim_tell_worker(struct work_struct *work)
+{
+	struct sim_display *display = container_of(work, struct sim_display, tell_work);
+	struct sim_device *sdev = display->sdev;
+	enum sim_tale tale;
+	int count, idx;
 
 	if (!drm_dev_enter(&sdev->drm, &idx))
 		return;
 	sim_coredump_emit(sdev);
-	while (resets--)
-		sim_restore_tell(&sdev->drm);
+	for (tale = SIM_TALE_RECOVERED; tale < SIM_NUM_TALES; tale++)
+		for (count = atomic_xchg(&display->tales[tale], 0); count; count--)
+			sim_restore_tell(&sdev->drm, tale);
 	drm_dev_exit(idx);
 }
 
@@ -76,13 +86,20 @@ void sim_restore_clobber(struct sim_device *sdev)
 	sim_scan_clobber(&sdev->display->scan);
 }
 
-/* Called by recovery, when the chip can be programmed again. */
-void sim_restore_queue(struct sim_device *sdev)
+/* Called by recovery where it has the modeset locks, although it should not. */
+void sim_restore_now(struct sim_device *sdev)
 {
-	struct sim_display *display = sdev->display;
+	sim_scan_restart(&sdev->display->scan);
+	sim_scan_restore(&sdev->display->scan);
+}
 
-	atomic_inc(&display->resets);
-	queue_work(display->wq, &display->restart_work);
+/* Called by recovery, when the chip can be programmed again. */
+void sim_restore_queue(struct sim_device *sdev, enum sim_tale tale, bool display)
+{
+	struct sim_display *disp = sdev->display;
+
+	atomic_inc(&disp->tales[tale]);
+	queue_work(disp->wq, display ? &disp->restart_work : &disp->tell_work);
 }
 
 /* No reset comes any more: see the last one through. */
@@ -90,10 +107,12 @@ void sim_restore_flush(struct sim_display *display)
 {
 	flush_work(&display->restart_work);
 	flush_work(&display->restore_work);
+	flush_work(&display->tell_work);
 }
 
 void sim_restore_init(struct sim_display *display)
 {
 	INIT_WORK(&display->restart_work, sim_restart_worker);
 	INIT_WORK(&display->restore_work, sim_restore_worker);
+	INIT_WORK(&display->tell_work, sim_tell_worker);
 }

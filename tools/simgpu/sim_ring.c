@@ -33,6 +33,10 @@ static struct dma_fence *sim_ring_run_job(struct drm_sched_job *base)
 		spin_unlock(&ring->lock);
 		return ERR_PTR(error);
 	}
+	if (sim_remedy_wedged(ring->sdev)) {
+		spin_unlock(&ring->lock);
+		return ERR_PTR(-ECANCELED);
+	}
 	sim_fence_start(job->hw, ring, sim_fault_seqno(ring->sdev, ring->emitted + 1));
 	WRITE_ONCE(ring->emitted, ring->emitted + 1);
 	fence = dma_fence_get(&job->hw->base);
@@ -87,24 +91,34 @@ static void sim_ring_complete(struct sim_ring *ring, struct sim_job *job, int er
 	dma_fence_put(fence);
 }
 
-bool sim_ring_halting(struct sim_ring *ring)
+static bool sim_ring_halting(struct sim_ring *ring)
 {
 	return READ_ONCE(ring->halt) || kthread_should_stop();
+}
+
+/* Whether what is executed ends here and now. */
+bool sim_ring_dropping(struct sim_ring *ring, const struct sim_job *job)
+{
+	return sim_ring_halting(ring) || READ_ONCE(job->killed);
 }
 
 static void sim_ring_execute(struct sim_ring *ring, struct sim_job *job)
 {
 	bool cookie = dma_fence_begin_signalling();
+	bool killed;
 	int ret = 0;
 	u32 i;
 
 	for (i = 0; i < job->num_ibs && !ret; i++)
 		ret = sim_exec_run(ring, job, &job->ib[i]);
 
-	if (ret && !sim_ring_halting(ring))	/* hung, until somebody resets us */
-		wait_event_idle(ring->wait, sim_ring_halting(ring));
-	if (!ret)
-		sim_ring_complete(ring, job, 0);
+	if (ret)	/* hung, until somebody resets us */
+		wait_event_idle(ring->wait, sim_ring_dropping(ring, job));
+	killed = READ_ONCE(job->killed);
+	if (!ret || killed) {
+		sim_ring_complete(ring, job, killed ? -ENODATA : 0);
+		wake_up_all(&ring->wait);	/* sim_ring_kill() */
+	}
 	dma_fence_end_signalling(cookie);
 }
 
@@ -135,6 +149,26 @@ void sim_ring_halt(struct sim_ring *ring)
 	WRITE_ONCE(ring->halt, true);
 	wake_up_all(&ring->wait);
 	wait_event(ring->wait, READ_ONCE(ring->halted));
+}
+
+/*
+ * End one job with -ENODATA wherever its execution is, and go on with the next.
+ * Reset worker only, which has the job. The error comes first, as in amdgpu: a
+ * job that ends by itself meanwhile has it too.
+ */
+void sim_ring_kill(struct sim_ring *ring, struct sim_job *job)
+{
+	struct dma_fence *fence = &job->hw->base;
+	unsigned long flags;
+
+	spin_lock_irqsave(fence->lock, flags);
+	if (!dma_fence_is_signaled_locked(fence))
+		dma_fence_set_error(fence, -ENODATA);
+	spin_unlock_irqrestore(fence->lock, flags);
+
+	WRITE_ONCE(job->killed, true);
+	wake_up_all(&ring->wait);
+	wait_event(ring->wait, dma_fence_is_signaled(fence));
 }
 
 void sim_ring_resume(struct sim_ring *ring)

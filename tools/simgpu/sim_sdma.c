@@ -27,7 +27,7 @@ static int sim_sdma_copy(struct sim_exec *ex, u32 header)
 	src = sim_addr(dw[2], dw[3]);
 	dst = sim_addr(dw[4], dw[5]);
 	for (len = SDMA_BYTES(dw[0]); len; len -= n, src += n, dst += n) {
-		if (sim_ring_halting(ex->ring))
+		if (sim_ring_dropping(ex->ring, ex->job))
 			return -EINTR;
 		n = min_t(u32, len, SIM_BOUNCE);
 		ret = sim_exec_read(ex, src, ex->ring->bounce, n);
@@ -63,7 +63,7 @@ static int sim_sdma_fill(struct sim_exec *ex, u32 header)
 		memset(ex->ring->bounce, dw[2] & 0xff, SIM_BOUNCE);
 	}
 	for (; len; len -= n, dst += n) {
-		if (sim_ring_halting(ex->ring))
+		if (sim_ring_dropping(ex->ring, ex->job))
 			return -EINTR;
 		n = min_t(u32, len, SIM_BOUNCE);
 		ret = sim_exec_write(ex, dst, ex->ring->bounce, n);

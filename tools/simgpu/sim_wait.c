@@ -35,7 +35,7 @@ int sim_wait_cs_ioctl(struct drm_device *drm, void *data, struct drm_file *file)
 	if (IS_ERR(fence))
 		return PTR_ERR(fence);
 	if (fence) {
-		ret = sim_fault_wait(to_sim_device(drm), fence, timeout);
+		ret = sim_remedy_wait(to_sim_device(drm), fence, timeout);
 		if (ret > 0 && fence->error)
 			ret = fence->error;
 		dma_fence_put(fence);
@@ -67,7 +67,7 @@ static long sim_wait_all(struct sim_device *sdev, struct dma_fence **fence, u32 
 	u32 i;
 
 	for (i = 0; i < count; i++) {
-		ret = sim_fault_wait(sdev, fence[i], sim_timeout(absolute));
+		ret = sim_remedy_wait(sdev, fence[i], sim_timeout(absolute));
 		if (ret <= 0)
 			return ret;
 		if (fence[i]->error)
@@ -76,11 +76,12 @@ static long sim_wait_all(struct sim_device *sdev, struct dma_fence **fence, u32 
 	return ret;
 }
 
-static long sim_wait_any(struct dma_fence **fence, u32 count, u64 absolute, u32 *first)
+static long sim_wait_any(struct sim_device *sdev, struct dma_fence **fence, u32 count,
+			 u64 absolute, u32 *first)
 {
 	long ret;
 
-	ret = dma_fence_wait_any_timeout(fence, count, true, sim_timeout(absolute), first);
+	ret = sim_remedy_wait_any(sdev, fence, count, sim_timeout(absolute), first);
 	if (ret > 0 && fence[*first]->error)
 		return fence[*first]->error;
 	return ret;
@@ -116,7 +117,7 @@ int sim_wait_fences_ioctl(struct drm_device *drm, void *data, struct drm_file *f
 	if (args->in.wait_all)
 		ret = sim_wait_all(to_sim_device(drm), fence, count, args->in.timeout_ns);
 	else
-		ret = sim_wait_any(fence, count, args->in.timeout_ns, &first);
+		ret = sim_wait_any(to_sim_device(drm), fence, count, args->in.timeout_ns, &first);
 	if (ret >= 0) {
 		memset(args, 0, sizeof(*args));
 		args->out.status = ret > 0;

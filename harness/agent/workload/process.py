@@ -47,6 +47,9 @@ def run(
 ) -> int:
     """Serve until stdin ends; the exit status."""
     forbid_new_privileges()
+    # So that whoever reads a trace or `ps` there knows whose process this is.
+    with open("/proc/self/comm", "wb") as comm:
+        comm.write(f"lab-{driver}".encode()[:15])
     replies = _Replies()
     try:
         workload = _open(driver, node, primary, bailout, passed, drivers)

@@ -51,6 +51,13 @@ def test_a_healthy_recovery_is_silent() -> None:
     assert found(healthy(), jobs=(killed,)) == []
 
 
+def test_nothing_traced_is_nothing_broken() -> None:
+    assert found(Tape()) == []
+    userspace = Tape()
+    userspace.life(90, 1, 1.0, None, driver="sw_sync")
+    assert found(userspace) == []
+
+
 def test_a_fence_that_never_signals() -> None:
     tape = healthy()
     tape.job(20, 8, (4, 8), 6.0, None)

@@ -48,6 +48,15 @@ def test_entities_side_by_side_are_not_mixed_up() -> None:
     assert only(ledger, 22, 1).born is None
 
 
+def test_entities_made_in_a_row_are_paired_rightly() -> None:
+    tape = Tape()
+    for n in range(6):
+        tape.job(20 + 2 * n, 1, (4, 1 + n), 1.0 + n, 1.5 + n)
+    assert tape.ledger(9).counts() == {
+        "scheduled": {"in time": 6}, "finished": {"in time": 6}, "hw": {"in time": 6},
+    }  # fmt: skip
+
+
 def test_how_a_fence_ended() -> None:
     tape = Tape()
     tape.life(1, 1, 0.1, 0.2)

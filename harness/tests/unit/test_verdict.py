@@ -45,6 +45,18 @@ def test_quiet_log_passes(run: RunDir) -> None:
     assert (verdict.outcome, verdict.reason, verdict.lockdep) == ("pass", "", "armed")
 
 
+def test_the_same_again_is_one_finding(run: RunDir) -> None:
+    stuck = "INFO: task kworker/u8:1:42 blocked for more than 8 seconds."
+    stream = b"".join(raw(n, n + 1, stuck, prefix=3) for n in range(3)) + raw(3, 9, "lab: end")
+    verdict = judge(run, closed(run, stream, 3))
+    (finding,) = verdict.findings
+    assert (finding.kind, verdict.outcome) == ("hung-task", "fail")
+    assert finding.place is not None
+    assert finding.place.first == 0
+    assert finding.text.endswith("(3 times in this test)")
+    assert "more" not in verdict.reason
+
+
 def test_splat_fails_a_test_whose_body_passed(run: RunDir) -> None:
     stream = of_dmesg(CIRCULAR)
     last = stream.count(b"\n") - 1

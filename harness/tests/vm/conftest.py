@@ -8,11 +8,12 @@ import pytest
 
 from harness import inventory
 from harness.dut import Dut
-from harness.evidence.rundir import RunDir
+from harness.evidence.rundir import RunDir, Window
 from harness.lab.reservation import Reservation
 from harness.link.machine import machine_for
 from harness.tests.inner import targets_file
 from harness.tests.vm.guest import sh
+from harness.verdict import judge
 
 # What DRM says when it stopped waiting for a vblank.
 LATE = "flip_done timed out|commit wait timed out|vblank wait timed out"
@@ -37,12 +38,26 @@ def connected(
 
 
 @pytest.fixture
-def sim(connected: Dut, request: pytest.FixtureRequest) -> Iterator[Dut]:
-    """The target for one test: then lockdep is still armed, and no commit gave up waiting."""
-    window = connected.begin(request.node.name, destructive=True)
+def expected() -> set[str]:
+    """Kinds of failing findings that a test names because it provokes them; none by default."""
+    return set()
+
+
+@pytest.fixture
+def window(connected: Dut, request: pytest.FixtureRequest) -> Window:
+    """The test's stretch of the kernel log."""
+    return connected.begin(request.node.name, destructive=True)
+
+
+@pytest.fixture
+def sim(connected: Dut, window: Window, expected: set[str]) -> Iterator[Dut]:
+    """The target for one test: then lockdep is still armed, the kernel log has no finding that
+    was not expected, and no commit gave up waiting."""
     assert window.health_before["debug_locks"] == 1
     yield connected
     connected.end(window)
     assert (window.died, window.lab_error) == ("", "")
     assert window.health_after["debug_locks"] == 1, sh(connected, "dmesg | tail -n 150")
+    failing = [f for f in judge(connected.run, window).findings if f.severity != "note"]
+    assert {finding.kind for finding in failing} <= expected, failing
     assert sh(connected, f"dmesg | grep -E '{LATE}' || true") == ""

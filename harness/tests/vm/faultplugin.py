@@ -7,7 +7,7 @@ said in matrix.py.  Nothing outside the harness's own tests knows of these switc
 from __future__ import annotations
 
 import contextlib
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +17,7 @@ from harness.errors import HarnessError
 from harness.gpu.base import debugfs
 from harness.tests.vm.matrix import ENGINE, ROWS
 
-__all__ = ["switch"]
+__all__ = ["choose", "switch"]
 
 
 def switch(dut: Dut, words: str = "") -> None:
@@ -25,6 +25,15 @@ def switch(dut: Dut, words: str = "") -> None:
     # With a line end: a write of nothing would not reach the kernel at all.
     data = b64encode(f"{words}\n".encode()).decode()
     dut.call("write", path=f"{debugfs(dut.card)}/sim_fault", data=data)
+
+
+def choose(dut: Dut, parameter: str) -> str:
+    """Set a parameter of the module, "name=value"; what it was, in the same words."""
+    name, _, value = parameter.partition("=")
+    path = f"/sys/module/{dut.target.driver}/parameters/{name}"
+    before = b64decode(dut.call("read", path=path)["data"]).decode().strip()
+    dut.call("write", path=path, data=b64encode(f"{value}\n".encode()).decode())
+    return f"{name}={before}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,9 +66,15 @@ def _engine(item: pytest.Item) -> str:
 def sim_fault(request: pytest.FixtureRequest, dut: Dut) -> Iterator[None]:
     """The fault is there for the test's body alone."""
     name, state = getattr(request, "param", ("", "off"))
-    if state == "on":
+    parameter = next((row.parameter for row in ROWS if row.fault == name), "")
+    before = ""
+    if state == "on" and parameter:
+        before = choose(dut, parameter)
+    elif state == "on":
         switch(dut, name)
     yield
     # Where that fails the machine is dead, and its next boot has no fault.
     with contextlib.suppress(HarnessError):
+        if before:
+            choose(dut, before)
         switch(dut)

@@ -41,7 +41,8 @@ class Row:
 
     `kind` is the finding's, or "assertion" where the testcase says it itself.  `names` is what
     the finding must hold: of a lockdep report, a lock class in its cycle; else text.  `missed`
-    names the issue whose evidence will bring what today cannot be seen.
+    names the issue whose evidence will bring what today cannot be seen.  With `parameter`
+    ("name=value") that parameter of the module is set, and `fault` is only the row's name.
     """
 
     fault: str
@@ -50,6 +51,7 @@ class Row:
     missed: str = ""
     outcome: str = "fail"
     testcase: str = RECOVERS
+    parameter: str = ""
 
 
 ROWS = (
@@ -60,6 +62,8 @@ ROWS = (
     Row("mmu_notifier", "lockdep", "mmu_notifier_invalidate_range_start"),
     Row("own_lock", "lockdep", "&sdev->faults.own_lock"),
     Row("flush_own_work", "lockdep", "(work_completion)(&(&sched->work_tdr)->work)"),
+    Row("remedy_restart", "lockdep", "crtc_ww_class_acquire", parameter="sim_remedy=restart"),
+    Row("remedy_force", "recovery", "reset-failed", parameter="sim_remedy=force"),
     Row("fence_pending", "fence-late", "only after its deadline"),
     Row("fence_no_error", "fence-error", "of a killed job has no error"),
     Row("fence_wrong_error", "fence-error", "of a killed job ended with EIO"),

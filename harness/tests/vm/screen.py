@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 from harness.deadline import Deadline
 from harness.dut import Dut
 from harness.gpu.base import debugfs
-from harness.tests.vm.guest import PATIENCE_S, sh
+from harness.tests.vm.guest import PATIENCE_S, agent_file, put, run, sh
 
 __all__ = [
     "MODES",
@@ -22,17 +24,20 @@ __all__ = [
     "clobbering_reset",
     "connector",
     "connector_id",
+    "flipper",
     "frames",
     "modetest",
     "picture",
     "rates",
     "the_crc",
+    "told",
     "uevents",
     "wedged",
 ]
 
 MODES = ("1024x768", "640x480")
 WRITTEN = "/run/lab-picture.txt"
+VICTIMS = Path(__file__).parent / "victims"
 
 
 @dataclass(frozen=True)
@@ -124,3 +129,25 @@ def uevents(sim: Dut) -> list[dict[str, Any]]:
 def wedged(sim: Dut) -> list[dict[str, str]]:
     """Properties of the uevents that tell of a reset."""
     return [event["properties"] for event in uevents(sim) if "WEDGED" in event["properties"]]
+
+
+def told(sim: Dut, before: int, count: int) -> list[dict[str, str]]:
+    """What `wedged` gives after the first `before`, once there are `count` of them."""
+    deadline = Deadline(PATIENCE_S)
+    while len(wedged(sim)) < before + count:
+        assert not deadline.expired(), "no uevent"
+        time.sleep(0.1)
+    return wedged(sim)[before:]
+
+
+def flipper(sim: Dut, *words: str, patience_s: float = PATIENCE_S) -> dict[str, Any]:
+    """Run victims/flipper.py there; what it says."""
+    for name in ("kms.py", "flipper.py"):
+        put(sim, f"/run/lab/{name}", (VICTIMS / name).read_text())
+    nodes = (sim.card["render"], sim.card["primary"], debugfs(sim.card))
+    program = ("python3", "/run/lab/flipper.py", agent_file(sim), *map(str, nodes))
+    status, output = run(sim, *program, *words, patience_s=patience_s)
+    assert status == 0, output
+    result = json.loads(output)
+    assert isinstance(result, dict)
+    return result
