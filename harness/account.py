@@ -1,10 +1,12 @@
-"""A test's fence account: from the files of its run to a ledger and the breaches in it.
+"""A test's fence account: from the files of its run to a ledger, its breaches, its pictures.
 
-Knows where the trace lies and what the target is held to; harness/fence/ counts.
+Knows where the trace lies and what the target is held to; harness/fence/ counts and draws.
 """
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -12,9 +14,10 @@ from msgspec import Struct
 
 from harness.errors import LabError, UsageError
 from harness.evidence import jobs
+from harness.evidence.files import write_bytes
 from harness.evidence.finding import Finding, signature
 from harness.evidence.rundir import RunDir, Window
-from harness.fence import contract, ledger
+from harness.fence import contract, ledger, perfetto, timeline
 from harness.fence.contract import Rules
 from harness.fence.ledger import Ledger
 from harness.fence.trace import Trace
@@ -22,13 +25,18 @@ from harness.gpu import backend_for
 from harness.gpu.base import USER_FENCES
 from harness.inventory import Limits
 
-__all__ = ["Account", "Accounted", "open_account", "rules_of"]
+__all__ = ["PERFETTO", "PICTURE", "Account", "Accounted", "draw", "open_account", "rules_of"]
+
+PICTURE, PERFETTO = "fences.svg", "fences.perfetto-trace"
+"""What `draw` leaves beside a test's verdict."""
 
 Accounted = Literal["accounted", "unknown", "none"]
 
 
 # How far before a test its timelines are followed, for the number of its first fence.
 LOOK_BACK_NS = 120_000_000_000
+# Of larger accounts no Perfetto file is made unasked: it takes long and is large.
+MANY = 20_000
 
 
 class Account(Struct, frozen=True):
@@ -70,6 +78,21 @@ def open_account(run: RunDir, window: Window) -> Account:
         findings += _missing(window.trace).findings
     unknown = any(finding.severity == "unknown" for finding in findings)
     return Account("unknown" if unknown else "accounted", window.trace, made, tuple(findings))
+
+
+def draw(account: Account, directory: Path, title: str) -> None:
+    """Write the timeline, and the Perfetto file of what is not too large, into `directory`.
+
+    Raises LabError (disk full, ...).
+    """
+    ledger_ = account.ledger
+    if ledger_ is None:
+        return
+    write_bytes(directory / PICTURE, timeline.render(ledger_, title).encode())
+    if len(ledger_.fences) <= MANY:
+        data = io.BytesIO()
+        perfetto.write(ledger_, data, title)
+        write_bytes(directory / PERFETTO, data.getvalue())
 
 
 def rules_of(facts: dict[str, Any]) -> Rules:

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from harness.account import Account, Accounted, open_account
+from harness.account import Account, Accounted, draw, open_account
 from harness.evidence.files import read_json, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
 from harness.evidence.rundir import RunDir, Window
@@ -101,6 +101,7 @@ def record(run: RunDir, window: Window) -> Verdict:
     path = run.test(window.test)
     write_json(path / "findings.json", verdict.findings)
     write_json(path / "verdict.json", verdict)
+    draw(account, path, window.test)
     return verdict
 
 

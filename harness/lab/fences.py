@@ -5,8 +5,10 @@ Text from the run directory alone; the pictures are made by harness/fence/.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, BinaryIO, cast
 
 import msgspec
 from rich.console import Console, RenderableType
@@ -17,11 +19,12 @@ from harness.account import Account, open_account
 from harness.errors import UsageError
 from harness.evidence.files import read_json
 from harness.evidence.rundir import RunDir, Window
+from harness.fence import perfetto, sheet, timeline
 from harness.fence.ledger import Ledger
 from harness.fence.lifetimes import STATES, Role
 from harness.fence.recoveries import Recovery
 
-__all__ = ["accounts", "show", "show_run"]
+__all__ = ["accounts", "export", "show", "show_run"]
 
 # As many recoveries of one test are told one by one.
 SHOWN = 5
@@ -60,6 +63,30 @@ def _named(path: Path) -> tuple[RunDir, list[str]]:
             "no such test in this run", where=str(path), cure=f"one of: {', '.join(known)}"
         )
     return run, wanted
+
+
+def export(found: list[tuple[RunDir, Window, Account]], form: str, out: IO[bytes]) -> None:
+    """One test's account as svg, perfetto, csv or json.  Raises UsageError for several tests, or
+    one without an account."""
+    if len(found) != 1 or found[0][2].ledger is None:
+        why = found[0][2].why if len(found) == 1 else f"{len(found)} tests"
+        raise UsageError(
+            f"no single account to export: {why}", where=form, cure="name one test: RUN/TEST"
+        )
+    _, window, account = found[0]
+    ledger = account.ledger
+    assert ledger is not None
+    if form == "svg":
+        out.write(timeline.render(ledger, window.test).encode())
+    elif form == "perfetto":
+        perfetto.write(ledger, cast(BinaryIO, out), window.test)
+    elif form == "csv":
+        text = io.TextIOWrapper(cast(BinaryIO, out), encoding="utf-8", newline="")
+        sheet.write_csv(ledger, text)
+        text.flush()
+        text.detach()
+    else:
+        out.write(sheet.to_json(ledger) + b"\n")
 
 
 def show_run(found: list[tuple[RunDir, Window, Account]], console: Console) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from harness.account import PERFETTO, PICTURE
 from harness.errors import HarnessError
 from harness.evidence import journal
 from harness.evidence.files import write_bytes
@@ -46,6 +47,7 @@ def write(run: RunDir) -> Path:
             facts=_facts(run),
             verdicts=judged,
             counts=counts(judged),
+            pictured=[v.test for v in judged if (run.test(v.test) / PICTURE).exists()],
             troubles=[
                 entry
                 for entry in journal.read(run.journal.path)
@@ -75,4 +77,5 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["slug"] = slug
+    environment.globals |= {"PICTURE": PICTURE, "PERFETTO": PERFETTO}
     return environment
