@@ -61,6 +61,9 @@ def open_account(run: RunDir, window: Window) -> Account:
     path = run.path / f"boot-{window.boot_id}" / window.trace_dir
     try:
         trace = Trace.open(path)
+        unseen = ledger.unseen(trace.events)
+        if unseen & ledger.NEEDED:
+            return Account("none", f"this kernel does not trace {', '.join(sorted(unseen))}")
         since = window.trace_first - LOOK_BACK_NS
         made = ledger.build(
             trace.read(ledger.EVENTS, window.trace_first, window.trace_last),
@@ -74,6 +77,8 @@ def open_account(run: RunDir, window: Window) -> Account:
     except LabError as error:
         return _missing(f"the trace cannot be read: {error.what}")
     findings = contract.check(made, rules)
+    if unseen:
+        findings.append(_note(f"not traced on this kernel: {', '.join(sorted(unseen))}"))
     if window.trace:
         findings += _missing(window.trace).findings
     unknown = any(finding.severity == "unknown" for finding in findings)
@@ -104,6 +109,10 @@ def rules_of(facts: dict[str, Any]) -> Rules:
     except UsageError:
         errors = None
     return Rules(deadline_ns=int(limits.tdr_s * 1e9), hang_errors=errors, user_drivers=USER_FENCES)
+
+
+def _note(title: str) -> Finding:
+    return Finding("fence-account", "note", title, signature("fence-account", title))
 
 
 def _missing(why: str) -> Account:

@@ -6,7 +6,7 @@ of every fence how it ended, and *unknown* wherever lost events might have told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,10 +20,13 @@ from harness.fence.syscalls import Interruption
 from harness.fence.trace import Loss, Recording
 from harness.fence.waits import Wait
 
-__all__ = ["BEFORE", "EVENTS", "Ledger", "build"]
+__all__ = ["BEFORE", "EVENTS", "NEEDED", "Ledger", "build", "unseen"]
 
 EVENTS = (*lifetimes.EVENTS, *recoveries.EVENTS, *waits.EVENTS, *syscalls.EVENTS)
 """What a ledger is made of."""
+
+NEEDED = frozenset(lifetimes.NEEDED)
+"""Without these there is no account."""
 
 BEFORE = (lifetimes.INIT,)
 """What it may know of the time before."""
@@ -131,6 +134,14 @@ def build(
     _doubt(ledger)
     _join(ledger)
     return ledger
+
+
+def unseen(events: Collection[str]) -> frozenset[str]:
+    """What an account would be made of, and a trace of `events` cannot have."""
+    missing = set(EVENTS).difference(events)
+    if not missing.issuperset(lifetimes.RUN):  # one event, by its old name or its new one
+        missing -= set(lifetimes.RUN)
+    return frozenset(missing)
 
 
 def _by_cpu(recording: Recording) -> dict[int, NDArray[np.int64]]:

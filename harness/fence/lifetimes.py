@@ -35,9 +35,10 @@ _KINDS = (
     "dma_fence:dma_fence_destroy",
 )
 # A scheduler is about to call its driver's run_job; renamed after 6.12.
-_RUN = ("gpu_scheduler:drm_run_job", "gpu_scheduler:drm_sched_job_run")
+RUN = ("gpu_scheduler:drm_run_job", "gpu_scheduler:drm_sched_job_run")
 INIT = _KINDS[_INIT]
-EVENTS = (*_KINDS, *_RUN)
+NEEDED = (INIT, _KINDS[_SIGNALED], _KINDS[_DESTROY])
+EVENTS = (*_KINDS, *RUN)
 """What `find` reads."""
 
 _SCHEDULER = "drm_sched"  # drm_sched_fence_get_driver_name()
@@ -342,7 +343,7 @@ def _find_roles(fences: Fences) -> None:
 def _find_hardware(fences: Fences, recording: Recording) -> None:
     """A driver's run_job makes its fence on the scheduler's thread, between the event that
     says so and the signalling of the scheduled fence (drm_sched_run_job_work)."""
-    runs = [table for table in map(recording.table, _RUN) if len(table)]
+    runs = [table for table in map(recording.table, RUN) if len(table)]
     scheduled = np.flatnonzero(
         fences.has(Role.SCHEDULED) & (fences.signaled != NEVER) & (fences.job != NEVER)
     )

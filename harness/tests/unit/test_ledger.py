@@ -208,3 +208,14 @@ def test_a_real_recording_of_three_hangs(tmp_path: Path) -> None:
     assert len(ledger.recoveries) == 3
     assert all(recovery.end for recovery in ledger.recoveries)
     assert {wait.interruptible for wait in ledger.waits} == {True}
+
+
+def test_what_a_kernel_does_not_trace_is_known() -> None:
+    every = set(fence_ledger.EVENTS)
+    renamed = "gpu_scheduler:drm_sched_job_run"
+    assert fence_ledger.unseen(every - {renamed}) == frozenset()
+    assert fence_ledger.unseen(every - {"lab:wait_end"}) == {"lab:wait_end"}
+    assert fence_ledger.unseen(every - {renamed, "gpu_scheduler:drm_run_job"}) == {
+        renamed, "gpu_scheduler:drm_run_job",
+    }  # fmt: skip
+    assert fence_ledger.unseen(()) >= fence_ledger.NEEDED
