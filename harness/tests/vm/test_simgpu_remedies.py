@@ -122,6 +122,17 @@ def test_uninterruptible_waits_are_left_alone(sim: Dut) -> None:
     assert result["still"] == {"same": 2}, result
 
 
+def test_waits_of_simgpu_still_time_out_and_still_end(sim: Dut) -> None:
+    sim.call("knob", path=REMEDY, value="restart")
+    client = sim.client()
+    job = client.hang(engine_of(sim, "compute"))
+    held = client.wait(job, Deadline(0.3))
+    assert (held.signaled, held.wait_error) == (False, 0)
+    client.release(job)
+    ended = client.wait(job, Deadline(PATIENCE_S))
+    assert (ended.signaled, ended.error, ended.wait_error) == (True, 0, 0)
+
+
 # -- force -------------------------------------------------------------------------
 
 
