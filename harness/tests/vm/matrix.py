@@ -31,8 +31,9 @@ DUMP = "testcases/test_coredump.py::test_hang_leaves_a_whole_dump"
 MEMORY = "testcases/test_memory.py::test_resets_leak_no_memory"
 # Testcases that go through the engines need only one.
 ENGINE = "gfx"
-# So that a task that never wakes is reported within a test, which waits `tdr_s` for its fence.
-CMDLINE = "sysctl.kernel.hung_task_timeout_secs=8 sysctl.kernel.hung_task_check_interval_secs=2"
+# So that a task that never wakes is reported within a test, which waits `tdr_s` for its fence,
+# yet not a commit that waits for a vblank that never comes, which gives up after 10 s.
+CMDLINE = "sysctl.kernel.hung_task_timeout_secs=12 sysctl.kernel.hung_task_check_interval_secs=2"
 
 
 @dataclass(frozen=True, slots=True)
