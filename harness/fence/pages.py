@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.fence.formats import Entry, Page
 
-__all__ = ["NEVER", "Layout", "Records", "Words", "chunk_for", "page_times", "records"]
+__all__ = ["BETWEEN", "NEVER", "Layout", "Records", "Words", "chunk_for", "page_times", "records"]
 
 Words = NDArray[np.uint32]
 Ints = NDArray[np.int64]
@@ -36,7 +36,7 @@ NEVER = 1 << 62
 # In place of a length that a record's header does not tell: beyond every page's end.
 _UNTOLD = 1 << 40
 # Bytes between the pages of a chunk: a record may be looked into before its length is checked.
-_BETWEEN = 64
+BETWEEN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Layout:
     @property
     def stride(self) -> int:
         """Bytes from page to page in a chunk."""
-        return self.page_size + _BETWEEN
+        return self.page_size + BETWEEN
 
 
 @dataclass(frozen=True, slots=True)
