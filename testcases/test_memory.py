@@ -16,7 +16,7 @@ WARM_UP = 5
 RESETS = 10
 # KiB a reset.  Pages on the CPUs' own free lists and half empty slabs, which nothing tells from
 # memory in use, stay far below that times RESETS.
-SLACK = 256
+SLACK = 384
 
 
 def held(dut: Dut) -> int:

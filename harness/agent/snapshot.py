@@ -22,6 +22,8 @@ _LAST = "/sys/kernel/debug/dma_buf/bufinfo"
 _NODES = "/dev/dri/"
 _MAX_TASKS = 64
 _STACK_LIMIT = 16 << 10
+# Of one process; every mapping of a buffer in Python holds another descriptor of the node.
+_MAX_FDINFO = 3
 
 
 class _Budget:
@@ -134,10 +136,10 @@ def _reader(folder: str) -> Callable[[], bytes]:
 
 def _drm_files(pid: int) -> list[str]:
     """/proc/PID/fdinfo/N of its open DRM nodes (Documentation/gpu/drm-usage-stats.rst)."""
-    paths = []
+    paths: list[str] = []
     try:
-        for fd in sorted(os.listdir(f"/proc/{pid}/fd")):
-            if os.readlink(f"/proc/{pid}/fd/{fd}").startswith(_NODES):
+        for fd in sorted(os.listdir(f"/proc/{pid}/fd"), key=int):
+            if len(paths) < _MAX_FDINFO and os.readlink(f"/proc/{pid}/fd/{fd}").startswith(_NODES):
                 paths.append(f"/proc/{pid}/fdinfo/{fd}")
     except OSError:
         pass  # it ended meanwhile

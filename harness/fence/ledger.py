@@ -35,7 +35,8 @@ _WORD = 0xFFFFFFFF
 class Ledger:
     """The account of the time from `first` to `last`, ns of CLOCK_MONOTONIC.
 
-    `predecessors`: of each fence context the last number that was made before `first`.
+    `predecessors`: of each fence context the last number that was made before `first`;
+    `cpu_orders`: of each CPU the ranks of its events, ascending.
     """
 
     first: int
@@ -48,6 +49,7 @@ class Ledger:
     jobs: tuple[JobLine, ...] = ()
     predecessors: dict[int, int] = field(default_factory=dict)
     comms: dict[int, str] = field(default_factory=dict)
+    cpu_orders: dict[int, NDArray[np.int64]] = field(default_factory=dict)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many fences of each role ended in each state; what there is none of is left out."""
@@ -58,6 +60,17 @@ class Ledger:
         for (role, state), number in zip(pairs.T, numbers, strict=True):
             table.setdefault(str(ROLES[role]), {})[str(STATES[state])] = int(number)
         return table
+
+    def surely_after(self, order: int, row: int) -> bool:
+        """Whether the fence in `row` became signalled after the event of rank `order`.
+
+        The kernel sets the flag, then traces it, with interrupts off (dma_fence_signal()): that
+        CPU traced nothing in between, yet a virtual one may have stood still there.
+        """
+        events = self.cpu_orders.get(int(self.fences.signaled_cpu[row]), np.empty(0, np.int64))
+        mine = self.fences.signaled_order[row]
+        first, last = np.searchsorted(events, order), np.searchsorted(events, mine)
+        return bool(first < last)
 
     def lost_between(self, begin: int, end: int) -> bool:
         """Whether any CPU lost events between two times."""
@@ -112,11 +125,20 @@ def build(
         tuple(jobs),
         _numbered(before) if before is not None else {},
         comms,
+        _by_cpu(recording),
     )
     _judge_ends(ledger, late_ns)
     _doubt(ledger)
     _join(ledger)
     return ledger
+
+
+def _by_cpu(recording: Recording) -> dict[int, NDArray[np.int64]]:
+    """Of each CPU the ranks of its events."""
+    tables = [recording.table(name) for name in EVENTS]
+    cpu = np.concatenate([table.cpu for table in tables])
+    order = np.concatenate([table.order for table in tables])
+    return {int(one): np.sort(order[cpu == one]) for one in np.unique(cpu)}
 
 
 def _numbered(before: Recording) -> dict[int, int]:

@@ -130,6 +130,7 @@ class Fences:
     born_order: Int
     enabled_order: Int
     signaled_order: Int
+    signaled_cpu: Int
 
     def __len__(self) -> int:
         return len(self.context)
@@ -213,6 +214,7 @@ class _Events:
     time: Int
     order: Int
     pid: NDArray[np.int32]
+    cpu: Int
     key: NDArray[np.uint64]
     driver: NDArray[np.int32]
     timeline: NDArray[np.int32]
@@ -252,6 +254,7 @@ def _gather(recording: Recording) -> _Events:
         _all([table.time for _, table in tables])[kept],
         order[kept],
         _all([table.pid for _, table in tables])[kept].astype(np.int32),
+        _all([table.cpu for _, table in tables])[kept],
         key[kept],
         joined("driver", np.int32)[kept],
         joined("timeline", np.int32)[kept],
@@ -307,6 +310,7 @@ def _group(strings: Strings, events: _Events) -> Fences:
         first(_INIT, events.order, NEVER),
         first(_ENABLE, events.order, NEVER),
         first(_SIGNALED, events.order, NEVER),
+        first(_SIGNALED, events.cpu, NEVER),
     )
 
 
@@ -396,6 +400,7 @@ def _follow_renumbered(fences: Fences) -> None:
                 fences.destroyed,
                 fences.signaler,
                 fences.signaled_order,
+                fences.signaled_cpu,
                 fences.state,
             ):
                 column[row] = column[orphan]

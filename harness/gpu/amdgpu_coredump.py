@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 
 __all__ = ["problems"]
 
@@ -49,7 +50,7 @@ def problems(dump: bytes) -> list[str]:
 def _rings(text: str) -> Iterator[tuple[str, tuple[int | None, int]]]:
     """(name, (dwords it has, rows that are there)) of each ring."""
     names = list(_RING.finditer(text))
-    for ring, following in zip(names, [*names[1:], None], strict=True):
+    for ring, following in zip_longest(names, names[1:]):
         part = text[ring.end() : following.start() if following else len(text)]
         size = _SIZE.search(part)
         yield ring[1], (int(size[1]) if size else None, len(_ROW.findall(part)))

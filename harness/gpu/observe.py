@@ -18,7 +18,7 @@ _EVENTS = {
     "amdgpu": ("amdgpu:amdgpu_cs_ioctl", "amdgpu:amdgpu_sched_run_job"),
     "i915": ("i915:i915_request_*",),
 }
-# Below the card's folder; the first are any driver's.
+# Below the card's folder; any driver has the first.
 _COMMON = ("name", "clients", "gem_names", "state", "framebuffer", "internal_clients")
 _FILES = {
     "amdgpu": ("amdgpu_fence_info", "amdgpu_gem_info", "amdgpu_vm_info"),
@@ -32,5 +32,6 @@ def trace_events(driver: str) -> Sequence[str]:
 
 
 def files(driver: str, card: Mapping[str, Any]) -> list[str]:
-    """Files that show what `card` is stuck in; reading them changes nothing."""
-    return [f"{debugfs(card)}/{name}" for name in (*_COMMON, *_FILES.get(driver, ()))]
+    """Files that show what `card` is stuck in, those that change soonest first; reading them
+    changes nothing."""
+    return [f"{debugfs(card)}/{name}" for name in (*_FILES.get(driver, ()), *_COMMON)]

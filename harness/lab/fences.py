@@ -19,8 +19,12 @@ from harness.evidence.files import read_json
 from harness.evidence.rundir import RunDir, Window
 from harness.fence.ledger import Ledger
 from harness.fence.lifetimes import STATES, Role
+from harness.fence.recoveries import Recovery
 
 __all__ = ["accounts", "show", "show_run"]
+
+# As many recoveries of one test are told one by one.
+SHOWN = 5
 
 
 def accounts(path: Path) -> Iterator[tuple[RunDir, Window, Account]]:
@@ -120,15 +124,10 @@ def _parts(ledger: Ledger) -> Iterator[RenderableType]:
             numbers = (counts[role].get(state, 0) for state in states)
             table.add_row(str(role), *(str(number or "") for number in numbers))
     yield table
-    for recovery in ledger.recoveries:
-        lasted = (
-            "never ended"
-            if recovery.end is None
-            else f"{(recovery.end - recovery.begin) / 1e6:.1f} ms"
-        )
-        who = ledger.comms.get(recovery.pid, "pid")
-        at = (recovery.begin - ledger.first) / 1e9
-        yield f"recovery at {at:+.6f} s on {escape(who)}: {lasted}"
+    for recovery in ledger.recoveries[:SHOWN]:
+        yield _recovery(ledger, recovery)
+    if len(ledger.recoveries) > SHOWN:
+        yield f"and {len(ledger.recoveries) - SHOWN} recoveries more"
     slept = [wait for wait in ledger.waits if wait.end is not None]
     if ledger.waits:
         longest = max(slept, key=lambda w: (w.end or 0) - w.begin, default=ledger.waits[0])
@@ -137,3 +136,12 @@ def _parts(ledger: Ledger) -> Iterator[RenderableType]:
             f"{len(ledger.waits)} waits, {len(ledger.waits) - len(slept)} not ended; the longest "
             f"{length:.3f} s by {escape(longest.comm or str(longest.pid))}"
         )
+
+
+def _recovery(ledger: Ledger, recovery: Recovery) -> str:
+    at = (recovery.begin - ledger.first) / 1e9
+    who = ledger.comms.get(recovery.pid, f"pid {recovery.pid}")
+    lasted = "never ended"
+    if recovery.end is not None:
+        lasted = f"{(recovery.end - recovery.begin) / 1e6:.1f} ms"
+    return f"recovery at {at:+.6f} s on {escape(who)}: {lasted}"

@@ -34,9 +34,9 @@ class Tape:
         self._losses: list[Loss] = []
         self._order = 0
 
-    def put(self, event: str, time: float, pid: int = 1, **fields: Any) -> None:
+    def put(self, event: str, time: float, pid: int = 1, *, cpu: int = 0, **fields: Any) -> None:
         """Any event, named as in tracefs."""
-        self._rows[event].append((time, pid, self._order, fields))
+        self._rows[event].append((time, pid, self._order, {"cpu": cpu, **fields}))
         self._order += 1
 
     def fence(
@@ -48,12 +48,14 @@ class Tape:
         driver: str = "amdgpu",
         timeline: str = "gfx_0.0.0",
         pid: int = 1,
+        cpu: int = 0,
     ) -> None:
         """dma_fence_WHAT."""
         self.put(
             f"dma_fence:dma_fence_{what}",
             time,
             pid,
+            cpu=cpu,
             context=context,
             seqno=seqno,
             driver=self._strings.intern(driver),
@@ -137,7 +139,7 @@ class Tape:
         kinds = _COLUMNS.get(name, default)
         return Table(
             np.array([_ns(time) for time, *_ in rows], np.int64),
-            np.zeros(len(rows), np.uint16),
+            np.array([fields["cpu"] for *_, fields in rows], np.uint16),
             np.array([pid for _, pid, *_ in rows], np.int32),
             np.array([rank[n] for *_, n, _ in rows], np.int64),
             {

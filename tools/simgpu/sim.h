@@ -100,6 +100,7 @@ struct sim_device {
 	struct sim_faults faults;
 	struct sim_remedies remedies;
 
+	struct mutex notifier_lock;	/* publishing fences against waiting for them */
 	u64 vram_size;
 	u64 gtt_size;
 	atomic64_t vram_used;
@@ -115,9 +116,12 @@ struct sim_file {
 	struct xarray lists;
 };
 
+struct sim_user;
+
 struct sim_bo {
 	struct drm_gem_shmem_object base;	/* first: the helper frees it */
 	void *vaddr;
+	struct sim_user *user;		/* memory is a process's; else NULL */
 	u64 domains;
 	u64 flags;
 	u64 accounted;
@@ -223,6 +227,7 @@ u32 sim_ip_rings(u32 ip);
 
 /* sim_gem.c */
 struct drm_gem_object *sim_gem_create_object(struct drm_device *drm, size_t size);
+struct sim_bo *sim_bo_create(struct drm_device *drm, u64 size, u64 domains, u64 flags, bool map);
 int sim_bo_map(struct sim_bo *bo);
 int sim_gem_dumb_create(struct drm_file *file, struct drm_device *drm,
 			struct drm_mode_create_dumb *args);
@@ -231,6 +236,16 @@ int sim_gem_mmap_ioctl(struct drm_device *drm, void *data, struct drm_file *file
 int sim_gem_wait_idle_ioctl(struct drm_device *drm, void *data, struct drm_file *file);
 int sim_gem_metadata_ioctl(struct drm_device *drm, void *data, struct drm_file *file);
 int sim_gem_op_ioctl(struct drm_device *drm, void *data, struct drm_file *file);
+
+/* sim_user.c */
+int sim_gem_userptr_ioctl(struct drm_device *drm, void *data, struct drm_file *file);
+void sim_user_begin_access(struct sim_bo *bo);
+void sim_user_end_access(struct sim_bo *bo);
+bool sim_user_foreign(const struct sim_bo *bo);
+bool sim_user_readonly(const struct sim_bo *bo);
+int sim_user_refresh(struct sim_bo *bo);
+bool sim_user_stale(struct sim_bo *bo);
+void sim_user_free(struct sim_bo *bo);
 
 /* sim_vm.c */
 struct sim_vm *sim_vm_create(void);

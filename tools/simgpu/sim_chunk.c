@@ -84,8 +84,9 @@ static int sim_chunk_user_fence(struct sim_cs *cs, const struct sim_chunk *chunk
 	ret = sim_bo_map(cs->user_fence);
 	if (ret)
 		return ret;
-	/* amdgpu wants a BO of one page for this */
-	if (obj->size != PAGE_SIZE || in->offset > PAGE_SIZE - sizeof(u64) ||
+	/* amdgpu wants a BO of one page for this, and not a process's own memory */
+	if (cs->user_fence->user || obj->size != PAGE_SIZE ||
+	    in->offset > PAGE_SIZE - sizeof(u64) ||
 	    in->offset % sizeof(u64))
 		return -EINVAL;
 	return 0;

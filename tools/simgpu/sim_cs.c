@@ -6,6 +6,7 @@
  */
 #include <linux/dma-fence-chain.h>
 #include <linux/dma-resv.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include <drm/drm_syncobj.h>
@@ -82,6 +83,7 @@ static void sim_cs_publish(struct sim_cs *cs, struct dma_fence *fence)
 /* Under entity->lock, with room for the fence. */
 static int sim_cs_push(struct sim_cs *cs, u64 *handle)
 {
+	struct sim_device *sdev = to_sim_device(cs->drm);
 	u32 i, count = cs->list ? cs->list->count : 0;
 	struct sim_entity *entity = cs->entity;
 	struct ww_acquire_ctx acquire;
@@ -99,7 +101,14 @@ static int sim_cs_push(struct sim_cs *cs, u64 *handle)
 			goto unlock;
 	}
 
-	sim_entity_pin(to_sim_device(cs->drm), entity, cs->ip);
+	mutex_lock(&sdev->notifier_lock);
+	for (i = 0; i < count && !ret; i++)
+		if (sim_user_stale(to_sim_bo(cs->list->obj[i])))
+			ret = -EAGAIN;
+	if (ret)
+		goto unlock_notifier;
+
+	sim_entity_pin(sdev, entity, cs->ip);
 	drm_sched_job_arm(&job->base);
 	job->armed = true;
 	fence = dma_fence_get(&job->base.s_fence->finished);
@@ -116,6 +125,8 @@ static int sim_cs_push(struct sim_cs *cs, u64 *handle)
 	drm_sched_entity_push_job(&job->base);
 	cs->job = NULL;
 	dma_fence_put(fence);
+unlock_notifier:
+	mutex_unlock(&sdev->notifier_lock);
 unlock:
 	if (count)
 		drm_gem_unlock_reservations(cs->list->obj, count, &acquire);
@@ -150,6 +161,22 @@ static int sim_cs_submit(struct sim_cs *cs, u64 *handle)
 	ret = sim_cs_push(cs, handle);
 	mutex_unlock(&entity->lock);
 	return ret;
+}
+
+/* Have the memory that the BOs are made of, and submit before it changes again. */
+static int sim_cs_submit_fresh(struct sim_cs *cs, u64 *handle)
+{
+	int ret;
+
+	do {
+		u32 i, count = cs->list ? cs->list->count : 0;
+
+		for (i = 0, ret = 0; i < count && !ret; i++)
+			ret = sim_user_refresh(to_sim_bo(cs->list->obj[i]));
+		if (!ret)
+			ret = sim_cs_submit(cs, handle);
+	} while (ret == -EAGAIN && !signal_pending(current));
+	return ret == -EAGAIN ? -ERESTARTSYS : ret;
 }
 
 static void sim_cs_fini(struct sim_cs *cs)
@@ -204,7 +231,7 @@ static int sim_cs_run(struct sim_cs *cs, union drm_amdgpu_cs *args)
 	if (!ret)
 		ret = sim_chunks_sync(cs);
 	if (!ret)
-		ret = sim_cs_submit(cs, &handle);
+		ret = sim_cs_submit_fresh(cs, &handle);
 	if (ret)
 		return ret;
 

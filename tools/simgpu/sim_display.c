@@ -26,6 +26,8 @@ static int sim_plane_prepare_fb(struct drm_plane *plane, struct drm_plane_state 
 
 	if (!state->fb)
 		return 0;
+	if (to_sim_bo(state->fb->obj[0])->user)
+		return -EPERM;
 	ret = sim_bo_map(to_sim_bo(state->fb->obj[0]));
 	if (ret)
 		return ret;

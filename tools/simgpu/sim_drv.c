@@ -12,6 +12,7 @@
 
 #include <drm/drm_drv.h>
 #include <drm/drm_ioctl.h>
+#include <drm/drm_managed.h>
 
 #include "sim.h"
 
@@ -59,6 +60,7 @@ static const struct drm_ioctl_desc sim_ioctls[] = {
 	SIM_IOCTL(WAIT_CS, sim_wait_cs_ioctl),
 	SIM_IOCTL(GEM_OP, sim_gem_op_ioctl),
 	SIM_IOCTL(WAIT_FENCES, sim_wait_fences_ioctl),
+	SIM_IOCTL(GEM_USERPTR, sim_gem_userptr_ioctl),
 	SIM_IOCTL(FENCE_TO_HANDLE, sim_fence_to_handle_ioctl),
 };
 
@@ -109,6 +111,9 @@ static int sim_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	for (i = 0; i < SIM_NUM_IPS; i++)
 		sdev->sched_mask[i] = sim_ip_rings(i);
 	sim_size_memory(sdev);
+	ret = drmm_mutex_init(&sdev->drm, &sdev->notifier_lock);
+	if (ret)
+		return ret;
 
 	sim_remedy_init(sdev);
 	ret = sim_fault_create(sdev);

@@ -8,6 +8,8 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include <drm/drm_prime.h>
+
 #include "sim.h"
 
 #define SIM_DOMAINS	(AMDGPU_GEM_DOMAIN_CPU | AMDGPU_GEM_DOMAIN_GTT | AMDGPU_GEM_DOMAIN_VRAM)
@@ -51,6 +53,8 @@ static void sim_bo_free(struct drm_gem_object *obj)
 	struct sim_bo *bo = to_sim_bo(obj);
 	u64 limit;
 
+	if (bo->user)
+		sim_user_free(bo);
 	if (bo->vaddr) {
 		struct iosys_map map = IOSYS_MAP_INIT_VADDR(bo->vaddr);
 
@@ -71,16 +75,34 @@ static void sim_bo_close(struct drm_gem_object *obj, struct drm_file *file)
 	sim_vm_forget(sfile->vm, to_sim_bo(obj));
 }
 
+/* A process's memory stays its own (as amdgpu_gem_object_open and _prime_export). */
+static int sim_bo_open(struct drm_gem_object *obj, struct drm_file *file)
+{
+	return sim_user_foreign(to_sim_bo(obj)) ? -EPERM : 0;
+}
+
+static struct dma_buf *sim_bo_export(struct drm_gem_object *obj, int flags)
+{
+	return to_sim_bo(obj)->user ? ERR_PTR(-EPERM) : drm_gem_prime_export(obj, flags);
+}
+
+static int sim_bo_mmap(struct drm_gem_object *obj, struct vm_area_struct *vma)
+{
+	return to_sim_bo(obj)->user ? -EPERM : drm_gem_shmem_object_mmap(obj, vma);
+}
+
 static const struct drm_gem_object_funcs sim_bo_funcs = {
 	.free = sim_bo_free,
+	.open = sim_bo_open,
 	.close = sim_bo_close,
+	.export = sim_bo_export,
 	.print_info = drm_gem_shmem_object_print_info,
 	.pin = drm_gem_shmem_object_pin,
 	.unpin = drm_gem_shmem_object_unpin,
 	.get_sg_table = drm_gem_shmem_object_get_sg_table,
 	.vmap = drm_gem_shmem_object_vmap,
 	.vunmap = drm_gem_shmem_object_vunmap,
-	.mmap = drm_gem_shmem_object_mmap,
+	.mmap = sim_bo_mmap,
 	.vm_ops = &drm_gem_shmem_vm_ops,
 };
 
@@ -114,7 +136,8 @@ int sim_bo_map(struct sim_bo *bo)
 	return ret;
 }
 
-static struct sim_bo *sim_bo_create(struct drm_device *drm, u64 size, u64 domains, u64 flags)
+/* With map, its memory is there from now on; else it is somebody else's, to come. */
+struct sim_bo *sim_bo_create(struct drm_device *drm, u64 size, u64 domains, u64 flags, bool map)
 {
 	struct drm_gem_shmem_object *shmem;
 	struct sim_bo *bo;
@@ -133,7 +156,7 @@ static struct sim_bo *sim_bo_create(struct drm_device *drm, u64 size, u64 domain
 	bo->domains = domains;
 	bo->flags = flags;
 	ret = sim_bo_charge(bo, shmem->base.size);
-	if (!ret)
+	if (!ret && map)
 		ret = sim_bo_map(bo);
 	if (ret) {
 		drm_gem_object_put(&shmem->base);
@@ -159,7 +182,7 @@ int sim_gem_create_ioctl(struct drm_device *drm, void *data, struct drm_file *fi
 		return -EINVAL;
 
 	sim_vm_reap(sfile->vm);
-	bo = sim_bo_create(drm, args->in.bo_size, domains, args->in.domain_flags);
+	bo = sim_bo_create(drm, args->in.bo_size, domains, args->in.domain_flags, true);
 	if (IS_ERR(bo))
 		return PTR_ERR(bo);
 	ret = drm_gem_handle_create(file, &bo->base.base, &handle);
@@ -181,7 +204,7 @@ int sim_gem_dumb_create(struct drm_file *file, struct drm_device *drm,
 	args->pitch = ALIGN(args->width * DIV_ROUND_UP(args->bpp, 8), SIM_PITCH);
 	args->size = (u64)args->pitch * args->height;
 	bo = sim_bo_create(drm, args->size, AMDGPU_GEM_DOMAIN_VRAM,
-			   AMDGPU_GEM_CREATE_CPU_ACCESS_REQUIRED);
+			   AMDGPU_GEM_CREATE_CPU_ACCESS_REQUIRED, true);
 	if (IS_ERR(bo))
 		return PTR_ERR(bo);
 	ret = drm_gem_handle_create(file, &bo->base.base, &args->handle);
@@ -198,7 +221,7 @@ int sim_gem_mmap_ioctl(struct drm_device *drm, void *data, struct drm_file *file
 	obj = drm_gem_object_lookup(file, args->in.handle);
 	if (!obj)
 		return -ENOENT;
-	if (to_sim_bo(obj)->flags & AMDGPU_GEM_CREATE_NO_CPU_ACCESS)
+	if (to_sim_bo(obj)->user || to_sim_bo(obj)->flags & AMDGPU_GEM_CREATE_NO_CPU_ACCESS)
 		ret = -EPERM;
 	else
 		args->out.addr_ptr = drm_vma_node_offset_addr(&obj->vma_node);

@@ -31,6 +31,7 @@ static int sim_va_check(const struct drm_amdgpu_gem_va *args, u64 *va)
 static int sim_va_map(struct sim_vm *vm, struct sim_bo *bo,
 		      const struct drm_amdgpu_gem_va *args, u64 va)
 {
+	u32 flags = args->flags;
 	u64 end;
 	int ret;
 
@@ -40,7 +41,9 @@ static int sim_va_map(struct sim_vm *vm, struct sim_bo *bo,
 	ret = sim_bo_map(bo);
 	if (ret)
 		return ret;
-	return sim_vm_map(vm, bo, va, args->map_size, args->offset_in_bo, args->flags,
+	if (sim_user_readonly(bo))
+		flags &= ~AMDGPU_VM_PAGE_WRITEABLE;
+	return sim_vm_map(vm, bo, va, args->map_size, args->offset_in_bo, flags,
 			  args->operation == AMDGPU_VA_OP_REPLACE);
 }
 

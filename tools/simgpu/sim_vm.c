@@ -167,11 +167,13 @@ static int sim_vm_access(struct sim_vm *vm, u64 va, void *buf, u32 len, u32 need
 			return -EFAULT;
 		}
 		map = to_mapping(it);
+		sim_user_begin_access(map->bo);
 		p = map->bo->vaddr + map->offset + (va - ((u64)map->it.start << PAGE_SHIFT));
 		if (need & AMDGPU_VM_PAGE_WRITEABLE)
 			sim_copy(p, buf, n);
 		else
 			sim_copy(buf, p, n);
+		sim_user_end_access(map->bo);
 		spin_unlock(&vm->lock);
 
 		va += n;

@@ -23,6 +23,7 @@ __all__ = [
     "AmdgpuFenceToHandle",
     "AmdgpuGemCreate",
     "AmdgpuGemMmap",
+    "AmdgpuGemUserptr",
     "AmdgpuGemVa",
     "AmdgpuInfo",
     "AmdgpuInfoDevice",
@@ -61,6 +62,10 @@ INFO_ACCEL_WORKING = 0x00
 INFO_HW_IP_INFO = 0x02
 INFO_DEV_INFO = 0x16
 FAMILY_AI = 141
+USERPTR_READONLY = 1 << 0
+USERPTR_ANONONLY = 1 << 1
+USERPTR_VALIDATE = 1 << 2
+USERPTR_REGISTER = 1 << 3
 
 
 class AmdgpuGemCreateIn(c.Structure):
@@ -357,6 +362,18 @@ class AmdgpuInfoHwIp(c.Structure):
     ]
 
 
+class AmdgpuGemUserptr(c.Structure):
+    """A buffer made of the caller's own memory; address and size in whole pages."""
+
+    c_name = "struct drm_amdgpu_gem_userptr"
+    _fields_ = [
+        ("addr", c.c_uint64),
+        ("size", c.c_uint64),
+        ("flags", c.c_uint32),
+        ("handle", c.c_uint32),
+    ]
+
+
 _COMMAND_BASE = 0x40  # DRM_COMMAND_BASE, drm.h
 
 GEM_CREATE = iowr("DRM_IOCTL_AMDGPU_GEM_CREATE", "d", _COMMAND_BASE + 0x00, AmdgpuGemCreate)
@@ -365,6 +382,7 @@ CTX = iowr("DRM_IOCTL_AMDGPU_CTX", "d", _COMMAND_BASE + 0x02, AmdgpuCtx)
 CS = iowr("DRM_IOCTL_AMDGPU_CS", "d", _COMMAND_BASE + 0x04, AmdgpuCs)
 INFO = iow("DRM_IOCTL_AMDGPU_INFO", "d", _COMMAND_BASE + 0x05, AmdgpuInfo)
 GEM_VA = iow("DRM_IOCTL_AMDGPU_GEM_VA", "d", _COMMAND_BASE + 0x08, AmdgpuGemVa)
+GEM_USERPTR = iowr("DRM_IOCTL_AMDGPU_GEM_USERPTR", "d", _COMMAND_BASE + 0x11, AmdgpuGemUserptr)
 WAIT_CS = iowr("DRM_IOCTL_AMDGPU_WAIT_CS", "d", _COMMAND_BASE + 0x09, AmdgpuWaitCs)
 FENCE_TO_HANDLE = iowr(
     "DRM_IOCTL_AMDGPU_FENCE_TO_HANDLE", "d", _COMMAND_BASE + 0x14, AmdgpuFenceToHandle

@@ -6,18 +6,23 @@ Source: include/uapi/drm/drm.h.
 from __future__ import annotations
 
 import ctypes as c
+import os
 
 from .ioc import iow, iowr
 
 __all__ = [
     "DRM_IOCTL_GEM_CLOSE",
+    "DRM_IOCTL_PRIME_FD_TO_HANDLE",
+    "DRM_IOCTL_PRIME_HANDLE_TO_FD",
     "DRM_IOCTL_SYNCOBJ_CREATE",
     "DRM_IOCTL_SYNCOBJ_DESTROY",
     "DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD",
     "DRM_IOCTL_VERSION",
     "HEADER",
+    "PRIME_RDWR",
     "SYNCOBJ_EXPORT_SYNC_FILE",
     "DrmGemClose",
+    "DrmPrimeHandle",
     "DrmSyncobjCreate",
     "DrmSyncobjDestroy",
     "DrmSyncobjHandle",
@@ -26,6 +31,7 @@ __all__ = [
 
 HEADER = "drm/drm.h"
 
+PRIME_RDWR = os.O_RDWR | os.O_CLOEXEC  # DRM_RDWR | DRM_CLOEXEC
 SYNCOBJ_EXPORT_SYNC_FILE = 1  # DRM_SYNCOBJ_HANDLE_TO_FD_FLAGS_EXPORT_SYNC_FILE
 
 
@@ -82,8 +88,17 @@ class DrmSyncobjHandle(c.Structure):
     ]
 
 
+class DrmPrimeHandle(c.Structure):
+    """A buffer's handle and its dma-buf."""
+
+    c_name = "struct drm_prime_handle"
+    _fields_ = [("handle", c.c_uint32), ("flags", c.c_uint32), ("fd", c.c_int32)]
+
+
 DRM_IOCTL_VERSION = iowr("DRM_IOCTL_VERSION", "d", 0x00, DrmVersion)
 DRM_IOCTL_GEM_CLOSE = iow("DRM_IOCTL_GEM_CLOSE", "d", 0x09, DrmGemClose)
+DRM_IOCTL_PRIME_HANDLE_TO_FD = iowr("DRM_IOCTL_PRIME_HANDLE_TO_FD", "d", 0x2D, DrmPrimeHandle)
+DRM_IOCTL_PRIME_FD_TO_HANDLE = iowr("DRM_IOCTL_PRIME_FD_TO_HANDLE", "d", 0x2E, DrmPrimeHandle)
 DRM_IOCTL_SYNCOBJ_CREATE = iowr("DRM_IOCTL_SYNCOBJ_CREATE", "d", 0xBF, DrmSyncobjCreate)
 DRM_IOCTL_SYNCOBJ_DESTROY = iowr("DRM_IOCTL_SYNCOBJ_DESTROY", "d", 0xC0, DrmSyncobjDestroy)
 DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD = iowr("DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD", "d", 0xC1, DrmSyncobjHandle)

@@ -160,6 +160,19 @@ def test_out_of_order_on_one_timeline() -> None:
     assert "amdgpu gfx_0.0.0 4:9" in findings[0].text.split("overtaken by")[1]
 
 
+@pytest.mark.parametrize("between", [False, True])
+def test_traced_late_by_another_cpu_is_not_out_of_order(between: bool) -> None:
+    # CPU 1 set the flag of 8, and stood still before it traced that; CPU 0 saw it and went on.
+    tape = healthy()
+    tape.fence("init", 6.0, 4, 8, cpu=1)
+    tape.fence("enable_signal", 6.0, 4, 8, cpu=1)
+    tape.life(4, 9, 6.1, 6.5)
+    if between:  # CPU 1 did something else after 9 had signalled: only then it signalled 8
+        tape.fence("init", 6.6, 77, 1, driver="sw_sync", cpu=1)
+    tape.fence("signaled", 6.9, 4, 8, cpu=1)
+    assert [kind for kind, _ in titles(found(tape))] == (["fence-order"] if between else [])
+
+
 def test_noticed_late_is_not_out_of_order() -> None:
     # dma_fence_is_signaled() signals as a side effect: of the first nobody had asked.
     tape = healthy()

@@ -44,20 +44,20 @@ def expected() -> set[str]:
 
 
 @pytest.fixture
-def window(connected: Dut, request: pytest.FixtureRequest) -> Window:
-    """The test's stretch of the kernel log."""
+def sim_window(connected: Dut, request: pytest.FixtureRequest) -> Window:
+    """The test's stretch of the kernel log.  Not called `window`: the plugin has one of its own."""
     return connected.begin(request.node.name, destructive=True)
 
 
 @pytest.fixture
-def sim(connected: Dut, window: Window, expected: set[str]) -> Iterator[Dut]:
+def sim(connected: Dut, sim_window: Window, expected: set[str]) -> Iterator[Dut]:
     """The target for one test: then lockdep is still armed, the kernel log has no finding that
     was not expected, and no commit gave up waiting."""
-    assert window.health_before["debug_locks"] == 1
+    assert sim_window.health_before["debug_locks"] == 1
     yield connected
-    connected.end(window)
-    assert (window.died, window.lab_error) == ("", "")
-    assert window.health_after["debug_locks"] == 1, sh(connected, "dmesg | tail -n 150")
-    failing = [f for f in judge(connected.run, window).findings if f.severity != "note"]
+    connected.end(sim_window)
+    assert (sim_window.died, sim_window.lab_error) == ("", "")
+    assert sim_window.health_after["debug_locks"] == 1, sh(connected, "dmesg | tail -n 150")
+    failing = [f for f in judge(connected.run, sim_window).findings if f.severity != "note"]
     assert {finding.kind for finding in failing} <= expected, failing
     assert sh(connected, f"dmesg | grep -E '{LATE}' || true") == ""

@@ -19,6 +19,7 @@ def test_rows_are_well_formed() -> None:
     assert len(set(names)) == len(names)
     for row in matrix.ROWS:
         assert bool(row.missed) != bool(row.kind and row.names), row.fault
+        assert row.parameter == "" or all(row.parameter.partition("=")), row.fault
 
 
 def check(faults: list[str], directory: Path) -> None:

@@ -80,7 +80,9 @@ ENDS: dict[str, tuple[tuple[int, int, int], bool, int, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_a_scope_ends_what_it_should_and_nothing_else(sim: Dut, scope: str, window: Window) -> None:
+def test_a_scope_ends_what_it_should_and_nothing_else(
+    sim: Dut, scope: str, sim_window: Window
+) -> None:
     errors, guilty, uevents, steps = ENDS[scope]
     before = len(wedged(sim))
     no_dump(sim)
@@ -91,7 +93,7 @@ def test_a_scope_ends_what_it_should_and_nothing_else(sim: Dut, scope: str, wind
         with sim.client() as fresh:
             for engine in sim.engines():
                 assert fresh.canary(engine).ok
-        assert tuple(event.step for event in sim.gpu_events(window)) == steps
+        assert tuple(event.step for event in sim.gpu_events(sim_window)) == steps
         assert [event["WEDGED"] for event in told(sim, before, uevents)] == ["none"] * uevents
         sh(sim, f"for n in $(seq 100); do test -e {dump_of(sim)} && exit; sleep 0.1; done; exit 1")
         lines = sh(sim, f"cat {dump_of(sim)}").splitlines()
@@ -129,20 +131,20 @@ def check_ends(
     assert second.canary(gfx).ok is not bool(errors[1])
 
 
-def test_sdma_has_no_soft_recovery_as_in_amdgpu(sim: Dut, window: Window) -> None:
+def test_sdma_has_no_soft_recovery_as_in_amdgpu(sim: Dut, sim_window: Window) -> None:
     sim.call("knob", path=SCOPE, value="soft")
     client = sim.client()
     fence = client.wait(client.hang(pinned(sim, "sdma")), Deadline(PATIENCE_S))
     assert fence.error == -errno.ETIME
-    steps = [(event.step, event.engine) for event in sim.gpu_events(window)]
+    steps = [(event.step, event.engine) for event in sim.gpu_events(sim_window)]
     assert steps == [("hang", "sdma0"), ("reset-begin", "sdma0"), ("reset-done", "sdma0")]
 
 
-def test_debug_mask_bit_2_disables_soft_recovery_as_in_amdgpu(sim: Dut, window: Window) -> None:
+def test_debug_mask_bit_2_disables_soft_recovery_as_in_amdgpu(sim: Dut, sim_window: Window) -> None:
     with loaded(sim, "debug_mask=4 sim_reset_scope=soft"), sim.client() as client:
         fence = client.wait(client.hang(engine_of(sim, "gfx")), Deadline(PATIENCE_S))
         assert fence.error == -errno.ETIME
-        steps = [event.step for event in sim.gpu_events(window)]
+        steps = [event.step for event in sim.gpu_events(sim_window)]
         assert steps == ["hang", "reset-begin", "reset-done"]
 
 
@@ -182,7 +184,9 @@ def check_storm(result: dict[str, Any], scope: str, rounds: int) -> None:
     hangs, lost = HANGS[scope]
     assert set(result["hangs"]) <= hangs, result
     assert sum(result["hangs"].values()) == rounds
+    pending = result["flips"].pop("pending")
     assert result["flips"] == {"asked": rounds - still, "delivered": rounds - still}, result
+    assert pending > rounds // 2, f"hardly any flip was pending across its reset: {result}"
     assert result["still"] == {"same": still}, result
     for engine, outcomes in result["neighbours"].items():
         good = Counter(outcomes).pop("", 0)

@@ -84,9 +84,9 @@ def storm(node: str, primary: str, debugfs: str, rounds: int, engines: list[str]
             shown ^= 1
             result = display.flip(shown, kms.NONBLOCK | kms.EVENT, jobs.fence(job))
             flips["asked" if not result else f"error {result}"] += 1
-        early = jobs.call("status", job=job)["signaled"]
-        reply = jobs.call("wait", job=job, timeout_ns=int(120e9))
-        hangs["early" if early else str(reply["error"])] += 1
+            # On a slow machine the hang may be over by now.
+            flips["pending"] += not jobs.call("status", job=job)["signaled"]
+        hangs[str(jobs.call("wait", job=job, timeout_ns=int(120e9))["error"])] += 1
         if flips_now:
             flips["delivered" if display.flipped(FLIP_S) else "lost"] += 1
         else:
