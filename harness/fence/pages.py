@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 
 from harness.fence.formats import Entry, Page
 
-__all__ = ["BETWEEN", "NEVER", "Layout", "Records", "Words", "chunk_for", "page_times", "records"]
+__all__ = [
+    "BETWEEN",
+    "FLAGS",
+    "NEVER",
+    "Layout",
+    "Records",
+    "Words",
+    "chunk_for",
+    "page_times",
+    "records",
+]
 
 Words = NDArray[np.uint32]
 Ints = NDArray[np.int64]
@@ -25,6 +35,7 @@ Bools = NDArray[np.bool_]
 # RB_MISSED_EVENTS, RB_MISSED_STORED of ring_buffer.c: flags in the commit field.
 _MISSED = np.uint64(1 << 31)
 _STORED = np.uint64(1 << 30)
+FLAGS = 3 << 30
 # A header's bits: type_len 5, time_delta 27; more of a time lies in the word behind it.
 _TYPE_MASK = np.uint32(31)
 _DELTA_BITS = 5
