@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.fence.formats import Field, Format, Kind
-from harness.fence.pages import Index, Ints, Words
+from harness.fence.pages import BETWEEN, Index, Ints, Words
 from harness.fence.strings import Strings
 
 __all__ = ["Chunk", "Column", "Texts", "column", "empty"]
@@ -22,50 +22,37 @@ Hashes = NDArray[np.uint64]
 
 _LOCATED = (Kind.DATA_LOC, Kind.REL_LOC)
 _TEXT = (*_LOCATED, Kind.CHARS)
-# Masks that keep the first n bytes of a little-endian word.
-_KEEP = np.array([0, 0xFF, 0xFFFF, 0xFFFFFF, 0xFFFFFFFF], np.uint32)
+# Masks that keep the first n bytes of 8.
+_KEEP = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
 _CACHE_BITS = 14
+_ONE, _TWO = np.uint64(1), np.uint64(2)
 
 
 class Chunk:
-    """A stretch of pages, seen as units of 1, 2 and 4 bytes."""
+    """A stretch of pages, seen as bytes and as words."""
 
     def __init__(self, data: NDArray[np.uint8]) -> None:
         self.bytes = data.reshape(-1)
-        self.halves = self.bytes.view("<u2")
         self.words: Words = self.bytes.view("<u4")
+
+    def raw(self, base: Index, offset: int, size: int) -> NDArray[np.void]:
+        """The `size` bytes that lie `offset` behind each word of `base`, one after the other."""
+        windows = np.ndarray(len(self.bytes) - size + 1, f"V{size}", self.bytes, 0, (1,))
+        found: NDArray[np.void] = windows[base * 4 + offset]
+        return found
 
     def number(self, base: Index, offset: int, size: int, signed: bool) -> Column:
         """The number of `size` bytes, `offset` bytes behind each word of `base`."""
         kind = np.dtype(f"<{'i' if signed else 'u'}{size}")
-        if offset % min(size, 4):
-            where = (base * 4 + offset)[:, None] + np.arange(size)
-            odd: Column = self.bytes[where].view(kind).reshape(-1)
-            return odd
-        if size == 8:
-            pair = np.empty((len(base), 2), np.uint32)
-            pair[:, 0] = self.words.take(base + offset // 4)
-            pair[:, 1] = self.words.take(base + (offset // 4 + 1))
-            long: Column = pair.view(kind).reshape(-1)
-            return long
-        if size == 4:
+        if size == 4 and not offset % 4:
             return self.words.take(base + offset // 4).view(kind)
-        if size == 2:
-            return self.halves.take(base * 2 + offset // 2).view(kind)
-        return self.bytes.take(base * 4 + offset).view(kind)
+        return self.raw(base, offset, size).view(kind)
 
     def rows(self, base: Index, field: Field) -> Column:
         """An array of `field.count` numbers for each word of `base`."""
         kind = np.dtype(f"<{'i' if field.signed else 'u'}{field.width}")
-        raw: Column
-        if field.offset % 4 or field.size % 4:
-            raw = self.bytes[(base * 4 + field.offset)[:, None] + np.arange(field.size)]
-        else:
-            raw = np.empty((len(base), field.size // 4), np.uint32)
-            for word in range(field.size // 4):
-                raw[:, word] = self.words.take(base + (field.offset // 4 + word))
-        found: Column = raw.view(kind).reshape(-1, field.count)
-        return found
+        found: Column = self.raw(base, field.offset, field.size).view(kind)
+        return found.reshape(-1, field.count)
 
 
 def empty(field: Field) -> Column:
@@ -87,9 +74,8 @@ class Texts:
     """The texts of one event's records.
 
     Rows whose texts are alike are found by a 64-bit hash over the bytes that hold them; Python
-    looks at one row of each kind.  The hash's keys are drawn anew in each process, so that nothing
-    a target writes can make two texts collide but by chance (multilinear hashing: at most 2^-33 a
-    pair).
+    looks at one row of each kind.  The hash's key is drawn anew for each table, so that nothing a
+    target writes can make two texts collide but by chance.
     """
 
     def __init__(self, format_: Format, strings: Strings) -> None:
@@ -98,9 +84,9 @@ class Texts:
         self._chars = [field for field in self.fields if field.kind is Kind.CHARS]
         self._fixed = format_.fixed
         self._strings = strings
-        self._random = np.random.default_rng()
-        self._seed = self._random.integers(1, 1 << 63, dtype=np.uint64)
-        self._keys = np.empty(0, np.uint64)
+        random = np.random.default_rng()
+        self._seed = random.integers(1, 1 << 63, dtype=np.uint64)
+        self._key = random.integers(1 << 62, 1 << 63, dtype=np.uint64) * _TWO + _ONE
         self._classes: dict[int, int] = {}
         # Of each class: the number of each field's text.
         self._ids: list[list[int]] = [[] for _ in self.fields]
@@ -125,55 +111,54 @@ class Texts:
     def _hashes(self, chunk: Chunk, base: Index, length: Ints) -> tuple[Hashes, Bools | None]:
         # Never 0, which is what an empty place of the cache holds.
         total = np.full(len(base), self._seed)
-        key = 0
         for field in self._chars:
-            for word in range(field.offset // 4, (field.end + 3) // 4):
-                mask = _within(word, field.offset, field.end)
-                self._add(total, chunk.words.take(base + word) & mask, key)
-                key += 1
+            for part in range(0, field.size, 8):
+                size = min(field.size - part, 8)
+                self._mix(total, _cells(chunk, base, field.offset + part, size)[:, 0])
         if not self._located:
             return total, None
         ends = np.zeros(len(base), np.int64)
         wrong = np.zeros(len(base), np.bool_)
         for field in self._located:
             where = chunk.number(base, field.offset, 4, False)
-            self._add(total, where, key)
-            key += 1
+            self._mix(total, where)
             begin, end = _stretch(where, field)
             wrong |= begin < self._fixed
             np.maximum(ends, end, out=ends)
         wrong |= ends > 4 * length
         some_wrong = bool(wrong.any())
         if some_wrong:
-            ends[wrong] = 0
-        self._add_tail(total, chunk, base, ends, key)
+            ends[wrong] = self._fixed
+        self._mix_tail(total, chunk, base, ends)
         return total, wrong if some_wrong else None
 
-    def _add_tail(self, total: Hashes, chunk: Chunk, base: Index, ends: Ints, key: int) -> None:
+    def _mix_tail(self, total: Hashes, chunk: Chunk, base: Index, ends: Ints) -> None:
         """What lies between the fixed part and the end of the last text; what is behind that in
-        its last word was never written."""
-        first, most, least = self._fixed // 4, int(ends.max()), int(ends.min())
-        rows: Index | None = None
-        for word in range(first, (most + 3) // 4):
-            if 4 * word + 4 <= least:
-                words = chunk.words.take(base + word)
-                if 4 * word < self._fixed:
-                    words &= _within(word, self._fixed, least)
-                self._add(total, words, key + word - first)
-                continue
+        the record was never written."""
+        most = int(ends.max())
+        for block in range(self._fixed, most, BETWEEN):
             # Fewer and fewer texts are that long.
-            rows = np.flatnonzero(ends > 4 * word) if rows is None else rows[ends[rows] > 4 * word]
-            kept = _KEEP[np.minimum(ends[rows] - 4 * word, 4)]
-            kept &= _within(word, self._fixed, most)
-            part = np.zeros(len(rows), np.uint64)
-            self._add(part, chunk.words[base[rows] + word] & kept, key + word - first)
-            total[rows] += part
+            rows = np.flatnonzero(ends > block)
+            left = ends[rows] - block
+            part = total[rows]
+            size = min(most - block + 7, BETWEEN) // 8 * 8
+            cells = _cells(chunk, base.take(rows), block, size)
+            least = int(left.min())
+            for nth in range(size // 8):
+                if 8 * nth + 8 <= least:
+                    self._mix(part, cells[:, nth])
+                    continue
+                some = np.flatnonzero(left > 8 * nth)
+                kept = cells[some, nth] & _KEEP.take(np.minimum(left[some] - 8 * nth, 8))
+                mixed = part[some]
+                self._mix(mixed, kept)
+                part[some] = mixed
+            total[rows] = part
 
-    def _add(self, total: Hashes, words: Words, key: int) -> None:
-        if key >= len(self._keys):
-            more = self._random.integers(0, 1 << 63, 64, np.uint64) * np.uint64(2) + np.uint64(1)
-            self._keys = np.append(self._keys, more)
-        total += np.multiply(words, self._keys[key], dtype=np.uint64)
+    def _mix(self, total: Hashes, cells: Column) -> None:
+        total += cells
+        total *= self._key
+        total ^= total >> np.uint64(29)
 
     def _classify(self, chunk: Chunk, base: Index, length: Ints, hashes: Hashes) -> Index:
         slots = (hashes >> np.uint64(64 - _CACHE_BITS)).astype(np.intp)
@@ -205,10 +190,12 @@ class Texts:
         return number
 
 
-def _within(word: int, begin: int, end: int) -> np.uint32:
-    """The mask of those bytes of a word that lie in [begin, end)."""
-    low, high = max(begin - 4 * word, 0), min(end - 4 * word, 4)
-    return np.uint32(_KEEP[max(high, 0)] & ~_KEEP[min(low, 4)])
+def _cells(chunk: Chunk, base: Index, offset: int, size: int) -> Hashes:
+    """`size` bytes of each row, as rows of 8 bytes each; the last one is filled with zeros."""
+    raw = chunk.raw(base, offset, size).view(np.uint8).reshape(-1, size)
+    if size % 8:
+        raw = np.pad(raw, ((0, 0), (0, -size % 8)))
+    return raw.view("<u8")
 
 
 def _stretch(where: Column, field: Field) -> tuple[Ints, Ints]:

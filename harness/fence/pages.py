@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 
 from harness.fence.formats import Entry, Page
 
-__all__ = ["NEVER", "Layout", "Records", "Words", "chunk_for", "page_times", "records"]
+__all__ = [
+    "BETWEEN",
+    "FLAGS",
+    "NEVER",
+    "Layout",
+    "Records",
+    "Words",
+    "chunk_for",
+    "page_times",
+    "records",
+]
 
 Words = NDArray[np.uint32]
 Ints = NDArray[np.int64]
@@ -25,6 +35,7 @@ Bools = NDArray[np.bool_]
 # RB_MISSED_EVENTS, RB_MISSED_STORED of ring_buffer.c: flags in the commit field.
 _MISSED = np.uint64(1 << 31)
 _STORED = np.uint64(1 << 30)
+FLAGS = 3 << 30
 # A header's bits: type_len 5, time_delta 27; more of a time lies in the word behind it.
 _TYPE_MASK = np.uint32(31)
 _DELTA_BITS = 5
@@ -36,7 +47,7 @@ NEVER = 1 << 62
 # In place of a length that a record's header does not tell: beyond every page's end.
 _UNTOLD = 1 << 40
 # Bytes between the pages of a chunk: a record may be looked into before its length is checked.
-_BETWEEN = 64
+BETWEEN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,7 @@ class Layout:
     @property
     def stride(self) -> int:
         """Bytes from page to page in a chunk."""
-        return self.page_size + _BETWEEN
+        return self.page_size + BETWEEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ _GRAVITY = (
     State.PENDING,
     State.FREED,
 )
+_WELL = STATES.index(State.IN_TIME)
 _CLASS = {state: state.name.lower().replace("_", "-") for state in State}
 # Light, dark.  Told apart by lightness too, for those who do not see all colours.
 _COLOURS = {
@@ -81,8 +82,11 @@ class _Picture:
         self._title = title
         self._span = max(ledger.last - ledger.first, 1)
         lanes = fence_lanes(ledger)
-        self._more_lanes = lanes[_FENCE_LANES:]
-        self._lanes = lanes[:_FENCE_LANES]
+        # Of too many, those are left out in which all went well.
+        well = [bool((ledger.fences.state[lane.rows] == _WELL).all()) for lane in lanes]
+        kept = {*sorted(range(len(lanes)), key=well.__getitem__)[:_FENCE_LANES]}
+        self._lanes = [lane for nth, lane in enumerate(lanes) if nth in kept]
+        self._more_lanes = [lane for nth, lane in enumerate(lanes) if nth not in kept]
         waiters = wait_lanes(ledger)
         self._more_waiters = len(waiters[_WAIT_LANES:])
         self._waiters = waiters[:_WAIT_LANES]
@@ -90,7 +94,10 @@ class _Picture:
         rows = len(self._lanes) + len(self._waiters)
         rows += bool(self._more_lanes) + bool(self._waiters) + bool(self._more_waiters)
         self._floor = self._top + rows * _LANE + 6
-        self._height = self._floor + 44
+        self._places = list(_placed(self._entries()))
+        self._height = (
+            self._floor + 30 + 16 * (1 + max((row for *_, row in self._places), default=0))
+        )
 
     def parts(self) -> Iterator[str]:
         """From back to front."""
@@ -112,7 +119,7 @@ class _Picture:
             top += _LANE
         if self._more_lanes:
             fences = sum(len(lane.rows) for lane in self._more_lanes)
-            words = f"and {len(self._more_lanes)} more timelines with {fences} fences"
+            words = f"{len(self._more_lanes)} more, {fences} fences"
             yield self._words(8, top + 14, words, "dim", 60)
             top += _LANE
         if self._waiters:
@@ -156,7 +163,7 @@ class _Picture:
         ends = np.array([loss.before_ns for loss in self._ledger.losses], np.int64)
         height = self._floor - self._top + 8
         for begin, end, number in self._runs(self._columns(begins, ends)):
-            words = f"events were lost here ({number} time{'s' * (number != 1)} at once)"
+            words = f"events were lost here, on {_some(number, 'CPU')} at least"
             yield self._rect("lost", _LEFT + begin, self._top - 8, end - begin, height, words)
 
     def _jobs(self) -> Iterator[str]:
@@ -171,8 +178,10 @@ class _Picture:
                 f"<title>{_text(name)}</title></path>"
             )
         for job in hangs[:1]:
-            x = min(round(_LEFT + self._x(job.submitted_ns)), _WIDTH - _LABEL)
-            yield self._words(x - 4, self._top - 19, f"hang on {job.engine}", "mark", 24)
+            x = round(_LEFT + self._x(job.submitted_ns))
+            end = ' text-anchor="end"' if x > _WIDTH - _LABEL else ""
+            words = _text(f"hang on {job.engine[:20]}")
+            yield f'<text class="mark" x="{x}" y="{self._top - 19}"{end}>{words}</text>'
 
     # -- lanes ---------------------------------------------------------------------
 
@@ -242,14 +251,15 @@ class _Picture:
                 )
                 yield self._rect(kind, _LEFT + first, top + 5, until - first, 8, words)
 
-    def _legend(self) -> Iterator[str]:
+    def _entries(self) -> list[tuple[str, str]]:
+        """Of the legend: class and words of what the picture shows."""
         counts: dict[str, int] = {}
         for states in self._ledger.counts().values():
             for name, number in states.items():
                 counts[name] = counts.get(name, 0) + number
         entries = [(_CLASS[s], f"{counts[s]} {s}") for s in _GRAVITY if counts.get(s)]
         if self._ledger.recoveries:
-            entries.append(("reset", f"{len(self._ledger.recoveries)} resets"))
+            entries.append(("reset", _some(len(self._ledger.recoveries), "reset")))
         if self._waiters:
             names = {
                 "slept": "wait",
@@ -260,12 +270,13 @@ class _Picture:
             entries += [(kind, names[kind]) for kind in names if kind in present]
         if self._ledger.losses:
             entries.append(("lost", "events lost"))
-        x = 8.0
-        for kind, words in entries:
-            y = self._height - 18
-            yield f'<rect class="{kind}" x="{x:.0f}" y="{y}" width="12" height="10"/>'
-            yield self._words(round(x) + 16, self._height - 9, words, "dim", 40)
-            x += 28 + 6.2 * len(words)
+        return entries
+
+    def _legend(self) -> Iterator[str]:
+        for kind, words, x, row in self._places:
+            y = self._floor + 26 + 16 * row
+            yield f'<rect class="{kind}" x="{x}" y="{y}" width="12" height="10"/>'
+            yield self._words(x + 16, y + 9, words, "dim", 40)
 
     # -- drawing -------------------------------------------------------------------
 
@@ -313,6 +324,17 @@ class _Picture:
         return f'<text class="{kind}" x="{x}" y="{y}">{_text(short)}{title}</text>'
 
 
+def _placed(entries: list[tuple[str, str]]) -> Iterator[tuple[str, str, int, int]]:
+    """With the place of each: pixels from the left, and the row."""
+    x, row = 8, 0
+    for kind, words in entries:
+        width = 28 + round(6.2 * len(words))
+        if x + width > _WIDTH:
+            x, row = 8, row + 1
+        yield kind, words, x, row
+        x += width
+
+
 def _how(wait: Wait) -> str:
     """A wait's class."""
     if wait.end is None or (wait.result is not None and wait.result < 0):
@@ -332,6 +354,10 @@ def _style() -> str:
 
 def _text(text: str) -> str:
     return escape(_UNWRITABLE.sub("\ufffd", text[:400]))
+
+
+def _some(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _round_up(ns: float) -> float:

@@ -22,6 +22,8 @@ from harness.fence.strings import Strings
 
 __all__ = ["Loss", "Meta", "Recording", "Stats", "Strings", "Table", "Trace"]
 
+# Pages of each CPU by which the byte order is told.
+_HEADS = 64
 _PAGE_SIZES = range(256, (1 << 24) + 1)
 
 
@@ -143,23 +145,26 @@ class Trace:
         return {cpu: file for cpu, file in files.items() if file.is_file()}
 
     def _refuse_big_endian(self) -> None:
-        """A page's commit is small: where it is so only the other way round, all is."""
+        """A page's commit is small: where all are so only the other way round, all is.
+
+        One page may be corrupt, so that some are looked at.
+        """
         page, size = self._layout.page, self._layout.page_size
+        sizes = {"little": 0, "big": 0}
         for file in self._files().values():
             with file.open("rb") as stream:
-                first = stream.read(page.data)
-            if len(first) < page.data:
-                continue
-            commit = first[page.commit : page.commit + page.commit_size]
-            small, large = (
-                int.from_bytes(commit, order) & ~(3 << 30) <= size for order in ("little", "big")
+                for nth in range(_HEADS):
+                    stream.seek(nth * size + page.commit)
+                    commit = stream.read(page.commit_size)
+                    for order in ("little", "big"):
+                        used = int.from_bytes(commit, order) & ~pages.FLAGS
+                        sizes[order] += 0 < used <= size - page.data
+        if sizes["big"] and not sizes["little"]:
+            raise LabError(
+                "the trace was recorded on a big-endian machine, which is not supported",
+                where=str(self.path),
+                cure="use a little-endian target",
             )
-            if large and not small:
-                raise LabError(
-                    "the trace was recorded on a big-endian machine, which is not supported",
-                    where=str(self.path),
-                    cure="use a little-endian target",
-                )
 
 
 def _meta(path: Path) -> Meta:

@@ -19,7 +19,7 @@ from perfetto.protos.perfetto.trace import perfetto_trace_pb2  # type: ignore[im
 from harness.evidence.jobs import JobLine
 from harness.fence import lanes, perfetto, sheet, timeline
 from harness.fence.ledger import EVENTS, Ledger, build
-from harness.fence.lifetimes import Role, State
+from harness.fence.lifetimes import STATES, Role, State
 from harness.fence.trace import Trace
 from harness.tests.inner import ROOT
 from harness.tests.tape import SECOND, Tape
@@ -260,17 +260,41 @@ def test_names_are_escaped_in_the_picture() -> None:
     assert len(bars(root, "error")) == 1
 
 
-def test_the_picture_is_bounded() -> None:
+def test_the_picture_is_bounded_and_keeps_what_went_wrong() -> None:
     tape = Tape()
     rng = random.Random(1)
     for nth in range(3000):
         born = rng.random() * 10
         tape.life(nth % 90 + 1, nth, born, born + rng.random() / 100, timeline=f"ring{nth % 90}")
+    tape.life(500, 1, 9.99, None, timeline="the guilty one")
     svg = timeline.render(tape.ledger(10.0))
     root = drawn(svg)
-    assert "and 66 more timelines with " in svg
+    assert "67 more, " in svg
+    assert "the guilty one (amdgpu)" in svg
+    assert len(bars(root, "pending")) == 1
     assert float(root.attrib["height"]) < 700
     assert len(svg) < 300_000
+
+
+def test_a_long_legend_goes_on_in_a_second_row() -> None:
+    tape = Tape()
+    for nth in range(len(STATES) * 100):
+        tape.life(1, nth + 1, 1.0 + nth / 100, 1.1 + nth / 100, timeline=f"ring{nth % 3}")
+    tape.put("lab:tdr_begin", 5.0, 40)
+    tape.put("lab:tdr_end", 5.5, 40)
+    for pid, intr, result in ((9, 1, 3), (10, 0, 3), (11, 1, -512)):
+        tape.put("lab:wait_begin", 2.5, pid, intr=intr)
+        tape.fence("wait_start", 2.5, 1, 1, pid=pid)
+        tape.fence("wait_end", 3.5, 1, 1, pid=pid)
+        tape.put("lab:wait_end", 3.5, pid, ret=result)
+    tape.lose(0.1, 0.2, 3)
+    ledger = tape.ledger(13.0)
+    ledger.fences.state[:] = [nth % len(STATES) for nth in range(len(ledger.fences))]
+    root = drawn(timeline.render(ledger))
+    shown = [rect for rect in root.iter(f"{SVG}rect") if rect.get("height") == "10"]
+    assert {int(rect.attrib["y"]) for rect in shown} == {
+        min(int(rect.attrib["y"]) for rect in shown) + 16 * row for row in (0, 1)
+    }
 
 
 # -- data ------------------------------------------------------------------------------

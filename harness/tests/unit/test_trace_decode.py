@@ -193,13 +193,27 @@ def test_a_broken_page_is_a_loss(tmp_path: Path) -> None:
 # -- what is no trace ----------------------------------------------------------------
 
 
+def swap(path: Path, *places: int) -> None:
+    """Turn round the commits of some pages of both CPUs."""
+    for cpu in (0, 1):
+        raw = bytearray((path / f"cpu{cpu}.raw").read_bytes())
+        for page in places:
+            at = page * 4096 + 8
+            raw[at : at + 8] = (4000).to_bytes(8, "big")
+        (path / f"cpu{cpu}.raw").write_bytes(raw)
+
+
 def test_a_big_endian_trace_is_refused(tmp_path: Path) -> None:
-    path = make(tmp_path, Shape(), 1, 1)
-    raw = bytearray((path / "cpu0.raw").read_bytes())
-    raw[8:16] = (4000).to_bytes(8, "big")
-    (path / "cpu0.raw").write_bytes(raw)
+    path = make(tmp_path, Shape(), 1, 3)
+    swap(path, 0, 1, 2)
     with pytest.raises(LabError, match="big-endian"):
         Trace.open(path)
+
+
+def test_one_corrupt_page_is_not_another_byte_order(tmp_path: Path) -> None:
+    path = sample("hangs", tmp_path)
+    swap(path, 0)
+    assert assert_same(path).losses
 
 
 @pytest.mark.parametrize(
