@@ -327,7 +327,14 @@ def recorder(agent: Agent, boot: Boot, policy: Policy) -> Recorder:
 
 
 def synced(sent: int = 0, **missed: int) -> Callable[[], dict[str, Any]]:
-    return lambda: {"mono": 1, "sent": {"0": sent}, "stats": [], "comms": {}, "missed": missed}
+    return lambda: {
+        "mono": 1,
+        "sent": {"0": sent},
+        "stats": [],
+        "comms": {},
+        "missed": missed,
+        "gone": [],
+    }
 
 
 def failing(error: Exception) -> Callable[[], dict[str, Any]]:
@@ -366,6 +373,9 @@ def test_what_is_late_or_missed_is_said_once(boot: Boot) -> None:
     assert made.sync() == ""
     agent.answers["trace.sync"] = failing(TargetError("could not be sent"))
     assert made.sync() == "the trace is behind: could not be sent"
+    agent.answers["trace.sync"] = lambda: {**synced()(), "gone": ["gpu_scheduler"]}
+    assert "without gpu_scheduler since" in made.sync()
+    assert "without gpu_scheduler since" in made.sync(), "it does not come back"
     agent.alive = False
     agent.answers["trace.sync"] = failing(LabError("the link is gone"))
     with pytest.raises(LabError):

@@ -178,6 +178,16 @@ def test_a_snapshot_shows_who_waits_for_a_hang(connected: Dut) -> None:
     assert files["amdgpu_vm_info"]["text"] or "No such file" in files["amdgpu_vm_info"]["error"]
 
 
+def test_a_module_that_goes_takes_its_events_along_and_that_is_said(connected: Dut) -> None:
+    window = connected.begin("a reload", destructive=True)
+    unload = "for n in $(seq 100); do rmmod $1 && exit; sleep 0.1; done; exit 1"
+    sh(connected, f"set -- amdgpu; ({unload}); set -- gpu_sched; ({unload})")
+    sh(connected, "modprobe amdgpu && udevadm settle")
+    connected.end(window)
+    assert "without gpu_scheduler since" in window.trace
+    assert connected.client().canary(engine_of(connected, "gfx")).ok
+
+
 def test_what_came_before_a_death_is_kept(connected: Dut) -> None:
     """Nothing asks for the trace between the job and the panic a second later."""
     window = connected.begin("a death", destructive=True)
