@@ -73,7 +73,7 @@ class Recorder:
         self._files.comms(told["mono"], told["comms"])
         if not self._files.wait(told["sent"], deadline):
             return "the trace is behind: it had not arrived in time"
-        return self._files.trouble() or self._missing(told["missed"])
+        return self._files.trouble() or self._gone(told["gone"]) or self._missing(told["missed"])
 
     def close(self) -> None:
         """Close the files.  Idempotent."""
@@ -92,6 +92,11 @@ class Recorder:
         self._files = files
         for cpu in started["cpus"]:
             self._agent.collect("trace", files.sink(cpu), deadline, cpu=cpu)
+
+    def _gone(self, systems: list[str]) -> str:
+        """What is not recorded any more in this boot, though it was."""
+        told = ", ".join(systems)
+        return f"a module was unloaded: the trace was cleared, without {told} since" if told else ""
 
     def _missing(self, missed: Mapping[str, Any]) -> str:
         """What the probes missed since the last time."""

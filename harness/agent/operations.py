@@ -96,10 +96,12 @@ def trace_start(session: Session, arguments: Arguments) -> dict[str, Any]:
 
 def trace_sync(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{} -> {"mono", "sent": {cpu: bytes}, "stats": [{"mono", "cpu", "entries", "overrun",
-    "commit_overrun", "dropped", "read"}], "comms": {pid: name}, "missed": {probe: hits}}.
+    "commit_overrun", "dropped", "read"}], "comms": {pid: name}, "missed": {probe: hits},
+    "gone": [system]}.
 
     What was recorded before `mono` (CLOCK_MONOTONIC ns) is within the first `sent` bytes
-    of each CPU's stream; `comms` are the names not told before.
+    of each CPU's stream; `comms` are the names not told before; events of a `gone` system
+    are no longer recorded.
     """
     arguments.done()
     return session.trace.sync()

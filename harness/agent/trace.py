@@ -90,6 +90,7 @@ class Trace:
             "stats": self._stats(instance, list(sent), mono),
             "comms": {str(pid): comm for pid, comm in news.items()},
             "missed": instance.missed(),
+            "gone": instance.gone(),
         }
 
     def stop(self) -> dict[str, Any]:

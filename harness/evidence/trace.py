@@ -30,8 +30,10 @@ class TraceFiles:
 
         Raises LabError where it cannot be written.
         """
-        number = len(list(boot.glob("trace*"))) + 1
-        self.path = boot / ("trace" if number == 1 else f"trace-{number}")
+        self.path, number = boot / "trace", 1
+        while self.path.exists():
+            number += 1
+            self.path = boot / f"trace-{number}"
         try:
             for name in started["formats"]:
                 (self.path / "formats" / name).parent.mkdir(parents=True, exist_ok=True)

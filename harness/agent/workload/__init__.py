@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["DRIVERS"]
+__all__ = ["COMM", "DRIVERS"]
 
 DRIVERS: Mapping[str, str] = {"amdgpu": ".amdgpu", "kms": ".kms"}
 """A name with a leading dot is a module of this package."""
+
+COMM = "lab-"
+"""What the name of a workload's main thread, which does the waiting, begins with."""

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from ..arguments import Arguments
 from ..credentials import describe, forbid_new_privileges
 from ..errors import AgentError, target, usage
+from . import COMM
 
 __all__ = ["Workload", "run"]
 
@@ -49,7 +50,7 @@ def run(
     forbid_new_privileges()
     # So that whoever reads a trace or `ps` there knows whose process this is.
     with open("/proc/self/comm", "wb") as comm:
-        comm.write(f"lab-{driver}".encode()[:15])
+        comm.write(f"{COMM}{driver}".encode()[:15])
     replies = _Replies()
     try:
         workload = _open(driver, node, primary, bailout, passed, drivers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -115,7 +116,8 @@ def test_an_instance_tells_what_is_on_and_what_is_not_there(root: Path) -> None:
     assert instance.events["raw_syscalls:sys_exit"].startswith("on, filter: id == ")
     for name in ("gpu_scheduler:*", "signal:signal_deliver", "i915:i915_request_*"):
         assert instance.events[name].startswith("absent")
-    assert (mine / "events/raw_syscalls/sys_enter/filter").read_text().startswith("id == ")
+    filtered = (mine / "events/raw_syscalls/sys_enter/filter").read_text()
+    assert re.fullmatch(r'id == \d+ && COMM ~ "lab-\*"\n', filtered)
     # Nothing answers to the probes here: each says so, and nothing failed for that.
     assert set(instance.probes) == {f"lab:{name}" for name in tracefs.PROBES}
     assert all(state.startswith("absent") for state in instance.probes.values())
@@ -325,7 +327,14 @@ def recorder(agent: Agent, boot: Boot, policy: Policy) -> Recorder:
 
 
 def synced(sent: int = 0, **missed: int) -> Callable[[], dict[str, Any]]:
-    return lambda: {"mono": 1, "sent": {"0": sent}, "stats": [], "comms": {}, "missed": missed}
+    return lambda: {
+        "mono": 1,
+        "sent": {"0": sent},
+        "stats": [],
+        "comms": {},
+        "missed": missed,
+        "gone": [],
+    }
 
 
 def failing(error: Exception) -> Callable[[], dict[str, Any]]:
@@ -364,6 +373,9 @@ def test_what_is_late_or_missed_is_said_once(boot: Boot) -> None:
     assert made.sync() == ""
     agent.answers["trace.sync"] = failing(TargetError("could not be sent"))
     assert made.sync() == "the trace is behind: could not be sent"
+    agent.answers["trace.sync"] = lambda: {**synced()(), "gone": ["gpu_scheduler"]}
+    assert "without gpu_scheduler since" in made.sync()
+    assert "without gpu_scheduler since" in made.sync(), "it does not come back"
     agent.alive = False
     agent.answers["trace.sync"] = failing(LabError("the link is gone"))
     with pytest.raises(LabError):

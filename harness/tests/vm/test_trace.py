@@ -21,6 +21,7 @@ from harness.tests.vm.guest import PATIENCE_S, engine_of, sh
 
 TRACING = "/sys/kernel/tracing"
 SIGNALED = "dma_fence:dma_fence_signaled"
+SYSCALLS = ("raw_syscalls:sys_enter", "raw_syscalls:sys_exit")
 
 
 def recorded(dut: Dut, window: Window, *names: str) -> Recording:
@@ -74,7 +75,7 @@ def test_a_hang_is_told_from_its_wait_to_its_recovery(connected: Dut) -> None:
     assert (hang.context, hang.seqno) == (canary.context, canary.seqno + 1)
 
     names = ("lab:wait_begin", "lab:wait_end", "lab:tdr_begin", "lab:tdr_end")
-    found = recorded(connected, window, SIGNALED, *names)
+    found = recorded(connected, window, SIGNALED, *names, *SYSCALLS)
     ended = signalled(found)
     assert ended[canary.context, canary.seqno] < hang.submitted_ns
     begins, ends, recovery, recovered = (found.table(name) for name in names)
@@ -86,6 +87,12 @@ def test_a_hang_is_told_from_its_wait_to_its_recovery(connected: Dut) -> None:
     # Its finished fence may signal a little after the handler has handed it on.
     assert recovery.time[0] < ended[canary.context, canary.seqno + 1]
     assert recovery.time[0] < recovered.time[0]
+    # Of system calls only our clients' ioctls, entered and left in turn.
+    calls = [found.table(name) for name in SYSCALLS]
+    entered, left = ([*table.pid.tolist()] for table in calls)
+    assert client.pid in entered
+    assert client.pid in left
+    assert calls[0].columns["id"].tolist() == [16] * len(entered)
 
 
 def test_a_storm_is_told_job_by_job(connected: Dut) -> None:
@@ -165,10 +172,20 @@ def test_a_snapshot_shows_who_waits_for_a_hang(connected: Dut) -> None:
     devices = [one for one in seen["fdinfo"] if f"/{client.pid}/" in one["path"]]
     assert "mnt_id:" in devices[0]["text"]  # simgpu adds nothing of its own to it
     files = {one["path"].rpartition("/")[2]: one for one in seen["files"]}
-    assert "python3" in files["clients"]["text"]
+    assert "lab-amdgpu" in files["clients"]["text"]
     assert "Dma-buf Objects" in seen["bufinfo"]["text"]
     # What this kernel lacks is said where it would be.
     assert files["amdgpu_vm_info"]["text"] or "No such file" in files["amdgpu_vm_info"]["error"]
+
+
+def test_a_module_that_goes_takes_its_events_along_and_that_is_said(connected: Dut) -> None:
+    window = connected.begin("a reload", destructive=True)
+    unload = "for n in $(seq 100); do rmmod $1 && exit; sleep 0.1; done; exit 1"
+    sh(connected, f"set -- amdgpu; ({unload}); set -- gpu_sched; ({unload})")
+    sh(connected, "modprobe amdgpu && udevadm settle")
+    connected.end(window)
+    assert "without gpu_scheduler since" in window.trace
+    assert connected.client().canary(engine_of(connected, "gfx")).ok
 
 
 def test_what_came_before_a_death_is_kept(connected: Dut) -> None:
