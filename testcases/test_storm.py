@@ -18,8 +18,8 @@ from harness.client import Client, Storm
 from harness.deadline import Deadline
 from harness.dut import Dut
 from harness.evidence.rundir import Window
+from harness.fence.fences import Role, State
 from harness.fence.ledger import Ledger
-from harness.fence.lifetimes import Role, State
 from harness.gpu.base import Engine
 
 ENDED = {State.IN_TIME, State.LATE, State.IN_RECOVERY, State.FORCED}

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from harness.evidence.finding import Finding, Severity, signature
 from harness.evidence.jobs import JobLine
 from harness.fence import story
+from harness.fence.fences import NEVER, Fence, Role, State
 from harness.fence.ledger import Ledger
-from harness.fence.lifetimes import NEVER, Fence, Role, State
 from harness.fence.syscalls import Ending
 
 __all__ = ["Rules", "check"]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.fence.fences import NEVER, ROLES, Role
 from harness.fence.ledger import Ledger
-from harness.fence.lifetimes import NEVER, ROLES, Role
 from harness.fence.waits import Wait
 
 __all__ = ["FenceLane", "WaitLane", "fence_lanes", "stacked", "wait_lanes"]

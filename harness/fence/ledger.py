@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.evidence.jobs import JobLine
 from harness.fence import lifetimes, recoveries, syscalls, waits
-from harness.fence.lifetimes import NEVER, ROLES, STATES, Fences, State
+from harness.fence.fences import NEVER, ROLES, STATES, Fences, State
 from harness.fence.recoveries import Recovery
 from harness.fence.syscalls import Interruption
 from harness.fence.trace import Loss, Recording

@@ -1,7 +1,7 @@
 """Lifetimes: dma_fence events -> one row for each fence that a trace saw.
 
-Who a fence is, is (context, seqno), both cut to 32 bits by the kernel and used
-again: an init begins a new life, a destroy ends one.
+An init begins a new life of its (context, seqno), a destroy ends one; what a
+fence is to a job is told by who made it, where, and between which events.
 
 Facts: include/trace/events/dma_fence.h, drivers/dma-buf/dma-fence.c and
 drivers/gpu/drm/scheduler/{sched_fence.c,sched_main.c} of Linux 6.1 to 6.12.
@@ -9,23 +9,16 @@ drivers/gpu/drm/scheduler/{sched_fence.c,sched_main.c} of Linux 6.1 to 6.12.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.fence.fences import NEVER, NO_ERROR_KNOWN, ROLES, STATES, Fences, Role, State
 from harness.fence.trace import Recording, Strings
 
-__all__ = ["EVENTS", "INIT", "NEVER", "NO_ERROR_KNOWN", "Fence", "Fences", "Role", "State", "find"]
-
-NEVER = -1
-"""In a column of times or indices: there was none."""
-
-NO_ERROR_KNOWN = 1
-"""In the column `error`, whose values are 0 or negative: nobody asked the fence."""
+__all__ = ["EVENTS", "INIT", "NEEDED", "RUN", "find"]
 
 _INIT, _ENABLE, _SIGNALED, _DESTROY = range(4)
 _KINDS = (
@@ -44,167 +37,6 @@ EVENTS = (*_KINDS, *RUN)
 _SCHEDULER = "drm_sched"  # drm_sched_fence_get_driver_name()
 
 Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
-
-
-class Role(StrEnum):
-    """What a fence is to a job of drm_sched: the two the scheduler makes, and the driver's."""
-
-    OTHER = "other"
-    SCHEDULED = "scheduled"
-    FINISHED = "finished"
-    HW = "hw"
-
-
-class State(StrEnum):
-    """How a fence ended.  `FORCED`: by the thread that ran a recovery, in it; `IN_RECOVERY`: by
-    another meanwhile; `UNKNOWN`: events were lost that might have told."""
-
-    PENDING = "pending"
-    IN_TIME = "in time"
-    LATE = "late"
-    IN_RECOVERY = "in recovery"
-    FORCED = "forced"
-    FREED = "freed unsignalled"
-    UNKNOWN = "unknown"
-
-
-ROLES = tuple(Role)
-STATES = tuple(State)
-
-
-class Fence(NamedTuple):
-    """One row.  Times are CLOCK_MONOTONIC in ns, None where the event was not seen.
-
-    `error` is 0 or a negative errno as its submitter was told, None if nobody asked;
-    `signaler` and `maker` are pids; `job` the row of the finished fence whose job it belongs to.
-    """
-
-    context: int
-    seqno: int
-    driver: str
-    timeline: str
-    role: Role
-    state: State
-    born: int | None
-    enabled: int | None
-    signaled: int | None
-    destroyed: int | None
-    maker: int
-    signaler: int
-    job: int | None
-    error: int | None
-    renumbered: bool
-
-    @property
-    def name(self) -> str:
-        """Driver, timeline, context and number, as the kernel's debugfs writes them."""
-        return f"{self.driver} {self.timeline} {self.context}:{self.seqno}"
-
-    @property
-    def first(self) -> int:
-        """The first that was seen of it."""
-        return min(t for t in (self.born, self.enabled, self.signaled, self.destroyed) if t)
-
-
-@dataclass(slots=True)
-class Fences:
-    """All fences, a column each, ordered by context, number and life."""
-
-    strings: Strings
-    context: NDArray[np.uint32]
-    seqno: NDArray[np.uint32]
-    driver: NDArray[np.int32]
-    timeline: NDArray[np.int32]
-    role: NDArray[np.uint8]
-    state: NDArray[np.uint8]
-    born: Int
-    enabled: Int
-    signaled: Int
-    destroyed: Int
-    maker: NDArray[np.int32]
-    signaler: NDArray[np.int32]
-    job: Int
-    error: NDArray[np.int32]
-    renumbered: Bool
-    # Rank of each event among all of the trace; what came first where clocks are equal.
-    born_order: Int
-    enabled_order: Int
-    signaled_order: Int
-    signaled_cpu: Int
-
-    def __len__(self) -> int:
-        return len(self.context)
-
-    def __iter__(self) -> Iterator[Fence]:
-        return (self[i] for i in range(len(self)))
-
-    def __getitem__(self, i: int) -> Fence:
-        error = int(self.error[i])
-        return Fence(
-            int(self.context[i]),
-            int(self.seqno[i]),
-            self.strings[int(self.driver[i])],
-            self.strings[int(self.timeline[i])],
-            ROLES[self.role[i]],
-            STATES[self.state[i]],
-            _seen(self.born[i]),
-            _seen(self.enabled[i]),
-            _seen(self.signaled[i]),
-            _seen(self.destroyed[i]),
-            int(self.maker[i]),
-            int(self.signaler[i]),
-            _seen(self.job[i]),
-            None if error == NO_ERROR_KNOWN else error,
-            bool(self.renumbered[i]),
-        )
-
-    def has(self, *roles: Role) -> Bool:
-        """Which rows have one of `roles`."""
-        return np.isin(self.role, [ROLES.index(role) for role in roles])
-
-    def ended(self, *states: State) -> Bool:
-        """Which rows have one of `states`."""
-        return np.isin(self.state, [STATES.index(state) for state in states])
-
-    def driven_by(self, *drivers: str) -> Bool:
-        """Which rows' fences were made by one of `drivers`."""
-        # One that no record names has the number -1, which no row has.
-        return np.isin(self.driver, [self.strings.id(driver) for driver in drivers])
-
-    def of_job(self, finished: int) -> list[int]:
-        """The rows of the job whose finished fence is in row `finished`."""
-        return [int(row) for row in np.flatnonzero(self.job == finished)]
-
-    def due_from(self) -> Int:
-        """Since when a fence is owed: its birth, or what was first seen of it; for a finished
-        fence since its job was handed to the hardware, for it may have had to wait its turn."""
-        seen = np.stack([self.born, self.enabled, self.signaled, self.destroyed])
-        since = np.where(seen == NEVER, np.iinfo(np.int64).max, seen).min(axis=0)
-        handed = self.has(Role.SCHEDULED) & (self.job != NEVER) & (self.signaled != NEVER)
-        since[self.job[handed]] = self.signaled[handed]
-        return np.asarray(since, np.int64)
-
-    def listened_order(self) -> Int:
-        """From which event on somebody was to be told of the signal; NEVER where nobody was.
-
-        Of a driver with an enable_signaling hook a fence that nobody listens to may be noticed
-        late or never.  Without one nothing is traced, and the driver must always tell: then
-        a job's fences, and all on the timeline of one, count from birth.
-        """
-        hooked = np.isin(self.driver, np.unique(self.driver[self.enabled != NEVER]))
-        ring = np.isin(self.context, np.unique(self.context[self.has(Role.HW)]))
-        always = ~hooked & (ring | ~self.has(Role.OTHER))
-        since = np.maximum(self.born_order, 0)  # also of one that was born before the trace
-        return np.where(always & (self.enabled == NEVER), since, self.enabled_order)
-
-    def key(self) -> NDArray[np.uint64]:
-        """context << 32 | seqno."""
-        return self.context.astype(np.uint64) << np.uint64(32) | self.seqno
-
-
-def _seen(value: np.int64) -> int | None:
-    return None if value == NEVER else int(value)
 
 
 @dataclass(slots=True)

@@ -11,9 +11,9 @@ import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
+from harness.fence.fences import Fence
 from harness.fence.lanes import FenceLane, fence_lanes, stacked, wait_lanes
 from harness.fence.ledger import Ledger
-from harness.fence.lifetimes import Fence
 
 __all__ = ["write"]
 

@@ -12,8 +12,8 @@ from typing import Any, TextIO
 
 import msgspec
 
+from harness.fence.fences import Fence
 from harness.fence.ledger import Ledger
-from harness.fence.lifetimes import Fence
 
 __all__ = ["to_json", "write_csv"]
 

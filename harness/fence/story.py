@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.fence.fences import Fence
 from harness.fence.ledger import Ledger
-from harness.fence.lifetimes import Fence
 
 __all__ = ["tell"]
 

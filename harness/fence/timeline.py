@@ -13,9 +13,9 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.fence.fences import STATES, State
 from harness.fence.lanes import FenceLane, WaitLane, fence_lanes, wait_lanes
 from harness.fence.ledger import Ledger
-from harness.fence.lifetimes import STATES, State
 from harness.fence.waits import Wait
 
 __all__ = ["render"]

@@ -20,8 +20,8 @@ from harness.errors import UsageError
 from harness.evidence.files import read_json
 from harness.evidence.rundir import RunDir, Window
 from harness.fence import perfetto, sheet, timeline
+from harness.fence.fences import STATES, Role
 from harness.fence.ledger import Ledger
-from harness.fence.lifetimes import STATES, Role
 from harness.fence.recoveries import Recovery
 
 __all__ = ["accounts", "export", "show", "show_run"]

@@ -18,8 +18,8 @@ from perfetto.protos.perfetto.trace import perfetto_trace_pb2  # type: ignore[im
 
 from harness.evidence.jobs import JobLine
 from harness.fence import lanes, perfetto, sheet, timeline
+from harness.fence.fences import STATES, Role, State
 from harness.fence.ledger import EVENTS, Ledger, build
-from harness.fence.lifetimes import STATES, Role, State
 from harness.fence.trace import Trace
 from harness.tests.inner import ROOT
 from harness.tests.tape import SECOND, Tape

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.fence import ledger as fence_ledger
+from harness.fence.fences import Fence, Role, State
 from harness.fence.ledger import Ledger
-from harness.fence.lifetimes import Fence, Role, State
 from harness.fence.syscalls import Ending
 from harness.fence.trace import Trace
 from harness.tests.tape import SECOND, Tape, job_line

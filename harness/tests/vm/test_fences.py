@@ -9,7 +9,7 @@ import pytest
 
 from harness.account import Account
 from harness.evidence.files import read_json
-from harness.fence.lifetimes import State
+from harness.fence.fences import State
 from harness.lab.fences import accounts
 from harness.tests.inner import Session, targets_file
 from harness.verdict import rejudge
