@@ -30,6 +30,7 @@ from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
 from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine
+from harness.gpu.choice import choose
 from harness.inventory import Target
 from harness.kernel import resets
 from harness.kernel.tail import Tail
@@ -115,25 +116,8 @@ class Dut:
 
     @property
     def card(self) -> dict[str, Any]:
-        """The card under test, as the agent's `cards` tells it.
-
-        Chosen by PCI address where the target names one, else the driver's only one.
-        Raises TargetError where none or several match.
-        """
-        wanted = [
-            card
-            for card in self.at.cards
-            if card["driver"] == self.target.driver and self.target.pci in (None, card["pci"])
-        ]
-        if len(wanted) == 1:
-            return wanted[0]
-        found = ", ".join(f"{c['name']} {c['driver']} {c['pci']}" for c in self.at.cards)
-        what = "several cards match" if wanted else f"no card driven by {self.target.driver}"
-        raise TargetError(
-            f"{what}; found: {found or 'no DRM card'}",
-            where=self.target.name,
-            cure='set pci = "0000:bb:dd.f"' if wanted else "load the driver; see the kernel log",
-        )
+        """The card under test.  Raises TargetError where none or several match."""
+        return choose(self.at.cards, self.target)
 
     @property
     def gpu(self) -> Backend:
@@ -247,6 +231,7 @@ class Dut:
         Never raises for a dead target or link: it says in the window what happened.
         """
         try:
+            self._look_closer(window)
             self._stop_clients()
             for failure in self.call("restore")["failed"]:
                 window.lab_error = f"{failure['path']} not restored: {failure['what']}"
@@ -396,6 +381,17 @@ class Dut:
         if jobs is not None:
             jobs.close()
             jobs.check()
+
+    def _look_closer(self, window: Window) -> None:
+        """A snapshot where something is wrong, while all that hangs still does."""
+        try:
+            broken = any(f.severity == "fail" for f in self.fences(window).findings)
+            if broken or window.body in ("failed", "error"):
+                self.snapshot(window)
+        except HarnessError as error:
+            if not self.agent.alive:
+                raise
+            log.warning("no snapshot: %s", error)
 
     def _mark_end(self, window: Window, word: str) -> None:
         """Let `window` reach up to now, in the log and in the trace."""
