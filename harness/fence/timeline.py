@@ -162,9 +162,9 @@ class _Picture:
         begins = np.array([loss.after_ns for loss in self._ledger.losses], np.int64)
         ends = np.array([loss.before_ns for loss in self._ledger.losses], np.int64)
         height = self._floor - self._top + 8
-        for begin, end, number in self._runs(self._columns(begins, ends)):
-            words = f"events were lost here, on {_some(number, 'CPU')} at least"
-            yield self._rect("lost", _LEFT + begin, self._top - 8, end - begin, height, words)
+        for begin, end, _ in self._runs(self._columns(begins, ends)):
+            x, width = _LEFT + begin, end - begin
+            yield self._rect("lost", x, self._top - 8, width, height, "events were lost here")
 
     def _jobs(self) -> Iterator[str]:
         hangs = [job for job in self._ledger.jobs if job.kind == "hang"]
