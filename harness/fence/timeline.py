@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from harness.fence.fences import STATES, State
 from harness.fence.lanes import FenceLane, WaitLane, fence_lanes, wait_lanes
 from harness.fence.ledger import Ledger
+from harness.fence.recoveries import Recovery
 from harness.fence.waits import Wait
 
 __all__ = ["render"]
@@ -150,13 +151,31 @@ class _Picture:
             )
 
     def _recoveries(self) -> Iterator[str]:
-        for run in self._ledger.recoveries[:_MARKS]:
-            end = self._ledger.last if run.end is None else run.end
+        runs, height = self._ledger.recoveries, self._floor - self._top + 8
+        if len(runs) > _MARKS:
+            begins = np.array([run.begin for run in runs], np.int64)
+            ends = np.array([self._end(run) for run in runs], np.int64)
+            for first, last, number in self._runs(self._columns(begins, ends)):
+                words = f"reset: up to {number} at once"
+                yield self._rect(
+                    "reset",
+                    _LEFT + first,
+                    self._top - 8,
+                    last - first,
+                    self._floor - self._top + 8,
+                    words,
+                )
+            return
+        for run in runs:
+            end = self._end(run)
             lasted = "never ended" if run.end is None else f"{(end - run.begin) / 1e6:.1f} ms"
             who = self._ledger.comms.get(run.pid, "")
             words = f"reset at {self._at(run.begin)} on {who} [{run.pid}]: {lasted}"
             x, width = self._stretch(run.begin, end, 3.0)
-            yield self._rect("reset", x, self._top - 8, width, self._floor - self._top + 8, words)
+            yield self._rect("reset", x, self._top - 8, width, height, words)
+
+    def _end(self, run: Recovery) -> int:
+        return self._ledger.last if run.end is None else run.end
 
     def _losses(self) -> Iterator[str]:
         begins = np.array([loss.after_ns for loss in self._ledger.losses], np.int64)
@@ -169,8 +188,14 @@ class _Picture:
     def _jobs(self) -> Iterator[str]:
         hangs = [job for job in self._ledger.jobs if job.kind == "hang"]
         others = [job for job in self._ledger.jobs if job.kind != "hang"]
-        for job in (*others[:_MARKS], *hangs[:_MARKS]):
+        taken: set[tuple[bool, int]] = set()
+        for job in (*others, *hangs):
             x = _LEFT + self._x(job.submitted_ns)
+            # No two of a kind where one would hide the other.
+            place = (job.kind == "hang", round(x / 4))
+            if place in taken:
+                continue
+            taken.add(place)
             name = f"{job.kind or 'job'} on {job.engine} at {self._at(job.submitted_ns)}"
             kind = "mark" if job.kind == "hang" else "job"
             yield (
