@@ -9,7 +9,7 @@
  * no modeset lock, no dma_resv, no allocation, no lock held across
  * drm_sched_stop, no wait for anything but the ring threads (which take only
  * spinlocks) and for run_job and free_job (which do neither). What a fault
- * makes it do wrong is in sim_fault.c.
+ * makes it do wrong is in sim_fault.c, what a remedy does so in sim_remedy.c.
  */
 #include <linux/dma-fence.h>
 #include <linux/workqueue.h>
