@@ -56,6 +56,7 @@ class Display:
         self._agent = agent
         self._card = card
         self._limit_s = limit_s
+        self._stopped = False
 
     def outputs(self) -> list[Output]:
         """Every connected monitor that has a mode, with the one it prefers."""
@@ -115,6 +116,9 @@ class Display:
 
     def stop(self) -> None:
         """Take the mode down and end the process.  Idempotent."""
+        if self._stopped:
+            return
+        self._stopped = True
         # A commit that hangs would keep the process in its exit, where nobody sees why.
         with contextlib.suppress(TargetError, LabError):
             self._call("off")
