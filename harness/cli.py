@@ -6,6 +6,7 @@ HarnessError into a message and an exit status.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ from harness.lab.reservation import Reservation
 __all__ = ["main"]
 
 ROOT = Path(__file__).resolve().parent.parent
+# Test files that run side by side, each perhaps with a virtual machine of 1 GiB.
+MOST_BESIDE = 4
 CHECK_MARKS = {True: "[green]ok[/]", False: "[red]no[/]", None: "[yellow]--[/]"}
 
 
@@ -109,7 +112,9 @@ def test(ctx: click.Context, depth: str | None, pytest_args: tuple[str, ...]) ->
     if depth != "fast":
         places.append("harness/tests/vm")
     deep = ["--deep"] if depth == "deep" else []
-    _pytest(ctx, *places, *deep, *pytest_args)
+    # A file's tests share a machine, and most of their time they wait for it.
+    beside = ["-n", str(min(MOST_BESIDE, len(os.sched_getaffinity(0)))), "--dist", "loadfile"]
+    _pytest(ctx, *places, *deep, *beside, *pytest_args)
 
 
 @main.command()
