@@ -6,6 +6,7 @@ drivers/gpu/drm/drm_sysfs.c) and, for firmware, amdgpu's debugfs.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from typing import Any
@@ -49,7 +50,7 @@ def _card(sys: str, number: int, names: list[str], debug_seconds: float) -> dict
         "subsystem_device": _number(f"{device}/subsystem_device"),
         "revision": _number(f"{device}/revision"),
         "connectors": [
-            _connector(f"{sys}/class/drm/{n}", n[len(name) + 1 :])
+            _connector(f"{sys}/class/drm/{n}", n[len(name) + 1 :], debug_seconds)
             for n in sorted(names)
             if n.startswith(f"{name}-")
         ],
@@ -63,7 +64,11 @@ def _card(sys: str, number: int, names: list[str], debug_seconds: float) -> dict
     }
 
 
-def _connector(path: str, name: str) -> dict[str, Any]:
+def _connector(path: str, name: str, seconds: float) -> dict[str, Any]:
+    if _text(f"{path}/status") == "unknown":
+        # Nobody has looked yet: no console and no client uses the card (drm_sysfs.c, status_store).
+        with contextlib.suppress(AgentError):
+            fileio.write(f"{path}/status", b"detect\n", seconds)
     try:
         with open(f"{path}/edid", "rb") as file:
             edid = file.read()

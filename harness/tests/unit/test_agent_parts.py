@@ -142,6 +142,9 @@ def test_cards_are_read_from_sysfs(tmp_path: Path) -> None:
     assert (found["name"], found["status"]) == ("DP-1", "connected")
     assert found["modes"] == ["1920x1080", "1024x768"]
     assert len(found["edid_sha256"]) == 64
+    (connector / "status").write_text("unknown\n")
+    cards(str(tmp_path), 5.0)
+    assert (connector / "status").read_text() == "detect\n", "whoever is unknown is looked at"
     assert cards(str(tmp_path / "nothing")) == []
 
 
