@@ -55,7 +55,9 @@ def open_account(run: RunDir, window: Window) -> Account:
     Never raises for a broken trace: that is missing evidence, and a finding says so.
     """
     if window.trace_first is None:
-        return Account("none", window.trace or "this run recorded no trace")
+        if not window.trace:
+            return Account("none", "this run recorded no trace")
+        return Account("none", window.trace, None, (_note(f"no fence account: {window.trace}"),))
     facts = run.facts()
     rules = rules_of(facts)
     path = run.path / f"boot-{window.boot_id}" / window.trace_dir
@@ -72,6 +74,7 @@ def open_account(run: RunDir, window: Window) -> Account:
             late_ns=rules.deadline_ns,
             jobs=jobs.read(run.test(window.test) / "jobs.jsonl"),
             comms=trace.comms(),
+            cut=bool(window.trace),
             before=trace.read(ledger.BEFORE, since, window.trace_first - 1),
         )
     except LabError as error:

@@ -239,12 +239,16 @@ class Dut:
             self._mark_end(window, "end")
             self._boot.sync()
             self._boot.check()
-            self._end_jobs()
         except HarnessError as error:
             self._clients.clear()
+            window.trace = window.trace or "the trace was cut"
             window.died, lab = self._diagnose()
             if not window.died:
                 window.lab_error = f"{window.lab_error or error.what}{lab}"
+        try:
+            self._end_jobs()
+        except HarnessError as error:  # its disk's trouble is no broken link
+            window.lab_error = window.lab_error or error.what
         self._save(window)
 
     def extend(self, window: Window) -> None:
@@ -262,9 +266,9 @@ class Dut:
 
     def fences(self, window: Window) -> Account:
         """The account of the fences since `window` opened, up to now."""
-        trouble = self.at.recorder.sync()
-        so_far = msgspec.structs.replace(window, trace=window.trace or trouble, trace_last=None)
-        return open_account(self.run, so_far)
+        # Told once only: it is the window's, whoever asked.
+        window.trace = self.at.recorder.sync() or window.trace
+        return open_account(self.run, msgspec.structs.replace(window, trace_last=None))
 
     def keep(self, window: Window, name: str, data: bytes) -> None:
         """Write `data` beside `window`'s evidence, as the file `name`.  Raises LabError."""

@@ -59,7 +59,7 @@ class Policy(_Table, frozen=True):
     rearm: Literal["reboot", "never"] = "reboot"
     # Bytes of one raw stream kept per boot; beyond it the stream says it was cut.
     stream_limit: Annotated[int, Meta(ge=1 << 16)] = 256 << 20
-    # Record what fences do.  Off, no test can account for its fences: the ledger says unknown.
+    # Record what fences do.  Off, no test accounts for its fences, and a note says so.
     trace: bool = True
     # KiB of the kernel's trace buffer for each CPU; too small a one loses events in a storm.
     trace_buffer_kb: Annotated[int, Meta(ge=16, le=1 << 20)] = 4096

@@ -7,6 +7,7 @@ are new each time: `trace`, and `trace-2` where a link broke and came back.
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -22,6 +23,10 @@ from harness.evidence.files import Stream, disk_error, write_bytes, write_json
 __all__ = ["TraceFiles"]
 
 
+# Below formats/: "header_page", or "system/event".
+_FORMAT = re.compile(r"\w[\w-]*(/\w[\w-]*)?")
+
+
 class TraceFiles:
     """An open trace folder.  Sinks may be called on any thread."""
 
@@ -34,6 +39,13 @@ class TraceFiles:
         while self.path.exists():
             number += 1
             self.path = boot / f"trace-{number}"
+        for name in started["formats"]:
+            if not _FORMAT.fullmatch(name):
+                raise LabError(
+                    f"the agent names a format file {name!r}",
+                    where=str(self.path),
+                    cure="it must be SYSTEM/EVENT; do not trust this target",
+                )
         try:
             for name in started["formats"]:
                 (self.path / "formats" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +79,9 @@ class TraceFiles:
     def comms(self, mono: int, names: Mapping[str, str]) -> None:
         """Keep the names of tasks, told at `mono` ns for the first time."""
         for pid, comm in names.items():
-            line = {"mono": mono, "pid": int(pid), "comm": comm}
+            # Any process may call itself anything, also what is no UTF-8.
+            clean = comm.encode("utf-8", "replace").decode()
+            line = {"mono": mono, "pid": int(pid), "comm": clean}
             self._comms.write(msgspec.json.encode(line) + b"\n")
 
     def wait(self, sent: Mapping[str, int], deadline: Deadline) -> bool:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import errno
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 from msgspec import Struct
@@ -50,17 +51,17 @@ class Rules(Struct, frozen=True, kw_only=True):
 
 
 class _Breaches:
-    """Collects findings; equal ones become one, with the first stories."""
+    """Collects findings; equal ones become one, of which the first stories are told."""
 
     def __init__(self) -> None:
-        self._texts: dict[tuple[str, Severity, str], list[str]] = defaultdict(list)
+        self._texts: dict[tuple[str, Severity, str], list[Callable[[], str]]] = defaultdict(list)
 
-    def add(self, kind: str, severity: Severity, title: str, text: str) -> None:
+    def add(self, kind: str, severity: Severity, title: str, text: Callable[[], str]) -> None:
         self._texts[kind, severity, title].append(text)
 
     def findings(self) -> Iterator[Finding]:
         for (kind, severity, title), texts in self._texts.items():
-            shown = texts[:_TOLD]
+            shown = [text() for text in texts[:_TOLD]]
             if len(texts) > _TOLD:
                 shown.append(f"and {len(texts) - _TOLD} more of the same sort")
             yield Finding(kind, severity, title, signature(kind, title), None, "\n\n".join(shown))
@@ -103,14 +104,16 @@ def _unended(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
     for row in np.flatnonzero(owed & f.ended(State.PENDING)).tolist():
         overdue = age[row] > rules.deadline_ns
         late = "never signalled" if overdue else "was pending when the test ended"
-        severity: Severity = "fail" if heard[row] and overdue else "note"
-        breaches.add("fence-pending", severity, f"{_title(f[row])} {late}", _beside(ledger, row))
+        turn = f[row].role == Role.SCHEDULED  # it waits for its turn; its job's others tell
+        severity: Severity = "fail" if heard[row] and overdue and not turn else "note"
+        title = f"{_title(f[row])} {late}"
+        breaches.add("fence-pending", severity, title, partial(_beside, ledger, row))
     for row in np.flatnonzero(owed & f.ended(State.FREED)).tolist():
         # The scheduler's own two are dropped like this when a submission fails half-way.
         pair = f[row].role in (Role.SCHEDULED, Role.FINISHED) and f.enabled[row] == NEVER
         severity = "fail" if heard[row] and not pair else "note"
         title = f"{_title(f[row])} was freed unsignalled"
-        breaches.add("fence-freed", severity, title, story.tell(ledger, row))
+        breaches.add("fence-freed", severity, title, partial(story.tell, ledger, row))
 
 
 def _late(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
@@ -119,16 +122,17 @@ def _late(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
     took = np.where(f.signaled == NEVER, 0, f.signaled - f.due_from())
     heard = f.listened_order() != NEVER
     late = _owed(ledger, rules) & heard & (took > rules.deadline_ns)
+    late &= ~f.has(Role.SCHEDULED)  # it waits for its turn, and its job's others tell
     for row in np.flatnonzero(late).tolist():
         title = f"{_title(f[row])} signalled only after its deadline"
-        breaches.add("fence-late", "fail", title, story.tell(ledger, row))
+        breaches.add("fence-late", "fail", title, partial(story.tell, ledger, row))
 
 
 def _beside(ledger: Ledger, row: int) -> str:
     """The story of a pending fence, and which other drivers' fences are stuck with it."""
     f = ledger.fences
-    others = f.ended(State.PENDING) & (f.driver != f.driver[row])
-    names = sorted({f[other].driver for other in np.flatnonzero(others).tolist()})
+    others = np.unique(f.driver[f.ended(State.PENDING)]).tolist()
+    names = sorted(f.strings[other] for other in others if other != f.driver[row])
     told = story.tell(ledger, row)
     return f"{told}\npending beside it: fences of {', '.join(names)}" if names else told
 
@@ -154,8 +158,20 @@ def _order(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
             if not ledger.surely_after(int(f.signaled_order[over]), row):
                 continue
             title = f"{_title(f[row])} signalled after a later one of its timeline"
-            text = f"{story.tell(ledger, row)}\n\novertaken by\n{story.tell(ledger, over)}"
+            text = partial(_both, ledger, row, over)
             breaches.add("fence-order", "fail", title, text)
+
+
+def _said(text: str) -> Callable[[], str]:
+    return lambda: text
+
+
+def _both(ledger: Ledger, row: int, over: int) -> str:
+    return f"{story.tell(ledger, row)}\n\novertaken by\n{story.tell(ledger, over)}"
+
+
+def _after(ledger: Ledger, row: int, number: int) -> str:
+    return f"{story.tell(ledger, row)}\n\nmade after number {number} of its timeline"
 
 
 def _timelines(ledger: Ledger, rows: Rows) -> Iterator[Rows]:
@@ -176,10 +192,15 @@ def _after_gap(numbers: NDArray[np.uint32]) -> np.uint32:
 
 
 def _numbers(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
-    """Each fence of a timeline is numbered above the one made before it, also if that was made
-    before the test."""
+    """Each fence of a job's timeline is numbered above the one made before it, also if that was
+    made before the test.
+
+    Others are left alone: virtio-gpu numbers its fences when it emits them, and amdgpu's TLB
+    fences share a number (virtgpu_fence.c, amdgpu_vm_tlb_fence.c).
+    """
     f = ledger.fences
-    born = np.flatnonzero(_owed(ledger, rules) & (f.born != NEVER))
+    job = f.on_ring() | f.has(Role.SCHEDULED, Role.FINISHED)
+    born = np.flatnonzero(_owed(ledger, rules) & job & (f.born != NEVER))
     born = born[np.lexsort((f.born_order[born], f.context[born]))]
     context, number = f.context[born], f.seqno[born]
     same = np.zeros(len(born), dtype=bool)
@@ -193,7 +214,7 @@ def _numbers(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
     for at in np.flatnonzero(same & (step <= 0)):
         row = int(born[at])
         title = f"{_title(f[row])} is not numbered above its predecessor"
-        text = f"{story.tell(ledger, row)}\n\nmade after number {before[at]} of its timeline"
+        text = partial(_after, ledger, row, int(before[at]))
         breaches.add("fence-seqno", "fail", title, text)
 
 
@@ -201,16 +222,23 @@ def _errors(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
     """A job that recovery killed ends with an error, and with one its driver gives."""
     f = ledger.fences
     for job, row in zip(ledger.jobs, ledger.rows_of(ledger.jobs), strict=True):
-        if job.kind != "hang" or not job.signaled or row is None or job.released_ns is not None:
+        if job.kind != "hang" or not job.signaled or row is None or _released(job):
             continue
         title = _title(f[row])
         if job.error == 0 and _killed(ledger, row):
-            text = story.tell(ledger, row)
+            text = partial(story.tell, ledger, row)
             breaches.add("fence-error", "fail", f"{title} of a killed job has no error", text)
         elif job.error and rules.hang_errors is not None and job.error not in rules.hang_errors:
             name = errno.errorcode.get(-job.error, str(-job.error))
-            text = story.tell(ledger, row)
+            text = partial(story.tell, ledger, row)
             breaches.add("fence-error", "fail", f"{title} of a killed job ended with {name}", text)
+
+
+def _released(job: JobLine) -> bool:
+    """Whether the CPU ended it before its fence signalled."""
+    if job.released_ns is None:
+        return False
+    return job.timestamp_ns is None or job.released_ns <= job.timestamp_ns
 
 
 def _killed(ledger: Ledger, row: int) -> bool:
@@ -225,18 +253,20 @@ def _waiters(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
     f = ledger.fences
     keys = f.key()
     for wait in ledger.waits:
-        row = int(np.searchsorted(keys, np.uint64(wait.context << 32 | wait.seqno)))
-        fence = f[row] if row < len(f) and f.context[row] == wait.context else None
-        if fence is None or fence.seqno != wait.seqno:
-            continue
+        row = ledger.row_of(wait.context, wait.seqno, wait.begin, keys)
         until = wait.end if wait.end is not None else ledger.last
+        if row is None or ledger.lost_between(wait.begin, until):
+            continue
+        fence = f[row]
         overdue = until - wait.begin > rules.deadline_ns
         if fence.signaled is not None:
             if until - max(fence.signaled, wait.begin) > rules.wake_ns:
                 _not_woken(ledger, row, breaches)
         elif wait.end is None and wait.interruptible is False and overdue:
+            # For what userspace signals when it likes, whoever chose to wait so is to blame.
+            severity: Severity = "note" if fence.driver in rules.user_drivers else "fail"
             title = f"a task sleeps uninterruptibly on a {_title(fence)}"
-            breaches.add("fence-waiter", "fail", title, story.tell(ledger, row))
+            breaches.add("fence-waiter", severity, title, partial(story.tell, ledger, row))
     for job, found in zip(ledger.jobs, ledger.rows_of(ledger.jobs), strict=True):
         if found is not None and _overslept(job) > rules.wake_ns:
             _not_woken(ledger, found, breaches)
@@ -244,7 +274,7 @@ def _waiters(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
 
 def _not_woken(ledger: Ledger, row: int, breaches: _Breaches) -> None:
     title = f"a waiter slept on after its {_title(ledger.fences[row])} had signalled"
-    breaches.add("fence-waiter", "fail", title, story.tell(ledger, row))
+    breaches.add("fence-waiter", "fail", title, partial(story.tell, ledger, row))
 
 
 def _overslept(job: JobLine) -> int:
@@ -262,27 +292,28 @@ def _returns(ledger: Ledger, breaches: _Breaches) -> None:
         text = (
             f"{who}: ioctl {one.command:#010x} ended with {one.errname} at {one.time / 1e9:.6f} s"
         )
-        if one.ending == Ending.LEAKED:
+        lost = ledger.lost_between(one.time, one.until)
+        if one.ending == Ending.LEAKED and not lost:
             title = f"{one.errname} reached userspace from a DRM ioctl"
-            breaches.add("wait-restart", "fail", title, text)
-        elif one.ending == Ending.EINTR:
+            breaches.add("wait-restart", "fail", title, _said(text))
+        elif one.ending == Ending.EINTR and not lost:
             title = "a DRM ioctl returned EINTR although no signal came"
-            breaches.add("wait-eintr", "fail", title, text)
+            breaches.add("wait-eintr", "fail", title, _said(text))
         restarted += one.ending == Ending.RESTARTED
     if restarted:
         title = "interrupted DRM ioctls were restarted, unnoticed by userspace"
-        breaches.add("wait-restart", "note", title, f"{restarted} times")
+        breaches.add("wait-restart", "note", title, _said(f"{restarted} times"))
 
 
 def _recoveries(ledger: Ledger, rules: Rules, breaches: _Breaches) -> None:
     for recovery in ledger.recoveries:
         end = recovery.end if recovery.end is not None else ledger.last
-        if end - recovery.begin <= rules.deadline_ns:
+        if end - recovery.begin <= rules.deadline_ns or ledger.lost_between(recovery.begin, end):
             continue
         how = "ended too late" if recovery.end is not None else "did not end"
         text = f"on {ledger.comms.get(recovery.pid, 'pid')} [{recovery.pid}], "
         text += f"for {(end - recovery.begin) / 1e9:.3f} s"
-        breaches.add("recovery-long", "fail", f"a recovery {how}", text)
+        breaches.add("recovery-long", "fail", f"a recovery {how}", _said(text))
 
 
 def _doubts(ledger: Ledger, breaches: _Breaches) -> None:
@@ -296,7 +327,7 @@ def _doubts(ledger: Ledger, breaches: _Breaches) -> None:
     ]
     text = "\n".join([f"{unknown} of {len(ledger.fences)} fences seen are unknown", *_few(lines)])
     title = "trace events were lost: the fences cannot be accounted for"
-    breaches.add("fence-account", "unknown", title, text)
+    breaches.add("fence-account", "unknown", title, _said(text))
 
 
 def _few(lines: list[str]) -> Iterable[str]:

@@ -158,13 +158,26 @@ class Fences:
         return [int(row) for row in np.flatnonzero(self.job == finished)]
 
     def due_from(self) -> Int:
-        """Since when a fence is owed: its birth, or what was first seen of it; for a finished
-        fence since its job was handed to the hardware, for it may have had to wait its turn."""
+        """Since when a fence is owed: its birth, or what was first seen of it; a job's since it
+        was handed to the hardware and the one before it on its ring was done, for it may have
+        had to wait its turn."""
         seen = np.stack([self.born, self.enabled, self.signaled, self.destroyed])
         since = np.where(seen == NEVER, np.iinfo(np.int64).max, seen).min(axis=0)
         handed = self.has(Role.SCHEDULED) & (self.job != NEVER) & (self.signaled != NEVER)
         since[self.job[handed]] = self.signaled[handed]
+        hw = np.flatnonzero(self.has(Role.HW))
+        hw = hw[np.lexsort((self.born_order[hw], self.context[hw]))]
+        before, after = hw[:-1], hw[1:]
+        behind = (self.context[before] == self.context[after]) & (self.signaled[before] != NEVER)
+        before, after = before[behind], after[behind]
+        since[after] = np.maximum(since[after], self.signaled[before])
+        finished = hw[self.job[hw] != NEVER]
+        since[self.job[finished]] = np.maximum(since[self.job[finished]], since[finished])
         return np.asarray(since, np.int64)
+
+    def on_ring(self) -> Bool:
+        """Which rows are on a timeline where jobs' hw fences are."""
+        return np.isin(self.context, np.unique(self.context[self.has(Role.HW)]))
 
     def listened_order(self) -> Int:
         """From which event on somebody was to be told of the signal; NEVER where nobody was.
@@ -174,8 +187,7 @@ class Fences:
         a job's fences, and all on the timeline of one, count from birth.
         """
         hooked = np.isin(self.driver, np.unique(self.driver[self.enabled != NEVER]))
-        ring = np.isin(self.context, np.unique(self.context[self.has(Role.HW)]))
-        always = ~hooked & (ring | ~self.has(Role.OTHER))
+        always = ~hooked & (self.on_ring() | ~self.has(Role.OTHER))
         since = np.maximum(self.born_order, 0)  # also of one that was born before the trace
         return np.where(always & (self.enabled == NEVER), since, self.enabled_order)
 

@@ -87,12 +87,16 @@ class Ledger:
     def _row_of(self, job: JobLine, keys: NDArray[np.uint64]) -> int | None:
         if job.context is None or job.seqno is None:
             return None
-        key = np.uint64((job.context & _WORD) << 32 | job.seqno & _WORD)
+        return self.row_of(job.context, job.seqno, job.submitted_ns, keys)
+
+    def row_of(self, context: int, seqno: int, time: int, keys: NDArray[np.uint64]) -> int | None:
+        """The row of the fence that had this number at `time` ns; `keys` are Fences.key()."""
+        key = np.uint64((context & _WORD) << 32 | seqno & _WORD)
         first, last = np.searchsorted(keys, key, "left"), np.searchsorted(keys, key, "right")
         for row in range(int(first), int(last)):
-            # Of several lives of one number, the one that was there when the job was submitted.
+            # Of several lives of one number, the first that had not ended.
             gone = self.fences.destroyed[row]
-            if gone == NEVER or gone >= job.submitted_ns:
+            if gone == NEVER or gone >= time:
                 return row
         return None
 
@@ -106,12 +110,13 @@ def build(
     jobs: Iterable[JobLine] = (),
     comms: Mapping[int, str] | None = None,
     before: Recording | None = None,
+    cut: bool = False,
 ) -> Ledger:
     """The ledger of all of `recording`, in which EVENTS were read from `first` to `last`.
 
     `last` None: to the last event.  A fence that signals more than `late_ns` after it
     was due (Fences.due_from) is late.  `comms` names threads by pid; `before` is what was read
-    of BEFORE until `first`.
+    of BEFORE until `first`; `cut`: it is known to be incomplete, one does not know where.
     """
     comms = dict(comms or {})
     if last is None:
@@ -124,7 +129,7 @@ def build(
         waits.find(recording, comms),
         recoveries.find(recording),
         syscalls.find(recording),
-        recording.losses,
+        (*recording.losses, *(_everywhere(first, last) if cut else ())),
         tuple(jobs),
         _numbered(before) if before is not None else {},
         comms,
@@ -142,6 +147,11 @@ def unseen(events: Collection[str]) -> frozenset[str]:
     if not missing.issuperset(lifetimes.RUN):  # one event, by its old name or its new one
         missing -= set(lifetimes.RUN)
     return frozenset(missing)
+
+
+def _everywhere(first: int, last: int) -> tuple[Loss, ...]:
+    """As if one CPU might have lost something at any time."""
+    return (Loss(0, first, last, None),)
 
 
 def _by_cpu(recording: Recording) -> dict[int, NDArray[np.int64]]:

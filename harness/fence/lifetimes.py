@@ -63,6 +63,7 @@ def find(recording: Recording) -> Fences:
     _find_roles(fences)
     _find_hardware(fences, recording)
     _follow_renumbered(fences)
+    _doubt_shared(fences)
     return fences
 
 
@@ -223,6 +224,7 @@ def _follow_renumbered(fences: Fences) -> None:
         same = orphans[
             (fences.context[orphans] == fences.context[row])
             & (fences.signaled_order[orphans] > fences.born_order[row])
+            & ((fences.seqno[orphans] - fences.seqno[row]).astype(np.int32) > 0)
             & ~np.isin(orphans, gone)
         ]
         if len(same):
@@ -240,6 +242,14 @@ def _follow_renumbered(fences: Fences) -> None:
             fences.renumbered[row] = True
     # The orphans' rows were the same fences'.
     _drop(fences, np.array(gone, dtype=np.int64))
+
+
+def _doubt_shared(fences: Fences) -> None:
+    """Where a number was given again before its first bearer had ended, nobody knows whose the
+    end is: amdgpu's TLB fences may share one (amdgpu_vm_tlb_fence.c)."""
+    key = fences.key()
+    again = np.append(key[1:] == key[:-1], False)
+    fences.state[again & fences.ended(State.PENDING)] = STATES.index(State.UNKNOWN)
 
 
 def _drop(fences: Fences, rows: Int) -> None:

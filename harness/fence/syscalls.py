@@ -47,13 +47,15 @@ class Ending(StrEnum):
 
 
 class Interruption(NamedTuple):
-    """A DRM ioctl that ended with `error`, positive as in errno.h, at `time` ns."""
+    """A DRM ioctl that ended with `error`, positive as in errno.h, at `time` ns; `until` is when
+    its thread was seen again, `time` where it was not."""
 
     pid: int
     command: int
     time: int
     error: int
     ending: Ending
+    until: int
 
     @property
     def errname(self) -> str:
@@ -88,9 +90,10 @@ def find(recording: Recording) -> tuple[Interruption, ...]:
         if command >> 8 & 0xFF != _DRM:
             continue
         error = int(-results[row[at]])
-        ending = Ending.OPEN
+        ending, until = Ending.OPEN, int(exits.time[row[at]])
         if at + 1 < len(kind) and pid[at + 1] == pid[at]:
             following = int(kind[at + 1])
+            until = int(tables[following].time[row[at + 1]])
             if following == 2:
                 ending = Ending.SIGNAL
             elif error == _EINTR:
@@ -102,7 +105,6 @@ def find(recording: Recording) -> tuple[Interruption, ...]:
                     and bool((again.columns["args"][row[at + 1]] == entered).all())
                 )
                 ending = Ending.RESTARTED if same else Ending.LEAKED
-        elif error == _EINTR:
-            ending = Ending.EINTR
-        found.append(Interruption(int(pid[at]), command, int(exits.time[row[at]]), error, ending))
+        time = int(exits.time[row[at]])
+        found.append(Interruption(int(pid[at]), command, time, error, ending, until))
     return tuple(sorted(found, key=lambda one: one.time))

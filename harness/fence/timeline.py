@@ -266,7 +266,7 @@ class _Picture:
             end = np.array([last if wait.end is None else wait.end for wait in mine], np.int64)
             for first, until, _ in self._runs(self._columns(begin, end)):
                 here = [w for w in mine if self._x(w.begin) < until]
-                wait = max((w for w in here), key=lambda w: w.begin)
+                wait = max(here, key=lambda w: w.begin, default=mine[-1])
                 how = {True: "interruptible", False: "uninterruptible", None: "a"}
                 ended = "never ended" if wait.end is None else f"result {wait.result}"
                 length = (last if wait.end is None else wait.end) - wait.begin

@@ -87,8 +87,6 @@ class Tape:
         sched: dict[str, Any] = {"driver": "drm_sched", "pid": 3}
         self.fence("init", begin, entity, seqno, **sched)
         self.fence("init", begin, entity + 1, seqno, **sched)
-        if listen:
-            self.fence("enable_signal", begin, entity + 1, seqno, **sched)
         self.put("gpu_scheduler:drm_run_job", begin, 7)
         self.fence("init", begin, *hw, pid=7)
         self.fence("signaled", begin, entity, seqno, driver="drm_sched", pid=7)
@@ -124,12 +122,22 @@ class Tape:
         late: float = 10.0,
         jobs: tuple[JobLine, ...] = (),
         before: Recording | None = None,
+        cut: bool = False,
     ) -> Ledger:
         """The account from 0 to `last`."""
         comms = {1: "client", 7: "gfx-worker", 9: "kworker/tdr"}
         end, patience = _ns(last), _ns(late)
         recording = self.recording()
-        return build(recording, 0, end, late_ns=patience, jobs=jobs, comms=comms, before=before)
+        return build(
+            recording,
+            0,
+            end,
+            late_ns=patience,
+            jobs=jobs,
+            comms=comms,
+            before=before,
+            cut=cut,
+        )
 
     def _table(self, name: str, rank: dict[int, int]) -> Table:
         rows = sorted(self._rows.get(name, []), key=lambda row: (row[0], row[2]))
