@@ -95,6 +95,7 @@ void sim_fault_settle_fence(struct sim_device *sdev);
 /* sim_fault_machine.c; recovery asks for its result */
 void sim_fault_machine(struct sim_device *sdev);
 int sim_fault_end(struct sim_device *sdev);
+bool sim_fault_wedged(struct sim_device *sdev);
 
 /* sim_fault_display.c */
 void sim_fault_regs(struct sim_device *sdev, struct sim_regs *regs);

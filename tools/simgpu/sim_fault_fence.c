@@ -77,6 +77,8 @@ bool sim_fault_park(struct sim_device *sdev, struct sim_job *job)
 	spin_lock(&sched->job_list_lock);
 	list_del_init(&job->base.list);
 	spin_unlock(&sched->job_list_lock);
+	/* it is nobody's load any more, as drm_sched_job_done() says of others */
+	atomic_dec(sched->score);
 	list_add_tail(&job->node, &sdev->faults.parked);
 	spin_unlock(&sdev->faults.parked_lock);
 	return true;

@@ -48,6 +48,12 @@ void sim_fault_machine(struct sim_device *sdev)
 	wait_event(sdev->faults.wait, !sim_fault(sdev, SIM_FAULT_NEVER_ENDS));
 }
 
+/* Whether a recovery failed; it may have just as the fault was switched off. */
+bool sim_fault_wedged(struct sim_device *sdev)
+{
+	return sim_fault(sdev, SIM_FAULT_FAILS) && READ_ONCE(sdev->faults.wedged);
+}
+
 /* How recovery ends: 0, or the error that it fails with. */
 int sim_fault_end(struct sim_device *sdev)
 {

@@ -131,12 +131,12 @@ void sim_remedy_unlock(struct sim_device *sdev, struct drm_modeset_acquire_ctx *
 	drm_modeset_acquire_fini(ctx);
 }
 
-/* Recovery: from here on no job runs, until somebody writes the remedy anew. */
-void sim_remedy_wedge(struct sim_device *sdev)
+/*
+ * Recovery: from here on no job runs, until somebody writes the remedy anew,
+ * or has done so since recovery saw it with that number of writes.
+ */
+void sim_remedy_wedge(struct sim_device *sdev, u32 writes)
 {
-	u32 writes;
-
-	sim_remedy(&writes);
 	WRITE_ONCE(sdev->remedies.wedged, writes);
 }
 

@@ -34,7 +34,7 @@ long sim_remedy_wait_locked(struct sim_device *sdev, struct dma_fence *fence);
 /* For recovery. */
 void sim_remedy_lock(struct sim_device *sdev, struct drm_modeset_acquire_ctx *ctx);
 void sim_remedy_unlock(struct sim_device *sdev, struct drm_modeset_acquire_ctx *ctx);
-void sim_remedy_wedge(struct sim_device *sdev);
+void sim_remedy_wedge(struct sim_device *sdev, u32 writes);
 bool sim_remedy_wedged(struct sim_device *sdev);
 
 #endif

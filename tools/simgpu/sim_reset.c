@@ -128,7 +128,8 @@ static bool sim_reset_ring(struct sim_ring *ring, struct sim_job *guilty)
 static int sim_reset_recover(struct sim_device *sdev, struct sim_job *guilty)
 {
 	bool display = sim_reset_scope() == SIM_SCOPE_DISPLAY;
-	enum sim_remedy remedy = display ? sim_remedy(NULL) : SIM_REMEDY_NONE;
+	u32 writes = 0;
+	enum sim_remedy remedy = display ? sim_remedy(&writes) : SIM_REMEDY_NONE;
 	enum sim_tale tale = SIM_TALE_NONE;
 	struct drm_modeset_acquire_ctx ctx;
 	struct device *dev = sdev->drm.dev;
@@ -150,7 +151,8 @@ static int sim_reset_recover(struct sim_device *sdev, struct sim_job *guilty)
 	atomic_inc(&sdev->reset_counter);
 	sim_fault_stopped(sdev, guilty);
 
-	if (guilty && dma_fence_is_signaled(&guilty->hw->base)) {
+	/* a job that run_job refused has no hw fence */
+	if (guilty && (!guilty->hw->live || dma_fence_is_signaled(&guilty->hw->base))) {
 		dev_info(dev, "Guilty job already signaled, skipping HW reset\n");
 	} else {
 		if (guilty)
@@ -160,7 +162,7 @@ static int sim_reset_recover(struct sim_device *sdev, struct sim_job *guilty)
 		if (display)
 			sim_restore_clobber(sdev);
 		if (remedy == SIM_REMEDY_FORCE)
-			sim_remedy_wedge(sdev);
+			sim_remedy_wedge(sdev, writes);
 		sim_reset_rings(sdev, guilty);
 		if (remedy == SIM_REMEDY_RESTART)
 			sim_restore_now(sdev);

@@ -27,7 +27,7 @@ static struct dma_fence *sim_ring_run_job(struct drm_sched_job *base)
 		return ERR_PTR(base->s_fence->finished.error);
 
 	spin_lock(&ring->lock);
-	if (ring->gone || READ_ONCE(ring->sdev->faults.wedged)) {
+	if (ring->gone || sim_fault_wedged(ring->sdev)) {
 		int error = ring->gone ? -ENODEV : -EINVAL;
 
 		spin_unlock(&ring->lock);

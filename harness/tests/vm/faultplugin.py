@@ -75,6 +75,7 @@ def sim_fault(request: pytest.FixtureRequest, dut: Dut) -> Iterator[None]:
     yield
     # Where that fails the machine is dead, and its next boot has no fault.
     with contextlib.suppress(HarnessError):
+        switch(dut)
+    with contextlib.suppress(HarnessError):
         if before:
             choose(dut, before)
-        switch(dut)
