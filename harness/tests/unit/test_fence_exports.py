@@ -334,3 +334,12 @@ def test_an_export_is_the_same_each_time(hangs: Ledger, tmp_path: Path) -> None:
     again = build(trace.read(EVENTS), hangs.first, None, late_ns=5 * SECOND, comms=trace.comms())
     assert sheet.to_json(again) == sheet.to_json(hangs)
     assert timeline.render(again) == timeline.render(hangs)
+
+
+def test_a_wait_that_begins_with_the_last_event_is_drawn() -> None:
+    # A machine that dies leaves such traces; its end is not known, so the last event is the end.
+    tape = Tape()
+    tape.job(20, 1, (4, 1), 1.0, None)
+    tape.put("lab:wait_begin", 2.0, 11, intr=1)
+    tape.fence("wait_start", 2.0, 21, 1, driver="drm_sched", pid=11)
+    assert "[11]" in timeline.render(tape.ledger(2.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -363,6 +364,20 @@ def test_a_target_that_cannot_trace_says_why_and_goes_on(boot: Boot) -> None:
     agent.alive = False
     with pytest.raises(TargetError):
         recorder(agent, boot, Policy())
+
+
+@pytest.mark.parametrize("name", ["/etc/evil", "../../evil", "a/b/c", "a/..", ""])
+def test_a_target_names_no_file_of_ours(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LabError, match="names a format file"):
+        TraceFiles(tmp_path, {**STARTED, "formats": {name: "x"}}, 1 << 20)
+    assert list(tmp_path.rglob("*evil*")) == []
+
+
+def test_a_process_may_call_itself_anything(tmp_path: Path) -> None:
+    files = TraceFiles(tmp_path, STARTED, 1 << 20)
+    files.comms(5, {"7": "caf\udcc3"})
+    files.close()
+    assert json.loads((tmp_path / "trace/comms.jsonl").read_text())["comm"] == "caf?"
 
 
 def test_what_is_late_or_missed_is_said_once(boot: Boot) -> None:
