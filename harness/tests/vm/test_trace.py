@@ -175,7 +175,7 @@ def test_a_snapshot_shows_who_waits_for_a_hang(connected: Dut) -> None:
     assert "lab-amdgpu" in files["clients"]["text"]
     assert "Dma-buf Objects" in seen["bufinfo"]["text"]
     # What this kernel lacks is said where it would be.
-    assert files["amdgpu_vm_info"]["text"] or "No such file" in files["amdgpu_vm_info"]["error"]
+    assert files["amdgpu_gem_info"]["text"] or "No such file" in files["amdgpu_gem_info"]["error"]
 
 
 def test_a_module_that_goes_takes_its_events_along_and_that_is_said(connected: Dut) -> None:
