@@ -25,10 +25,6 @@ class Recovery(NamedTuple):
     end: int | None
     pid: int
 
-    def covers(self, time: int) -> bool:
-        """Whether `time` is within it."""
-        return self.begin <= time and (self.end is None or time <= self.end)
-
 
 def find(recording: Recording) -> tuple[Recovery, ...]:
     """In order of their beginnings.  A handler that was running when the trace began has none."""

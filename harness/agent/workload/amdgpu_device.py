@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes as c
 import mmap
-import os
 import struct
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from ..uapi import amdgpu as abi
 from ..uapi import drm
 from ..uapi.ioc import perform
 from .fence import Fence
+from .node import open_node
 
 __all__ = ["Buffer", "Command", "Device", "Engine", "Job"]
 
@@ -75,15 +75,7 @@ class Device:
     def __init__(self, node: str) -> None:
         """Open it and ask what it is.  Raises AgentError: not there, or not amdgpu."""
         self.node = node
-        try:
-            self.fd = os.open(node, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            raise target(
-                f"cannot be opened: {error.strerror}",
-                node,
-                "check that the driver is bound and the node's group may read and write it",
-                error.errno,
-            ) from error
+        self.fd = open_node(node)
         self.version = self._version()
         if self.version["name"] != "amdgpu" or self.version["major"] != 3:
             raise target(

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from ..errors import AgentError, target
 from ..uapi import kms as abi
 from ..uapi.ioc import perform
+from .node import open_node
 
 __all__ = ["KmsDevice", "Output", "Picture"]
 
@@ -47,15 +48,7 @@ class KmsDevice:
     def __init__(self, node: str) -> None:
         """Open it and become master.  Raises AgentError: not there, or somebody else is."""
         self.node = node
-        try:
-            self.fd = os.open(node, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            raise target(
-                f"cannot be opened: {error.strerror}",
-                node,
-                "check that the driver is bound and the node's group may read and write it",
-                error.errno,
-            ) from error
+        self.fd = open_node(node)
         try:
             # Whoever opens a node that has no master becomes it; this only asks whether we are.
             perform(self.fd, abi.SET_MASTER, c.c_uint64())
