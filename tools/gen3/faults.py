@@ -88,7 +88,7 @@ class Faults:
     def __init__(self) -> None:
         self._watchers: list[Callable[[], None]] = []
         self._rows = {fault.name: fault for fault in TABLE}
-        self.clear()
+        self.reset()
 
     def set(self, name: str, value: str) -> None:
         """Put the fault `name` to `value`; ValueError, naming what there is, for another."""
@@ -100,7 +100,7 @@ class Faults:
         setattr(self, name, value)
         self._changed()
 
-    def clear(self) -> None:
+    def reset(self) -> None:
         """Switch everything off."""
         for fault in TABLE:
             setattr(self, fault.name, fault.values[0])
@@ -121,7 +121,7 @@ class Faults:
         return int(milliseconds) * 1_000_000 if word == "late" else 0
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Call `changed` after each `set` and `clear`."""
+        """Call `changed` after each `set` and `reset`."""
         self._watchers.append(changed)
 
     def table(self) -> list[dict[str, str]]:

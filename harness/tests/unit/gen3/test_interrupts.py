@@ -92,7 +92,7 @@ def test_a_stuck_interrupt_outlives_its_acknowledge(wired: Wired) -> None:
     wired.interrupts.pulse(USER)
     wired.registers.write(IIR, 4, USER)
     assert wired.history == [True]
-    wired.faults.clear()
+    wired.faults.reset()
     assert wired.history == [True, False]
 
 
