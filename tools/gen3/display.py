@@ -54,6 +54,8 @@ class Display:
         """Planes are fetched through `gtt`, and cursors, too, unless `cursors` says otherwise:
         945G takes a physical address there (cursor_needs_physical of i915).  Every frame lasts
         `stretch` times as long as its mode says."""
+        self.on_vblank: Callable[[int], None] = _nobody
+        """Called with the pipe's number when a vertical blank of it begins."""
         self._registers = registers
         self._gtt = gtt
         self._cursors = cursors or gtt
@@ -62,9 +64,18 @@ class Display:
         self._layers = [part.latch for part in self._planes]
         self._layers += [part.latch for part in self._cursor]
         self._sizes = [NO_SIGNAL] * PIPES
-        crcs = [PipeCrc(registers, n, self._scanned(n)) for n in range(PIPES)]
         self._pipes = [
-            Pipe(n, registers, interrupts, faults, clock, crcs[n], self._latches(n), stretch)
+            Pipe(
+                n,
+                registers,
+                interrupts,
+                faults,
+                clock,
+                PipeCrc(registers, n, self._scanned(n)),
+                self._latches(n),
+                self._begun(n),
+                stretch,
+            )
             for n in range(PIPES)
         ]
         self._crt = Crt(registers, interrupts)
@@ -202,6 +213,13 @@ class Display:
 
         return latch
 
+    def _begun(self, index: int) -> Callable[[], None]:
+        return lambda: self.on_vblank(index)
+
     def _faults_changed(self) -> None:
         for pipe in self._pipes:
             pipe.faults_changed()
+
+
+def _nobody(pipe: int) -> None:
+    """Whoever wants to know of vertical blanks puts a function of its own in this one's place."""

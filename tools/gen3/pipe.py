@@ -34,8 +34,7 @@ VBLANK, VSYNC, CRC_DONE = 1 << 1, 1 << 9, 1 << 12
 class Pipe:
     """One pipe; `index` 0 is A.
 
-    `finished()` is called when a frame ends, before anything else changes, and returns what was
-    scanned out, for the CRC; `latch()` then takes over armed planes.
+    `latch()` takes over armed planes; `begun()` tells that a vertical blank has begun.
     """
 
     def __init__(
@@ -47,6 +46,7 @@ class Pipe:
         clock: Clock,
         crc: PipeCrc,
         latch: Callable[[], None],
+        begun: Callable[[], None],
         stretch: float = 1.0,
     ) -> None:
         self.index = index
@@ -58,6 +58,7 @@ class Pipe:
         self._clock = clock
         self._crc = crc
         self._latch = latch
+        self._begun = begun
         self._event = (PIPE_A_EVENT, PIPE_B_EVENT)[index]
         self._pending = False
         self._beam = Beam(stretch)
@@ -116,11 +117,8 @@ class Pipe:
         self._beam.freeze(self._faults.vblank_frozen == "on", now)
 
     def due(self) -> int | None:
-        """When the next vertical blank begins, while anybody is to be told of it."""
-        enables = self._registers[STAT + self._at] >> 16
-        if enables & (VBLANK | VSYNC) or self._crc.enabled:
-            return self._beam.next_vblank()
-        return None
+        """When the next vertical blank begins; None while the beam is off."""
+        return self._beam.next_vblank()
 
     def tick(self, now: int) -> None:
         """Account for vertical blanks that have passed until `now`."""
@@ -205,6 +203,7 @@ class Pipe:
         self._latch()
         self._registers[STAT + self._at] |= status
         self._raise()
+        self._begun()
 
     def _raise(self) -> None:
         """Bring the pipe's interrupt source to where its status wants it."""

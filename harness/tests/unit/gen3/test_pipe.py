@@ -136,7 +136,6 @@ def test_the_vblank_is_where_the_driver_computes_it(screen: Screen) -> None:
 
 def test_no_interrupt_while_it_is_not_enabled(screen: Screen) -> None:
     screen.start()
-    assert screen.display.due() is None
     screen.run(100 * MS)
     assert screen.line == []
     # The status is set all the same.
@@ -227,6 +226,19 @@ def test_a_longer_frame_for_a_loaded_host() -> None:
     screen.start()
     screen.wait(int(9.5 * FRAME_MS * MS))
     assert screen.display.vblanks(0) == 3
+
+
+def test_whoever_wants_to_know_is_told_of_each_vblank(screen: Screen) -> None:
+    told: list[int] = []
+    screen.display.on_vblank = told.append
+    assert screen.display.due() is None
+    screen.start(VGA, 1)
+    screen.run(int(3.5 * FRAME_MS * MS))
+    assert told == [1, 1, 1]
+    screen.stop(1)
+    screen.run(100 * MS)
+    assert told == [1, 1, 1]
+    assert screen.display.due() is None
 
 
 # -- holding up a vertical blank -----------------------------------------------------------
