@@ -1,6 +1,7 @@
 """Snapshots: what the agent saw of stuck tasks, as it lies beside a test's other evidence.
 
-Only what is read again is named here; snapshot.json holds more.
+Only what is read again is named here; the file holds more.  snapshot.json is that of a
+test that has gone wrong, snapshot-WHY.json one that it asked for itself.
 """
 
 from __future__ import annotations
@@ -10,10 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-__all__ = ["NAME", "Snapshot", "Task", "read"]
-
-NAME = "snapshot.json"
-"""The one taken when a test has gone wrong; others are called snapshot-WHY.json."""
+__all__ = ["Snapshot", "Task", "read"]
 
 
 class Task(Struct, frozen=True):
