@@ -69,6 +69,9 @@ def _judge(run: RunDir, window: Window, account: Account) -> Verdict:
     if armed == "went off" and not any(f.kind in ("lockdep", "lockdep-off") for f in findings):
         findings.append(_finding("lockdep-off", "unknown", "lockdep went off without a report"))
     findings = _folded(findings)
+    if window.trouble:
+        # A GPU that is taken from under it makes any kernel complain: none of that is its fault.
+        findings = [msgspec.structs.replace(finding, severity="note") for finding in findings]
     outcome, reason = _weigh(window, findings, armed)
     return Verdict(
         test=window.test,
@@ -244,10 +247,13 @@ def _lockdep_state(window: Window) -> Literal["armed", "blind", "went off"]:
 
 
 def _weigh(window: Window, findings: list[Finding], armed: str) -> tuple[Outcome, str]:
-    """The one place where outcomes are ranked: the kernel's evidence first, then the lab's
-    troubles, then what the test said, then what could not be seen."""
+    """The one place where outcomes are ranked: a lab that broke under the target proves
+    nothing; else the kernel's evidence first, then the lab's troubles, then what the test said,
+    then what could not be seen."""
     failing = [f for f in findings if f.severity == "fail"]
     unknown = [f for f in findings if f.severity == "unknown"]
+    if window.trouble:
+        return "error", window.trouble
     if window.died:
         seen = f"; last finding: {failing[-1].title}" if failing else ""
         return "incomplete", window.died + seen
