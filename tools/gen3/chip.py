@@ -12,6 +12,7 @@ from collections.abc import Callable
 from tools.gen3.blitter import Blitter
 from tools.gen3.commands import Commands
 from tools.gen3.config import Config
+from tools.gen3.display import Display
 from tools.gen3.errors import Errors
 from tools.gen3.faults import Faults
 from tools.gen3.gtt import Ggtt
@@ -66,10 +67,17 @@ class Chip:
             variant,
         )
         self.reset_control = Reset(variant.reset_clears_itself, self._reset, self.faults, clock)
+        self.display = Display(
+            self.registers,
+            self.interrupts,
+            self.gtt,
+            self.faults,
+            clock,
+            cursors=memory if variant.physical_cursor else None,
+        )
+        self.display.on_vblank = self.ring.vblank
         self._config = Config(variant, self.reset_control)
-        self._timed: tuple[Part, ...] = (self.ring, self.reset_control)
-        # What i915 writes to I/O ports on gen3: nothing.
-        self._aperture_bytes = variant.aperture_bytes
+        self._timed: tuple[Part, ...] = (self.ring, self.reset_control, self.display)
 
     def config_read(self, offset: int, size: int) -> int:
         """`size` bytes (1, 2, 4) of configuration space."""
@@ -87,6 +95,7 @@ class Chip:
             return int.from_bytes(self.gtt.read(offset, size), "little")
         if bar == PTES:
             return self.gtt.entry(offset, size)
+        # I/O ports: i915 uses none on gen3.
         return (1 << size * 8) - 1
 
     def write(self, bar: int, offset: int, size: int, value: int) -> None:
@@ -121,11 +130,13 @@ class Chip:
             },
             "resets": self.reset_control.count,
             "resets_asked": self.reset_control.asked,
+            "display": self.display.state(),
             "undrawn": self.commands.undrawn,
         }
 
     def _reset(self) -> None:
-        """A GPU reset takes effect, on all parts."""
+        """A GPU reset takes effect, on all parts; the line is the last to fall."""
+        self.display.reset()
         for first, last in LOST:
             self.registers.restore(first, last)
         self.gtt.fences.reset()

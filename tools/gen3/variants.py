@@ -28,6 +28,8 @@ class Variant:
     """Whether bits 7:4 of a PTE are bits 35:32 of the address (i965_write_entry)."""
     physical_status_page: bool
     """Whether HWS_PGA is a physical address, not one of the GTT (HWS_NEEDS_PHYSICAL)."""
+    physical_cursor: bool
+    """Whether a cursor's base is a physical address, too (cursor_needs_physical)."""
     reset_clears_itself: bool
     """Whether GDRST bit 0 falls when the reset is done (g33_do_reset), or bit 1 rises
     while it is asserted (i915_do_reset)."""
@@ -46,6 +48,7 @@ VARIANTS = {
             pgtbl_ctl=0,
             wide_ptes=True,
             physical_status_page=False,
+            physical_cursor=False,
             reset_clears_itself=True,
         ),
         Variant(
@@ -55,6 +58,7 @@ VARIANTS = {
             pgtbl_ctl=0,
             wide_ptes=False,
             physical_status_page=True,
+            physical_cursor=True,
             reset_clears_itself=False,
         ),
     )
