@@ -119,11 +119,12 @@ def trace_stop(session: Session, arguments: Arguments) -> dict[str, Any]:
 def take_snapshot(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{files = [], seconds = 30, each = 3, limit = 64 KiB} -> {"mono", "elapsed_ns",
     "tasks": [{"pid", "tid", "state", "comm", "wchan", "stack", "error"}], "more_tasks",
-    "files": [{"path", "text", "truncated", "error", "ns"}], "fdinfo": [as files],
-    "bufinfo": as one of files}.
+    "locks": text, "no_locks": why, "files": [{"path", "text", "truncated", "error", "ns"}],
+    "fdinfo": [as files], "bufinfo": as one of files}.
 
     `tasks` are all that sleep uninterruptibly and all threads of the workloads, whose DRM
-    files `fdinfo` shows.  An entry that fails says why in its `error`; bufinfo is read
+    files `fdinfo` shows; `locks` is what lockdep says of held locks, printed to the kernel
+    log and read back.  An entry that fails says why in its `error`; bufinfo is read
     last, since it may block and signals fences.
     """
     files = arguments.texts("files", [])

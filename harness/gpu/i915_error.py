@@ -77,7 +77,7 @@ def parse(dump: bytes) -> ErrorState:
 
 
 def problems(dump: bytes) -> list[str]:
-    """What is missing of an error state after a hang, or wrong with it; [] for one that is whole."""
+    """What is missing of an error state after a hang, or wrong with it; [] for a whole one."""
     state = parse(dump)
     found = []
     if not state.ecode:

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.agent import trace as agent_trace
 from harness.agent import probes, tracefs
+from harness.agent import trace as agent_trace
 from harness.agent.errors import AgentError
 from harness.agent.workload.fence import NOBODY, identity
 from harness.deadline import Deadline
