@@ -7,6 +7,7 @@ a thread of this process, whatever else goes wrong.
 from __future__ import annotations
 
 import itertools
+import os
 import struct
 import threading
 import time
@@ -21,6 +22,7 @@ from .i915_batches import TARGET, Batch, fill, invalid, nothing, spin, store, ze
 from .i915_chips import LATEST, can_store
 from .i915_device import Device, Engine
 from .i915_job import Context, Hang, Port, Submitted
+from .parcel import Adopted
 from .storm import MAX_DEPTH, Storm
 
 __all__ = ["I915Workload", "open_workload", "recipes"]
@@ -75,6 +77,8 @@ class I915Workload:
         self._contexts: dict[int, Context] = {}
         self._own: int | None = None
         self._storm: Storm | None = None
+        # Handles are a file's, so of what is adopted the dma-buf itself is kept.
+        self._adopted = Adopted(os.dup)
         self._numbers = itertools.count(1)
         self._context_numbers = itertools.count(1)
         self._values = itertools.count(0xCA9A0001)
@@ -82,6 +86,8 @@ class I915Workload:
             "engines": self.engines,
             "context": self.context,
             "context.free": self.context_free,
+            "inbox": self._adopted.inbox,
+            "adopt": self._adopted.adopt,
             "hang": self.hang,
             "canary": self.canary,
             "wait": self.wait,
@@ -149,15 +155,17 @@ class I915Workload:
         return {}
 
     def hang(self, arguments: Arguments) -> dict[str, Any]:
-        """{engine, context = this process's own, ring = 0, recipe = the safest}
-        -> {"job", "submitted_ns", "releasable", "recipe", "context", "seqno"}.
+        """{engine, context = this process's own, ring = 0, recipe = the safest,
+        writes = null} -> {"job", "submitted_ns", "releasable", "recipe", "context", "seqno"}.
 
         `submitted_ns` is CLOCK_MONOTONIC just before the submission; `context` and
-        `seqno` are the fence's in the kernel, null where they cannot be told.
+        `seqno` are the fence's in the kernel, null where they cannot be told.  With
+        `writes`, the number of an adopted buffer, whoever uses that waits for the job.
         """
         name = arguments.text("engine")
         context = self._chosen(arguments)
         ring = arguments.integer("ring", 0)
+        shared = self._adopted.chosen(arguments)
         fitting = recipes(self._device.generation, self._device.ppgtt)
         recipe_name = arguments.text("recipe", fitting[0])
         arguments.done()
@@ -167,6 +175,7 @@ class I915Workload:
             )
         engine = context.device.engine(name, ring)
         recipe = _RECIPES[recipe_name]
+        written = None if shared is None else context.device.adopt(shared)
         buffer = context.device.buffer()
         batch = partial(recipe.build, context.device.generation)
         hang = Hang(buffer, batch(buffer.address).release)
@@ -174,7 +183,7 @@ class I915Workload:
         timer = threading.Timer(self._bailout, hang.release)
         timer.daemon = True
         timer.start()
-        command = context.device.command(engine, buffer, batch)
+        command = context.device.command(engine, buffer, batch, written)
         number = next(self._numbers)
         submitted = self._jobs[number] = context.submit(command, hang)
         return {

@@ -173,6 +173,12 @@ class Device:
         memory, domain = self._mapped(int(made.handle))
         return Buffer(int(made.handle), address, memory, domain)
 
+    def adopt(self, fd: int) -> int:
+        """The handle of another process's dma-buf, which jobs may then name.  Raises AgentError."""
+        request = drm.DrmPrimeHandle(fd=fd)
+        perform(self.fd, drm.DRM_IOCTL_PRIME_FD_TO_HANDLE, request)
+        return int(request.handle)
+
     def free(self, buffer: Buffer) -> None:
         """Forget a buffer; the kernel keeps it while a job uses it.  Raises AgentError."""
         buffer.memory.close()
@@ -192,10 +198,11 @@ class Device:
         engine: Engine,
         buffer: Buffer,
         build: Callable[[int], Batch],
-        writes: tuple[int, ...] = (),
+        written: int | None = None,
     ) -> Command:
         """What `send` submits, any number of times: the batch that `build` makes for an
-        address.  `writes` are handles of other buffers that the job is to pass for writing."""
+        address.  `written` is the handle of a buffer whose users wait for the job as if it
+        wrote there."""
         batch = build(buffer.address)
         self.look(buffer)
         buffer.memory[: len(batch.data)] = batch.data
@@ -209,10 +216,10 @@ class Device:
             entry.read_domains = domain
             entry.write_domain = domain if one.write else 0
         # The batch is the last one.
-        objects = (abi.I915GemExecObject2 * (len(writes) + 1))()
-        for item, handle in zip(objects, writes):
-            item.handle, item.flags = handle, abi.EXEC_OBJECT_WRITE
-        last = objects[len(writes)]
+        objects = (abi.I915GemExecObject2 * (1 if written is None else 2))()
+        if written is not None:
+            objects[0].handle, objects[0].flags = written, abi.EXEC_OBJECT_WRITE
+        last = objects[len(objects) - 1]
         last.handle = buffer.handle
         last.offset = buffer.address
         last.relocation_count = count
