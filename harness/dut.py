@@ -274,8 +274,9 @@ class Dut:
         """Write `data` beside `window`'s evidence, as the file `name`.  Raises LabError."""
         write_bytes(self.run.test(window.test) / name, data)
 
-    def snapshot(self, window: Window) -> Path:
-        """Keep what tracing cannot see, as it is now, beside `window`: snapshot.json.
+    def snapshot(self, window: Window, why: str = "") -> Path:
+        """Keep what tracing cannot see, as it is now, beside `window`: snapshot.json, or
+        snapshot-WHY.json.
 
         Clients that still run are in it: take it before they are stopped.  Raises as a
         call does where the link is gone.
@@ -285,7 +286,7 @@ class Dut:
         except TargetError:
             wanted = []  # a driver that is gone shows nothing; the tasks still do
         seen = self.agent.call("snapshot", Deadline(SNAPSHOT_S), files=wanted)
-        path = self.run.test(window.test) / "snapshot.json"
+        path = self.run.test(window.test) / (f"snapshot-{why}.json" if why else "snapshot.json")
         write_json(path, seen)
         return path
 

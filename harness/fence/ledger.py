@@ -13,16 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.evidence.jobs import JobLine
-from harness.fence import lifetimes, recoveries, syscalls, waits
+from harness.fence import lifetimes, recoveries, stalls, syscalls, waits
 from harness.fence.fences import NEVER, ROLES, STATES, Fences, State
 from harness.fence.recoveries import Recovery
+from harness.fence.stalls import Stall
 from harness.fence.syscalls import Interruption
 from harness.fence.trace import Loss, Recording
 from harness.fence.waits import Wait
 
 __all__ = ["BEFORE", "EVENTS", "NEEDED", "Ledger", "build", "unseen"]
 
-EVENTS = (*lifetimes.EVENTS, *recoveries.EVENTS, *waits.EVENTS, *syscalls.EVENTS)
+_ANY_DRIVER = (
+    *lifetimes.EVENTS,
+    *recoveries.EVENTS,
+    *waits.EVENTS,
+    *syscalls.EVENTS,
+    *stalls.EVENTS,
+)
+EVENTS = (*_ANY_DRIVER, *recoveries.DRIVERS_OWN, *stalls.DRIVERS_OWN)
 """What a ledger is made of."""
 
 NEEDED = frozenset(lifetimes.NEEDED)
@@ -47,6 +55,7 @@ class Ledger:
     fences: Fences
     waits: tuple[Wait, ...] = ()
     recoveries: tuple[Recovery, ...] = ()
+    stalls: tuple[Stall, ...] = ()
     interruptions: tuple[Interruption, ...] = ()
     losses: tuple[Loss, ...] = ()
     jobs: tuple[JobLine, ...] = ()
@@ -122,12 +131,14 @@ def build(
     if last is None:
         ends = (recording.table(name).time[-1:] for name in EVENTS)
         last = max([first, *(int(end[0]) for end in ends if len(end))])
+    slept, recovered = waits.find(recording, comms), recoveries.find(recording)
     ledger = Ledger(
         first,
         last,
         lifetimes.find(recording),
-        waits.find(recording, comms),
-        recoveries.find(recording),
+        slept,
+        recovered,
+        stalls.find(recording, recovered, slept, last),
         syscalls.find(recording),
         (*recording.losses, *(_everywhere(first, last) if cut else ())),
         tuple(jobs),
@@ -143,7 +154,7 @@ def build(
 
 def unseen(events: Collection[str]) -> frozenset[str]:
     """What an account would be made of, and a trace of `events` cannot have."""
-    missing = set(EVENTS).difference(events)
+    missing = set(_ANY_DRIVER).difference(events)
     if not missing.issuperset(lifetimes.RUN):  # one event, by its old name or its new one
         missing -= set(lifetimes.RUN)
     return frozenset(missing)

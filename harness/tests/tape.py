@@ -19,6 +19,10 @@ _FENCE = {"context": np.uint32, "seqno": np.uint32, "driver": np.int32, "timelin
 _COLUMNS: dict[str, dict[str, Any]] = {
     "lab:wait_begin": {"intr": np.uint8},
     "lab:wait_end": {"ret": np.int64},
+    "lab:lock_begin": {"lock": np.uint64},
+    "lab:lock_end": {"ret": np.int32},
+    "lab:commit_begin": {"commit": np.uint64},
+    "lab:commit_end": {"ret": np.int32},
     "raw_syscalls:sys_enter": {"id": np.int64, "args": np.uint64},
     "raw_syscalls:sys_exit": {"id": np.int64, "ret": np.int64},
     "signal:signal_deliver": {"sig": np.int32},
