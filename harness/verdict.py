@@ -197,8 +197,8 @@ def _since(console: Path, last: int) -> Iterator[records.Record]:
 
 def title_of(splat: splats.Splat) -> str:
     """A line a kernel developer would write about this report."""
-    if splat.kind == "lockdep":
-        return lockdep.read(splat).title
+    if splat.kind == "lockdep" and (report := lockdep.parse(splat.lines)):
+        return report.title
     return splats.headline(splat)
 
 
