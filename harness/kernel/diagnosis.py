@@ -16,8 +16,9 @@ from harness.kernel.cycle import Cycle, Turn, boot_primed, cycle_of, path, text
 from harness.kernel.lockdep import Report
 from harness.kernel.stack import Frame
 
-__all__ = ["Diagnosis", "Takes", "diagnose", "driver_of", "explain"]
+__all__ = ["FENCE", "Diagnosis", "Takes", "diagnose", "driver_of", "explain"]
 
+# The lock class that stands for fences: held in a section that signals one, taken to wait.
 FENCE = "dma_fence_map"
 # What a section does that it must not.
 Takes = Literal[
