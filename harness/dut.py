@@ -77,7 +77,7 @@ class Dut:
         machine, TargetError where it lacks what the agent needs.
         """
         self._say(f"{self.target.name}: {self._machine.describe()}")
-        self._machine.up(self._console, Deadline(self.target.limits.boot_s))
+        self._machine.up(self._console, Deadline(self.target.limits.boot_s), self.run.path)
         self._attach(wait=True)
 
     def close(self) -> None:
@@ -202,6 +202,10 @@ class Dut:
         """The last console lines before the last death; "" without a console."""
         return self._last_words
 
+    def trouble(self) -> str:
+        """What of the lab's own broke under the machine, in words; "" where all is well."""
+        return self._machine.trouble()
+
     def refuse_destruction(self) -> str:
         """Why no test may hang this target now, or "" where it may."""
         if not self.target.destructive:
@@ -254,7 +258,11 @@ class Dut:
             self._clients.clear()
             window.trace = window.trace or "the trace was cut"
             window.died, lab = self._diagnose()
-            if not window.died:
+            window.trouble = self.trouble()
+            if window.trouble:
+                window.died = ""
+                self.run.journal.add("trouble", test=window.test, reason=window.trouble)
+            elif not window.died:
                 window.lab_error = f"{window.lab_error or error.what}{lab}"
         try:
             self._end_jobs()
@@ -350,6 +358,8 @@ class Dut:
         """After a death: reach it again, by power if need be; `unfit` when nothing helps."""
         self._say(f"{self.target.name}: recovering the target")
         try:
+            if self.trouble():
+                self._drop()
             if self._at is None:
                 self._new_boot()
                 self._machine.cycle(Deadline(self.target.limits.boot_s))
