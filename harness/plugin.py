@@ -77,7 +77,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--deep",
         action="store_true",
-        help="what is done again and again is done ten times as often",
+        help="also what is too long for CI; what is repeated, ten times as often",
     )
     group.addoption(
         "--allow-blind",
