@@ -172,6 +172,9 @@ def unseen(events: Collection[str]) -> frozenset[str]:
     missing = set(_ANY_DRIVER).difference(events)
     if not missing.issuperset(lifetimes.RUN):  # one event, by its old name or its new one
         missing -= set(lifetimes.RUN)
+    if set(events).issuperset(lifetimes.DRIVERS_OWN):  # drm_sched has no part in it
+        missing -= {*lifetimes.RUN, *recoveries.EVENTS}
+        missing |= set(recoveries.DRIVERS_OWN).difference(events)
     return frozenset(missing)
 
 
