@@ -293,8 +293,8 @@ class Dut:
         """
         while True:
             events = self.gpu_events(window)
-            begun = sum(event.step == "reset-begin" and not event.engine for event in events)
-            ended = sum(event.step in ENDS and not event.engine for event in events)
+            begun = sum(event.step == "reset-begin" and event.scope != "engine" for event in events)
+            ended = sum(event.step in ENDS and event.scope != "engine" for event in events)
             if ended >= begun or deadline.expired():
                 return events
             time.sleep(POLL_S)

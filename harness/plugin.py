@@ -75,6 +75,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how long a storm of jobs blows (default: 10)",
     )
     group.addoption(
+        "--deep",
+        action="store_true",
+        help="also what is too long for CI; what is repeated, ten times as often",
+    )
+    group.addoption(
         "--allow-blind",
         action="store_true",
         help="a test that ran without lockdep does not fail the session",
@@ -190,6 +195,12 @@ def storm_s(request: pytest.FixtureRequest) -> float:
     """How long a storm of jobs is to blow, in seconds."""
     seconds: float = request.config.getoption("--storm")
     return seconds
+
+
+@pytest.fixture
+def deep(request: pytest.FixtureRequest) -> bool:
+    """Whether to take the time for what only many repetitions show."""
+    return bool(request.config.getoption("--deep"))
 
 
 @pytest.fixture
