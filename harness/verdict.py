@@ -276,7 +276,6 @@ def _lockdep_state(window: Window) -> Literal["armed", "blind", "went off"]:
     return "went off" if after == 0 else "armed"
 
 
-<<<<<<< HEAD
 def _scope(run: RunDir, window: Window, known: KnownIssues) -> Scope:
     """The issues that concern this test, by what its run says of target and kernel."""
     facts = run.facts() if known.issues else {}
@@ -292,19 +291,13 @@ def _scope(run: RunDir, window: Window, known: KnownIssues) -> Scope:
 def _weigh(
     window: Window, findings: list[Finding], armed: str, scope: Scope
 ) -> tuple[Outcome, str, list[str]]:
-    """The one place where outcomes are ranked: the kernel's evidence first, then the lab's
-    troubles, then what the test said, then what could not be seen, then what is known.
+    """The one place where outcomes are ranked: a lab that broke under the target proves
+    nothing; else the kernel's evidence first, then the lab's troubles, then what the test said,
+    then what could not be seen, then what is known.
     The third is the issues that excuse something."""
     broken = [f for f in findings if f.severity == "fail"]
     failing = [f for f in broken if not scope.of(f)]
     known = list(dict.fromkeys(n for f in broken if (n := scope.of(f)) and scope.counts(n)))
-=======
-def _weigh(window: Window, findings: list[Finding], armed: str) -> tuple[Outcome, str]:
-    """The one place where outcomes are ranked: a lab that broke under the target proves
-    nothing; else the kernel's evidence first, then the lab's troubles, then what the test said,
-    then what could not be seen."""
-    failing = [f for f in findings if f.severity == "fail"]
->>>>>>> s7-transport
     unknown = [f for f in findings if f.severity == "unknown"]
     if window.trouble:
         return "error", window.trouble, known
