@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import platform
+import time
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine
 from harness.gpu.choice import choose
 from harness.inventory import Target
-from harness.kernel import resets
+from harness.kernel import resets, uevents
 from harness.kernel.tail import Tail
 from harness.link.agent import Agent
 from harness.link.machine import Machine
@@ -43,6 +44,9 @@ log = logging.getLogger(__name__)
 
 # Longest wait for a snapshot: its entries are limited to half of that together.
 SNAPSHOT_S = 60.0
+# How a reset may end.
+ENDS = ("reset-done", "reset-failed", "escalated", "wedged")
+POLL_S = 0.2
 
 
 class Dut:
@@ -166,13 +170,18 @@ class Dut:
         return display
 
     def coredump(self) -> Coredump | None:
-        """Where the card leaves its devcoredump; None where its driver makes none."""
-        path = self.gpu.coredump(self.card)
-        return Coredump(self.agent, path, self.target.limits.command_s) if path else None
+        """Where a reset of the card leaves its dump; None where its driver makes none."""
+        dump = self.gpu.coredump(self.card)
+        return Coredump(self.agent, dump, self.target.limits.command_s) if dump else None
 
     def pin(self, engine: Engine) -> None:
         """Keep jobs for `engine` on that very ring; undone with the test."""
         for knob in engine.pins:
+            self.call("knob", path=knob.path, value=knob.value)
+
+    def hasten(self, engine: Engine) -> None:
+        """Let the driver notice hangs of `engine` as soon as it can; undone with the test."""
+        for knob in self.gpu.haste(engine, self.card):
             self.call("knob", path=knob.path, value=knob.value)
 
     def reset_gpu(self, deadline: Deadline) -> None:
@@ -182,11 +191,12 @@ class Dut:
             raise TargetError(
                 "this driver has no manual reset", where=self.target.name, cure="hang it instead"
             )
-        path, by_reading = manual
-        if by_reading:
-            self.agent.call("read", deadline, path=path, limit=4096, seconds=deadline.left())
+        where: dict[str, Any] = {"path": manual.path, "seconds": deadline.left()}
+        if manual.data is None:
+            self.agent.call("read", deadline, limit=4096, **where)
         else:
-            self.agent.call("write", deadline, path=path, data=b64encode(b"1").decode())
+            data = b64encode(manual.data.encode()).decode()
+            self.agent.call("write", deadline, data=data, **where)
 
     def last_words(self) -> str:
         """The last console lines before the last death; "" without a console."""
@@ -216,6 +226,7 @@ class Dut:
             boot_id=self.boot_id,
             first_seq=start.record.seq,
             offset=start.offset,
+            mono=start.mono,
             trace_first=None if recorder.absent else start.mono,
             trace_dir=recorder.folder,
             trace=recorder.absent,
@@ -258,11 +269,27 @@ class Dut:
         self._save(window)
 
     def gpu_events(self, window: Window) -> list[resets.GpuEvent]:
-        """GPU events since `window` opened, up to now."""
+        """GPU events since `window` opened, up to now; in the log's order, then those of uevents,
+        of which the last may not be here yet."""
         record = self.at.mark(f"look {window.test}").record
         window_so_far = Tail(self._boot.path / "kmsg", window.offset)
         seen = (r for r, _ in window_so_far.advance() if window.first_seq <= r.seq <= record.seq)
-        return resets.find(seen)
+        with (self._boot.path / "uevents.jsonl").open("rb") as told:
+            return [*resets.find(seen), *uevents.find(told, window.mono)]
+
+    def recovered(self, window: Window, deadline: Deadline) -> list[resets.GpuEvent]:
+        """The GPU events since `window` opened, once every reset of the whole GPU has ended;
+        one of an engine is over with its fences.
+
+        At the deadline as they are then: a reset that has not ended has no "reset-done".
+        """
+        while True:
+            events = self.gpu_events(window)
+            begun = sum(event.step == "reset-begin" and not event.engine for event in events)
+            ended = sum(event.step in ENDS and not event.engine for event in events)
+            if ended >= begun or deadline.expired():
+                return events
+            time.sleep(POLL_S)
 
     def fences(self, window: Window) -> Account:
         """The account of the fences since `window` opened, up to now."""

@@ -26,14 +26,16 @@ class Window(Struct, kw_only=True):
     """What one test could have caused: a stretch of one boot's kernel log, and the states around.
 
     `first_seq` and `last_seq` are kmsg sequence numbers, inclusive; `offset` is
-    where `first_seq` begins in the boot's `kmsg` file, in bytes.  `body` is what
-    the test itself said: passed, failed, skipped, or error (the lab's).
+    where `first_seq` begins in the boot's `kmsg` file, in bytes; `mono` is when it
+    opened, CLOCK_MONOTONIC of the target in ns.  `body` is what the test itself
+    said: passed, failed, skipped, or error (the lab's).
     """
 
     test: str
     boot_id: str
     first_seq: int
     offset: int
+    mono: int = 0
     last_seq: int | None = None
     health_before: dict[str, Any] = {}
     health_after: dict[str, Any] = {}
