@@ -20,7 +20,7 @@ from harness.errors import LabError
 from harness.evidence.files import read_json, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
 from harness.evidence.rundir import RunDir, Window
-from harness.kernel import lockdep, records, resets, splats
+from harness.kernel import commits, lockdep, records, resets, splats
 from harness.known import KnownIssues, Scope
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         *_reports(window, kmsg, "kmsg"),
         *_reports(window, _last_words(run.path, window, kmsg), "console.log"),
         *_recovery(window, kmsg),
+        *_display(window, kmsg),
         *_flood(window, kmsg),
         *_losses(window, kmsg),
         *account.findings,
@@ -229,6 +230,20 @@ def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
             yield _finding("recovery", "fail", title, place, event.text)
         else:
             yield _finding("recovery", "note", f"{event.step}{engine}", place, event.text)
+
+
+def _display(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
+    """Commits that were never done.  A test says itself whether it lost a flip; but a GPU whose
+    reset failed is to show pictures still."""
+    failed = [event.seq for event in resets.find(kmsg) if event.step in ("reset-failed", "wedged")]
+    for timeout in commits.find(kmsg):
+        place = Place(window.boot_id, "kmsg", timeout.seq, timeout.seq)
+        if failed and failed[0] < timeout.seq:
+            title = f"after a failed reset a commit is never done: {timeout.step} timed out"
+            yield _finding("commit-timeout", "fail", title, place, timeout.text)
+        else:
+            title = f"a commit was not done in time: {timeout.step} timed out"
+            yield _finding("commit-timeout", "note", title, place, timeout.text)
 
 
 def _flood(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:

@@ -38,9 +38,12 @@ class Waiting(NamedTuple):
 
 
 @contextmanager
-def waiting(dut: Dut, how: How) -> Iterator[Waiting]:
-    """A commit that waits for a job; at the end the job is let go, so that nobody stays."""
+def waiting(dut: Dut, how: How, *, soon: bool = False) -> Iterator[Waiting]:
+    """A commit that waits for a job, which with `soon` is found hung as fast as can be; at the
+    end the job is let go, so that nobody stays."""
     display, guilty, engine = dut.display(), dut.client(), dut.engines()[0]
+    if soon:
+        dut.hasten(engine)
     outputs = display.outputs()
     if not outputs:
         pytest.skip("no monitor is connected")
@@ -102,7 +105,7 @@ def test_flip_waits_for_a_slow_job(dut: Dut, window: Window) -> None:
 def recovery_passes(dut: Dut, window: Window, how: How) -> None:
     """The job ends with an error in time, then the commit is done, and flips and jobs flow.
     That recovery stood still meanwhile is the harness's to find: `deadlock`."""
-    with waiting(dut, how) as (commit, guilty, job, engine, display):
+    with waiting(dut, how, soon=True) as (commit, guilty, job, engine, display):
         fence = recovered(dut, window, guilty, job)
         assert fence.signaled, f"the fence did not signal within {dut.target.limits.tdr_s:g} s"
         assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
