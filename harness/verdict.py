@@ -20,7 +20,7 @@ from harness.errors import LabError
 from harness.evidence.files import read_json, write_bytes, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
 from harness.evidence.rundir import RunDir, Window
-from harness.kernel import lockdep, picture, records, resets, splats
+from harness.kernel import commits, lockdep, picture, records, resets, splats
 from harness.kernel.cycle import cycle_of
 from harness.kernel.diagnosis import explain
 from harness.known import KnownIssues, Scope
@@ -72,6 +72,7 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         *_reports(window, kmsg, "kmsg"),
         *_reports(window, _last_words(run.path, window, kmsg), "console.log"),
         *_recovery(window, kmsg),
+        *_display(window, kmsg),
         *_flood(window, kmsg),
         *_losses(window, kmsg),
         *account.findings,
@@ -250,6 +251,20 @@ def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
             yield _finding("recovery", "note", f"{event.step}{engine}", place, event.text)
 
 
+def _display(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
+    """Commits that were never done.  A test says itself whether it lost a flip; but a GPU whose
+    reset failed is to show pictures still."""
+    failed = [event.seq for event in resets.find(kmsg) if event.step in ("reset-failed", "wedged")]
+    for timeout in commits.find(kmsg):
+        place = Place(window.boot_id, "kmsg", timeout.seq, timeout.seq)
+        if failed and failed[0] < timeout.seq:
+            title = f"after a failed reset a commit is never done: {timeout.step} timed out"
+            yield _finding("commit-timeout", "fail", title, place, timeout.text)
+        else:
+            title = f"a commit was not done in time: {timeout.step} timed out"
+            yield _finding("commit-timeout", "note", title, place, timeout.text)
+
+
 def _flood(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
     if len(kmsg) <= FLOOD:
         return
@@ -276,7 +291,6 @@ def _lockdep_state(window: Window) -> Literal["armed", "blind", "went off"]:
     return "went off" if after == 0 else "armed"
 
 
-<<<<<<< HEAD
 def _scope(run: RunDir, window: Window, known: KnownIssues) -> Scope:
     """The issues that concern this test, by what its run says of target and kernel."""
     facts = run.facts() if known.issues else {}
@@ -292,19 +306,15 @@ def _scope(run: RunDir, window: Window, known: KnownIssues) -> Scope:
 def _weigh(
     window: Window, findings: list[Finding], armed: str, scope: Scope
 ) -> tuple[Outcome, str, list[str]]:
-    """The one place where outcomes are ranked: the kernel's evidence first, then the lab's
-    troubles, then what the test said, then what could not be seen, then what is known.
-    The third is the issues that excuse something."""
+    """The one place where outcomes are ranked: a lab that broke under the target proves
+    nothing; else the kernel's evidence first, then the lab's troubles, then what the test said,
+    then what could not be seen, then what is known.
+
+    The third is the issues that excuse something.
+    """
     broken = [f for f in findings if f.severity == "fail"]
     failing = [f for f in broken if not scope.of(f)]
     known = list(dict.fromkeys(n for f in broken if (n := scope.of(f)) and scope.counts(n)))
-=======
-def _weigh(window: Window, findings: list[Finding], armed: str) -> tuple[Outcome, str]:
-    """The one place where outcomes are ranked: a lab that broke under the target proves
-    nothing; else the kernel's evidence first, then the lab's troubles, then what the test said,
-    then what could not be seen."""
-    failing = [f for f in findings if f.severity == "fail"]
->>>>>>> s7-transport
     unknown = [f for f in findings if f.severity == "unknown"]
     if window.trouble:
         return "error", window.trouble, known
