@@ -66,7 +66,8 @@ def _judge(run: RunDir, window: Window, account: Account) -> Verdict:
         *account.findings,
     ]
     armed = _lockdep_state(window)
-    if armed == "went off" and not any(f.kind in ("lockdep", "lockdep-off") for f in findings):
+    reported = any(f.kind == "lockdep" and f.severity == "fail" for f in findings)
+    if armed == "went off" and not reported:
         findings.append(_finding("lockdep-off", "unknown", "lockdep went off without a report"))
     findings = _folded(findings)
     outcome, reason = _weigh(window, findings, armed)
@@ -175,7 +176,7 @@ def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iter
     for splat in splats.find(log):
         place = Place(window.boot_id, stream, splat.records[0].seq, splat.records[-1].seq)
         severity: Severity = "fail" if splat.severity == "fail" else "note"
-        yield _finding(splat.kind, severity, title_of(splat), place, splat.text)
+        yield _finding(splat.family, severity, title_of(splat), place, splat.text)
 
 
 # Two CPUs print a little out of order, in microseconds; a new boot starts from 0.
@@ -197,7 +198,7 @@ def _since(console: Path, last: int) -> Iterator[records.Record]:
 
 def title_of(splat: splats.Splat) -> str:
     """A line a kernel developer would write about this report."""
-    if splat.kind == "lockdep":
+    if splat.family == "lockdep":
         return lockdep.read(splat).title
     return splats.headline(splat)
 
