@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.kernel import blame
+from harness.kernel import blame, lockdep
 from harness.kernel.signature import steady
 from harness.kernel.stack import function
 
@@ -242,55 +242,19 @@ def _spinlock(kind: str, head: str, lines: Sequence[str]) -> Name:
     return _name(what, blame.functions(kind, lines, ("lockish",)))
 
 
-# "ffff8800 (&mm->mmap_sem){++++}-{0:0}, at: [<ffffffff81>] func+0x1/0x2": a class name holds
-# parentheses itself, so it ends at "){"; before 3.0 the braces had six flags.
-_LOCK = re.compile(
-    r"\((?P<name>[^\s].*?)\)[{.][^}]*\}?(?:-\{\d+:\d+\})?(?:-\.\.)?"
-    r"(?:, at: (?:\[<[0-9a-f]+>\] )?(?P<at>\S+))?"
-)
-_WANTS = re.compile(
-    r"is trying to (?:acquire|lock|release)|just changed the state|is freeing memory|takes:$"
-    r"|leaving the kernel with locks|still has locks|but there are no more|is exiting with locks"
-)
-
-
 def _lockdep(kind: str, head: str, lines: Sequence[str]) -> Name:
-    from_here = next((n for n, line in enumerate(lines) if _WANTS.search(line)), 0)
-    lock = next((m for line in lines[from_here:] if (m := _LOCK.search(line))), None)
-    what = _LOCKDEP[kind]
-    at = function(lock["at"]) if lock and lock["at"] else ""
-    if kind in ("lockdep.bad_unlock", "lockdep.nonstatic_key", "lockdep.internal") or not at:
-        found = blame.functions(kind, lines, ("lockish",))
-        if kind == "lockdep.bad_unlock" and (named := _find(r"\) at:$", lines)):
-            after = lines[next(n for n, line in enumerate(lines) if line is named.string) + 1 :]
-            found = blame.functions(kind, ["", *after]) or found
-    else:
-        found = (at,)
-    name = _name(what, found)
-    cls = re.sub(r"#\d+|/\d+$", "", lock["name"]) if lock and kind in _CLASSED else ""
-    return Name(name.title, (*name.key, cls), found)
+    report = lockdep.parse(lines)
+    if report is None:
+        return _name(steady(head), blame.functions(kind, lines, ("lockish",)))
+    functions = report.functions or blame.functions(kind, lines, ("lockish",))
+    return Name(report.title, report.key, functions)
 
 
-_CLASSED = (
-    "lockdep.circular",
-    "lockdep.recursive",
-    "lockdep.inconsistent",
-    "lockdep.irq_inversion",
-)
-_LOCKDEP = {
-    "lockdep.circular": "possible circular locking dependency",
-    "lockdep.recursive": "possible recursive locking",
-    "lockdep.inconsistent": "inconsistent lock state",
-    "lockdep.irq_inversion": "possible irq lock inversion",
-    "lockdep.irq_unsafe": "irq-safe to irq-unsafe lock order",
-    "lockdep.wait_context": "invalid wait context",
-    "lockdep.nested": "nested lock was not taken",
-    "lockdep.bad_unlock": "bad unlock balance",
-    "lockdep.held_freed": "held lock freed",
-    "lockdep.still_held": "locks still held",
-    "lockdep.nonstatic_key": "trying to register non-static key",
-    "lockdep.internal": "WARNING: locking bug",
-}
+def _locking(kind: str, head: str, lines: Sequence[str]) -> Name:
+    """lockdep's own WARNs, and the lines it prints when it finds itself wrong."""
+    if head.startswith("BUG: ") or "chain_key" in head:
+        return _name(steady(head), blame.functions(kind, lines, ("lockish",)))
+    return _warning(kind, head, lines)
 
 
 def _other(kind: str, head: str, lines: Sequence[str]) -> Name:
@@ -334,6 +298,7 @@ _BY_KIND: dict[str, _Naming] = {
     "flip_timeout": _odd,
     "fifo_underrun": _odd,
     "lockdep": _lockdep,
+    "lockdep.internal": _locking,
     "lockdep.off": _odd,
     "lockdep.disabled": _odd,
     "lockdep.spinlock_debug": _spinlock,
