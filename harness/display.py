@@ -10,14 +10,15 @@ import logging
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from harness.client import Client
 from harness.deadline import Deadline
 from harness.errors import LabError, TargetError
 from harness.gpu.base import debugfs
 from harness.link.agent import Agent, Workload
 
-__all__ = ["Display", "Flips", "Output"]
+__all__ = ["Commit", "Display", "Flips", "Frame", "Output"]
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,26 @@ class Output:
     connector: int
     pipe: int
     mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A picture that jobs of a GPU client write: `picture` is the display's number of it,
+    `buffer` that client's."""
+
+    picture: int
+    buffer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What became of a frame that was to be shown: whether it was, after how many seconds."""
+
+    came: bool
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{'done' if self.came else 'not done'} after {self.seconds:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +104,24 @@ class Display:
             patience_ns=int(patience_s * 1e9),
         )
         return Flips(int(reply["flips"]), bool(reply["lost"]))
+
+    def share(self, client: Client) -> Frame:
+        """Another frame for the shown output, for jobs of `client` to write."""
+        picture = self._call("share", to=client.inbox())["picture"]
+        return Frame(int(picture), client.adopt())
+
+    def commit(self, frame: Frame, how: Literal["modeset", "flip"], patience_s: float) -> Commit:
+        """Show `frame` instead: by a modeset, which waits within its call for the jobs that
+        write it, or by a flip, whose event comes when they are done.  A call that takes
+        longer than `patience_s`, and some, raises LabError."""
+        reply = self._workload.call(
+            "commit",
+            Deadline(1.2 * patience_s + self._limit_s),
+            picture=frame.picture,
+            how=how,
+            patience_ns=int(patience_s * 1e9),
+        )
+        return Commit(bool(reply["came"]), reply["elapsed_ns"] / 1e9)
 
     def vblank(self, patience_s: float) -> bool:
         """Whether the event of a vblank came within `patience_s`."""

@@ -18,7 +18,7 @@ FLOORS = [
     {"fleet", "lab"},
     {"dut", "client", "display", "coredump", "attachment", "recorder"},
     {"verdict"},
-    {"account"},
+    {"account", "known"},
     {"link", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
     {"inventory", "tomlerror"},
