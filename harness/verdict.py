@@ -81,7 +81,8 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         *account.findings,
     ]
     armed = _lockdep_state(window)
-    if armed == "went off" and not any(f.kind in ("lockdep", "lockdep-off") for f in findings):
+    reported = any(f.kind == "lockdep" and f.severity == "fail" for f in findings)
+    if armed == "went off" and not reported:
         findings.append(_finding("lockdep-off", "unknown", "lockdep went off without a report"))
     findings = _folded(findings)
     scope = _scope(run, window, known)
@@ -210,9 +211,16 @@ def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iter
     for splat in splats.find(log):
         place = Place(window.boot_id, stream, splat.records[0].seq, splat.records[-1].seq)
         severity: Severity = "fail" if splat.severity == "fail" else "note"
-        found = _finding(splat.kind, severity, title_of(splat), place, splat.text)
         report = lockdep.parse(splat.lines)
-        yield msgspec.structs.replace(found, explanation=explain(report) if report else "")
+        yield Finding(
+            splat.family,
+            severity,
+            splat.title,
+            splat.signature,
+            place,
+            splat.text[:EXCERPT],
+            explain(report) if report else "",
+        )
 
 
 # Two CPUs print a little out of order, in microseconds; a new boot starts from 0.
@@ -230,13 +238,6 @@ def _since(console: Path, last: int) -> Iterator[records.Record]:
                 return
             if entry.usec > last:
                 yield entry
-
-
-def title_of(splat: splats.Splat) -> str:
-    """A line a kernel developer would write about this report."""
-    if splat.kind == "lockdep" and (report := lockdep.parse(splat.lines)):
-        return report.title
-    return splats.headline(splat)
 
 
 def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
