@@ -75,6 +75,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how long a storm of jobs blows (default: 10)",
     )
     group.addoption(
+        "--deep",
+        action="store_true",
+        help="also what is too long for CI; what is repeated, ten times as often",
+    )
+    group.addoption(
         "--allow-blind",
         action="store_true",
         help="a test that ran without lockdep does not fail the session",
@@ -190,6 +195,12 @@ def storm_s(request: pytest.FixtureRequest) -> float:
     """How long a storm of jobs is to blow, in seconds."""
     seconds: float = request.config.getoption("--storm")
     return seconds
+
+
+@pytest.fixture
+def deep(request: pytest.FixtureRequest) -> bool:
+    """Whether to take the time for what only many repetitions show."""
+    return bool(request.config.getoption("--deep"))
 
 
 @pytest.fixture
@@ -345,6 +356,8 @@ def _dut(item: pytest.Item) -> Dut | None:
 def _open(item: pytest.Item, dut: Dut) -> None:
     """Everything that must hold before a test may touch the target, then its window."""
     item.config.stash[_FLEET].check(dut.target.name)
+    if dut.trouble():  # between two tests: nobody has recovered it yet
+        dut.recover()
     if dut.unfit:
         raise LabError(dut.unfit, where=dut.target.name, cure="see journal.jsonl")
     if dut.health()["debug_locks"] == 0 and dut.target.policy.rearm == "reboot":
@@ -377,7 +390,7 @@ def _close(item: pytest.Item, window: Window, error: BaseException | None) -> No
     judged = verdict.record(dut.run, window, item.config.stash[_KNOWN])
     item.stash[_VERDICT] = judged
     dut.run.journal.add("test-end", test=item.nodeid, outcome=judged.outcome, reason=judged.reason)
-    if judged.outcome == "incomplete":
+    if judged.outcome == "incomplete" or window.trouble:
         dut.recover()
 
 

@@ -37,5 +37,5 @@ def find(lines: Iterable[bytes], since_ns: int) -> list[GpuEvent]:
         if told.get("subsystem") != "drm" or properties.get(name) != value or mono < since_ns:
             continue
         text = f"uevent {told.get('action')} {path}: {name}={value}"
-        events.append(GpuEvent("reset-done", "", -1, mono // 1000, text))
+        events.append(GpuEvent("reset-done", "", -1, mono // 1000, text, "i915", scope="gpu"))
     return events

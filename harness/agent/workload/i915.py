@@ -183,7 +183,7 @@ class I915Workload:
         timer = threading.Timer(self._bailout, hang.release)
         timer.daemon = True
         timer.start()
-        command = context.device.command(engine, buffer, batch, written)
+        command = context.device.command(engine, buffer, batch, written=written)
         number = next(self._numbers)
         submitted = self._jobs[number] = context.submit(command, hang)
         return {
@@ -212,26 +212,29 @@ class I915Workload:
         device = context.device
         engine = device.engine(name, ring)
         expected = next(self._values) & 0xFFFFFFFF
-        buffer = device.buffer()
         writes, build = self._writing(engine, expected)
+        buffer, page = device.buffer(), device.buffer()
         try:
-            submitted = context.submit(device.command(engine, buffer, build), None)
+            command = device.command(engine, buffer, build, target=page if writes else None)
+            submitted = context.submit(command, None)
         except AgentError as error:
             if error.number is None:
                 raise
             device.free(buffer)
+            device.free(page)
             return {"ok": False, "stage": "submit", "errname": error.wire()["errname"]}
         result = self._wait(submitted, timeout)
         stage, value = "", None
         if not result["signaled"] or result["error"]:
             stage = "fence"
         elif writes:
-            device.look(buffer)
-            value = struct.unpack_from("<I", buffer.memory, TARGET)[0]
+            device.look(page)
+            value = struct.unpack_from("<I", page.memory, TARGET)[0]
             stage = "" if value == expected else "value"
         submitted.fence.close()
         if result["signaled"]:
             device.free(buffer)
+            device.free(page)
         return {
             "job": next(self._numbers),
             "ok": not stage,
@@ -276,7 +279,7 @@ class I915Workload:
             raise usage(f"storm: depth is from 1 to {MAX_DEPTH}, count at least 1")
         engine = self._device.engine(name, ring)
         if self._storm is None or self._storm.place != (engine, depth):
-            port = Port(self._fresh, self._device, engine, self._writing(engine, 1)[1])
+            port = Port(self._fresh, self._device, engine, *self._writing(engine, 1))
             self._storm = Storm(port, (engine, depth), depth)
         return self._storm.run(count, seconds, timeout)
 

@@ -28,7 +28,7 @@ SIZE = 4096
 """Bytes of a batch: one page."""
 
 TARGET = 2048
-"""Bytes into its page: what `store` and `fill` write."""
+"""Bytes into another page: what `store` and `fill` write.  A batch may not write its own."""
 
 END = 0x05000000
 """MI_BATCH_BUFFER_END."""
@@ -54,7 +54,8 @@ _COUNTED = 1022
 
 
 class Address(NamedTuple):
-    """An address within a batch: the batch's own, plus `delta`, stands at byte `offset`."""
+    """An address within a batch: that which it was made for, plus `delta`, stands at byte
+    `offset`; with `write` that is where it writes."""
 
     offset: int
     delta: int
@@ -62,7 +63,8 @@ class Address(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """`data` for the presumed address, `addresses` to be mended for another one.
+    """`data` for the presumed address, of itself or of what it writes, and `addresses` to be
+    mended for another one.
 
     Unless None, writing END at byte `release` makes the batch come to its end.
     """
@@ -107,7 +109,7 @@ def zeros() -> Batch:
 
 
 def store(generation: int, address: int, value: int) -> Batch:
-    """Write `value` at TARGET, and end."""
+    """Write `value` at TARGET of the page at `address`, and end."""
     words: dict[int, int]
     if generation < 4:
         # One dword shorter than later: it has no upper half of the address.

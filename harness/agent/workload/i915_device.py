@@ -77,12 +77,13 @@ class Job(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A submission, ready to be sent; `kept` is what it points to."""
+    """A submission, ready to be sent; `buffers` are the last of its `objects`, the batch the very
+    last; `kept` is what it points to."""
 
     request: Any
-    buffer: Buffer
     objects: Any
-    kept: list[Any]
+    buffers: list[Buffer]
+    kept: Any
 
 
 class Device:
@@ -198,53 +199,61 @@ class Device:
         engine: Engine,
         buffer: Buffer,
         build: Callable[[int], Batch],
+        *,
+        target: Buffer | None = None,
         written: int | None = None,
     ) -> Command:
         """What `send` submits, any number of times: the batch that `build` makes for an
-        address.  `written` is the handle of a buffer whose users wait for the job as if it
-        wrote there."""
-        batch = build(buffer.address)
+        address, its own or that of `target`, which it writes.  `written` is the handle of a
+        buffer whose users wait for the job as if it wrote there."""
+        pointed = buffer if target is None else target
+        batch = build(pointed.address)
         self.look(buffer)
         buffer.memory[: len(batch.data)] = batch.data
         count = 0 if self.softpin else len(batch.addresses)
         relocations = (abi.I915GemRelocationEntry * count)()
         for entry, one in zip(relocations, batch.addresses):
             domain = abi.DOMAIN_INSTRUCTION if one.write else abi.DOMAIN_COMMAND
-            entry.target_handle = buffer.handle
+            entry.target_handle = pointed.handle
             entry.offset, entry.delta = one.offset, one.delta
-            entry.presumed_offset = buffer.address
+            entry.presumed_offset = pointed.address
             entry.read_domains = domain
             entry.write_domain = domain if one.write else 0
-        # The batch is the last one.
-        objects = (abi.I915GemExecObject2 * (1 if written is None else 2))()
+        # The batch is the last one; it may not be written (i915_gem_execbuffer.c, eb_lookup_vmas).
+        buffers = [buffer] if target is None else [target, buffer]
+        foreign = 0 if written is None else 1
+        objects = (abi.I915GemExecObject2 * (foreign + len(buffers)))()
         if written is not None:
             objects[0].handle, objects[0].flags = written, abi.EXEC_OBJECT_WRITE
+        ours = abi.EXEC_OBJECT_PINNED if self.softpin else 0
+        if self.softpin and self.generation >= LATEST:
+            ours |= abi.EXEC_OBJECT_SUPPORTS_48B_ADDRESS
+        for index, one_of_ours in enumerate(buffers, foreign):
+            objects[index].handle = one_of_ours.handle
+            objects[index].offset = one_of_ours.address
+            objects[index].flags = ours
+        if target is not None:
+            objects[foreign].flags |= abi.EXEC_OBJECT_WRITE
         last = objects[len(objects) - 1]
-        last.handle = buffer.handle
-        last.offset = buffer.address
         last.relocation_count = count
         last.relocs_ptr = c.addressof(relocations) if count else 0
-        if any(one.write for one in batch.addresses):
-            last.flags |= abi.EXEC_OBJECT_WRITE
-        if self.softpin:
-            last.flags |= abi.EXEC_OBJECT_PINNED
-            if self.generation >= LATEST:
-                last.flags |= abi.EXEC_OBJECT_SUPPORTS_48B_ADDRESS
         request = abi.I915GemExecbuffer2(
             buffers_ptr=c.addressof(objects),
             buffer_count=len(objects),
             batch_len=SIZE,
             flags=engine.selector | abi.EXEC_FENCE_OUT,
         )
-        return Command(request, buffer, objects, [relocations])
+        return Command(request, objects, buffers, relocations)
 
     def send(self, context: int, command: Command) -> Job:
         """Submit.  Raises AgentError; its number is EIO for a banned context and a wedged GPU."""
         request = abi.I915GemExecbuffer2.from_buffer_copy(command.request)
         request.rsvd1 = context
         perform(self.fd, abi.GEM_EXECBUFFER2_WR, request)
-        command.buffer.address = int(command.objects[len(command.objects) - 1].offset)
-        return Job(command.buffer, Fence(int(request.rsvd2) >> 32))
+        first = len(command.objects) - len(command.buffers)
+        for index, buffer in enumerate(command.buffers, first):
+            buffer.address = int(command.objects[index].offset)
+        return Job(command.buffers[-1], Fence(int(request.rsvd2) >> 32))
 
     def wait(self, job: Job, until_ns: int) -> bool:
         """Whether the GPU was done with its buffer by `until_ns` on CLOCK_MONOTONIC.

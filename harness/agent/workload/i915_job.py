@@ -99,12 +99,15 @@ class Port:
         fresh: Callable[[], Context],
         keep: Device,
         engine: Engine,
+        writes: bool,
         build: Callable[[int], Batch],
     ) -> None:
-        """`fresh` makes contexts, none of which closes the file `keep`."""
+        """`fresh` makes contexts, none of which closes the file `keep`; `build` gives a job's
+        batch for the address of what it writes, if it does."""
         self._fresh = fresh
         self._keep = keep
         self._engine = engine
+        self._writes = writes
         self._build = build
         self._commands: dict[tuple[int, int], Command] = {}
 
@@ -121,7 +124,9 @@ class Port:
         key = id(context.device), slot  # a buffer is its file's
         if key not in self._commands:
             device = context.device
-            self._commands[key] = device.command(self._engine, device.buffer(), self._build)
+            page = device.buffer() if self._writes else None
+            command = device.command(self._engine, device.buffer(), self._build, target=page)
+            self._commands[key] = command
         return context.device.send(context.id, self._commands[key])
 
     def identity(self, job: Job) -> tuple[int | None, int | None]:
