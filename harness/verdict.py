@@ -17,21 +17,24 @@ from msgspec import Struct
 
 from harness.account import Account, Accounted, draw, open_account
 from harness.errors import LabError
-from harness.evidence.files import read_json, write_json
+from harness.evidence.files import read_json, write_bytes, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
 from harness.evidence.rundir import RunDir, Window
-from harness.kernel import commits, lockdep, records, resets, splats
+from harness.kernel import commits, lockdep, picture, records, resets, splats
+from harness.kernel.cycle import cycle_of
+from harness.kernel.diagnosis import explain
 from harness.known import KnownIssues, Scope
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Outcome", "Verdict", "judge", "recorded", "rejudge", "slice_of"]
+__all__ = ["Outcome", "Verdict", "cycle_picture", "judge", "recorded", "rejudge", "slice_of"]
 
 Outcome = Literal["pass", "fail", "skip", "xfail", "incomplete", "blind", "error"]
 OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "skip", "xfail", "incomplete", "blind", "error")
 
-# Text of one finding kept in findings.json, in characters; the whole stands in the stream.
-EXCERPT = 20_000
+# Text of one finding kept in findings.json, in characters; the whole stands in the stream.  The
+# longest lock chains with their stacks fit.
+EXCERPT = 60_000
 
 
 # As many lines of one sort from one test are a fault of their own: they bury all others.
@@ -122,9 +125,23 @@ def record(run: RunDir, window: Window, known: KnownIssues = NONE) -> Verdict:
     write_json(path / "verdict.json", verdict)
     try:
         draw(account, path, window.test)
+        _draw_cycles(verdict, path)
     except LabError as error:  # a picture must not cost a verdict
         log.warning("no picture: %s", error)
     return verdict
+
+
+def cycle_picture(finding: Finding) -> str:
+    """The name of the file, beside the verdict, that shows the lock cycle of a finding."""
+    return f"cycle-{finding.signature}.svg"
+
+
+def _draw_cycles(verdict: Verdict, directory: Path) -> None:
+    for finding in verdict.findings:
+        report = lockdep.parse(finding.text.split("\n")) if finding.explanation else None
+        if report and (cycle := cycle_of(report)):
+            drawn = picture.render(cycle, finding.title)
+            write_bytes(directory / cycle_picture(finding), drawn.encode())
 
 
 def recorded(run: RunDir) -> dict[str, Verdict]:
@@ -190,7 +207,9 @@ def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iter
     for splat in splats.find(log):
         place = Place(window.boot_id, stream, splat.records[0].seq, splat.records[-1].seq)
         severity: Severity = "fail" if splat.severity == "fail" else "note"
-        yield _finding(splat.kind, severity, title_of(splat), place, splat.text)
+        found = _finding(splat.kind, severity, title_of(splat), place, splat.text)
+        report = lockdep.parse(splat.lines)
+        yield msgspec.structs.replace(found, explanation=explain(report) if report else "")
 
 
 # Two CPUs print a little out of order, in microseconds; a new boot starts from 0.
@@ -212,8 +231,8 @@ def _since(console: Path, last: int) -> Iterator[records.Record]:
 
 def title_of(splat: splats.Splat) -> str:
     """A line a kernel developer would write about this report."""
-    if splat.kind == "lockdep":
-        return lockdep.read(splat).title
+    if splat.kind == "lockdep" and (report := lockdep.parse(splat.lines)):
+        return report.title
     return splats.headline(splat)
 
 

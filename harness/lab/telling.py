@@ -36,7 +36,11 @@ def tell(
         lines.append(f"{finding.kind} [{finding.signature}] {finding.title}")
         # A report that comes again is shown once: the second copy would bury what is new.
         first = shown.setdefault(finding.signature, judged.test)
-        lines += [finding.text if first == judged.test else f"(the same as in {first})", ""]
+        if first != judged.test:
+            lines += [f"(the same as in {first})", ""]
+        else:
+            explained = [finding.explanation, ""] if finding.explanation else []
+            lines += [*explained, finding.text, ""]
     if judged.outcome == "incomplete" and all(f.severity == "note" for f in judged.findings):
         lines += [f"last console line: {line}" for line in last_words.splitlines()[-LAST_LINES:]]
     lines += [f"evidence: {evidence}", f"rerun:    {shlex.join(rerun)}"]

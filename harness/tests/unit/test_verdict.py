@@ -11,9 +11,11 @@ import pytest
 from harness.evidence.files import write_json
 from harness.evidence.rundir import RunDir, Window
 from harness.lab import report
+from harness.lab.telling import tell
 from harness.tests.kmsg import of_dmesg, raw
 from harness.tests.unit.test_kernel import CIRCULAR
-from harness.verdict import FLOOD, Verdict, judge, record, recorded, rejudge
+from harness.tests.unit.test_lockdep import FENCED
+from harness.verdict import FLOOD, Verdict, cycle_picture, judge, record, recorded, rejudge
 
 ARMED = {"debug_locks": 1}
 RESET = (
@@ -172,6 +174,31 @@ def test_report_escapes_what_the_kernel_printed(run: RunDir) -> None:
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "1 fail" in page
+
+
+def test_lock_cycle_is_explained_and_drawn(run: RunDir) -> None:
+    stream = of_dmesg("".join(f"[    1.000000] {line}\n" for line in FENCED.split("\n")))
+    window = closed(run, stream, stream.count(b"\n") - 1, health_after={"debug_locks": 0})
+    run.journal.add("test-start", test=window.test)
+    verdict = record(run, window)
+    (finding,) = verdict.findings
+    assert finding.explanation.startswith("Recovery in foo (drm_sched_job_timedout > ")
+    assert "-> fs_reclaim     fb_console_init > device_create" in finding.explanation
+    drawn = run.test(window.test) / cycle_picture(finding)
+    assert drawn.read_text().count('<rect class="box') == 4
+    page = report.write(run).read_text()
+    assert f'/{drawn.name}">' in page
+    assert "Recovery in foo (drm_sched_job_timedout &gt; " in page
+    told = tell(verdict, shown={}, last_words="", evidence=run.path, rerun=["lab"])
+    assert told.index("lock cycle:") < told.index("is trying to acquire lock")
+
+
+def test_a_report_that_is_no_cycle_is_shown_without_a_picture(run: RunDir) -> None:
+    text = "WARNING: held lock freed!"
+    verdict = record(run, closed(run, raw(0, 1, text), 0, health_after={"debug_locks": 0}))
+    (finding,) = verdict.findings
+    assert finding.explanation == ""
+    assert not list(run.test(verdict.test).glob("*.svg"))
 
 
 def test_panic_on_the_console_is_told_of_the_test_that_died(run: RunDir) -> None:

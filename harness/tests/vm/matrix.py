@@ -19,7 +19,6 @@ from rich.table import Table
 
 from harness.evidence.finding import Finding
 from harness.kernel import lockdep
-from harness.kernel.splats import Splat
 from harness.tests.inner import Session, targets_file
 from harness.verdict import Verdict
 
@@ -173,8 +172,8 @@ def _names(finding: Finding, wanted: str) -> bool:
     if finding.kind != "lockdep":
         return wanted in finding.title
     # What was being taken, not just some class of the cycle: boot priming puts more in there.
-    taken = lockdep.read(Splat.of_text("lockdep", finding.text)).wanted
-    return taken is not None and taken.name == wanted
+    report = lockdep.parse(finding.text.split("\n"))
+    return report is not None and report.wanted is not None and report.wanted.name == wanted
 
 
 def _table(results: list[Result]) -> Table:
