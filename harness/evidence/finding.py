@@ -24,7 +24,8 @@ class Place(Struct, frozen=True):
 
 
 class Finding(Struct, frozen=True):
-    """One interpreted fact.  `text` is the evidence itself, bounded."""
+    """One interpreted fact.  `text` is the evidence itself, bounded; `explanation` is what the
+    harness makes of it, where that takes more than the title."""
 
     kind: str
     severity: Severity
@@ -32,6 +33,7 @@ class Finding(Struct, frozen=True):
     signature: str
     place: Place | None = None
     text: str = ""
+    explanation: str = ""
 
 
 def signature(kind: str, title: str) -> str:

@@ -15,7 +15,7 @@ from harness.errors import HarnessError
 from harness.evidence import journal
 from harness.evidence.files import write_bytes
 from harness.evidence.rundir import RunDir, slug
-from harness.verdict import OUTCOMES, Verdict, recorded
+from harness.verdict import OUTCOMES, Verdict, cycle_picture, recorded
 
 __all__ = ["counts", "verdicts", "write"]
 
@@ -48,6 +48,7 @@ def write(run: RunDir) -> Path:
             verdicts=judged,
             counts=counts(judged),
             pictured=[v.test for v in judged if (run.test(v.test) / PICTURE).exists()],
+            cycles=_cycles(run, judged),
             troubles=[
                 entry
                 for entry in journal.read(run.journal.path)
@@ -58,6 +59,16 @@ def write(run: RunDir) -> Path:
     path = run.path / "report.html"
     write_bytes(path, page.encode("utf-8", "replace"))
     return path
+
+
+def _cycles(run: RunDir, judged: list[Verdict]) -> dict[tuple[str, str], str]:
+    """The pictures of lock cycles, by test and signature of the finding."""
+    return {
+        (verdict.test, finding.signature): name
+        for verdict in judged
+        for finding in verdict.findings
+        if (run.test(verdict.test) / (name := cycle_picture(finding))).exists()
+    }
 
 
 def _facts(run: RunDir) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     )
     control = Control(given.control, lambda: proxy.device)
     try:
-        Loop(clock).run(proxy, line, control.sources, lambda: proxy.device)
+        Loop(proxy, line, control.sources, lambda: proxy.device, clock).run()
     except EOFError as error:
         print(f"gen3: {error}", file=sys.stderr)
 

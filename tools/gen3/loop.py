@@ -10,8 +10,6 @@ import select
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from tools.gen3.line import Line
-
 __all__ = ["Loop", "Source", "Timed"]
 
 
@@ -38,34 +36,57 @@ class Timed(Protocol):
 class Loop:
     """Runs until QEMU goes."""
 
-    def __init__(self, clock: Callable[[], int]) -> None:
-        self._clock = clock
-
-    def run(
+    def __init__(
         self,
         guest: Source,
-        line: Line,
+        line: Source,
         people: Callable[[], Sequence[Source]],
         timed: Callable[[], Timed],
+        clock: Callable[[], int],
     ) -> None:
-        """Serve until the end of `guest` or `line`, which raises EOFError.
+        """`people` come and go when one of them had input; `timed` is asked for each time."""
+        self._guest = guest
+        self._line = line
+        self._people = people
+        self._timed = timed
+        self._clock = clock
+        self._poll = select.poll()
+        self._others: dict[int, Source] = {}
 
-        `people` are asked for anew each time they are waited for: they come and go.
-        """
-        clock = self._clock
-        guest_fd = guest.fileno()
+    def run(self) -> None:
+        """Serve until the end of the guest or of the line, which raises EOFError."""
+        clock, poll, timed, serve = self._clock, self._poll.poll, self._timed, self._guest.ready
+        guest, others = self._guest.fileno(), self._others
+        self._poll.register(guest, select.POLLIN)
+        self._look_around()
         while True:
-            due = timed().due()
-            timeout = None if due is None else max(0.0, (due - clock()) / 1e9)
-            others = {source.fileno(): source for source in (line, *people())}
-            others.pop(-1, None)
-            ready, _, _ = select.select([guest_fd, *others], [], [], timeout)
-            if guest_fd in ready:
-                ready.remove(guest_fd)
-                guest.ready()
             chip = timed()
             due = chip.due()
-            if due is not None and (now := clock()) >= due:
+            if due is None:
+                ready = poll()
+            elif (left := due - (now := clock())) > 0:
+                # Rounded up to milliseconds: who is late by less than one is in time.
+                ready = poll(left / 1_000_000)
+            else:
                 chip.tick(now)
-            for fd in ready:
-                others[fd].ready()
+                ready = poll(0)
+            for fd, _ in ready:
+                if fd == guest:
+                    serve()
+                elif fd in others:
+                    others[fd].ready()
+                    self._look_around()
+            if self._line.fileno() not in (-1, *others):
+                self._look_around()
+
+    def _look_around(self) -> None:
+        """Poll what there is now."""
+        now = {
+            fd: source for source in (self._line, *self._people()) if (fd := source.fileno()) >= 0
+        }
+        for fd in self._others.keys() - now:
+            self._poll.unregister(fd)
+        for fd in now.keys() - self._others.keys():
+            self._poll.register(fd, select.POLLIN)
+        self._others.clear()
+        self._others.update(now)

@@ -17,10 +17,10 @@ from ..arguments import Arguments
 from ..errors import AgentError, usage
 from ..uapi import amdgpu as abi
 from .amdgpu_device import Buffer, Device
-from .amdgpu_job import POLLED, Hang, Submitted
+from .amdgpu_job import POLLED, Hang, Port, Submitted
 from .amdgpu_packets import RECIPES, pad, store
-from .amdgpu_storm import MAX_DEPTH, Storm
 from .parcel import Adopted
+from .storm import MAX_DEPTH, Storm
 
 __all__ = ["AmdgpuWorkload", "open_workload"]
 
@@ -248,7 +248,8 @@ class AmdgpuWorkload:
             return pad(name, dwords, max(_IB_DWORDS, engine.ib_size_alignment // 4))
 
         if self._storm is None or self._storm.place != (engine, ring, depth):
-            self._storm = Storm(self._device, engine, ring, depth, fill)
+            port = Port(self._device, engine, ring, fill)
+            self._storm = Storm(port, (engine, ring, depth), depth)
         return self._storm.run(count, seconds, timeout)
 
     def status(self, arguments: Arguments) -> dict[str, Any]:

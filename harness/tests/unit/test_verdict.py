@@ -11,9 +11,11 @@ import pytest
 from harness.evidence.files import write_json
 from harness.evidence.rundir import RunDir, Window
 from harness.lab import report
+from harness.lab.telling import tell
 from harness.tests.kmsg import of_dmesg, raw
 from harness.tests.unit.test_kernel import CIRCULAR
-from harness.verdict import FLOOD, Verdict, judge, record, recorded, rejudge
+from harness.tests.unit.test_lockdep import FENCED
+from harness.verdict import FLOOD, Verdict, cycle_picture, judge, record, recorded, rejudge
 
 ARMED = {"debug_locks": 1}
 RESET = (
@@ -50,7 +52,7 @@ def test_the_same_again_is_one_finding(run: RunDir) -> None:
     stream = b"".join(raw(n, n + 1, stuck, prefix=3) for n in range(3)) + raw(3, 9, "lab: end")
     verdict = judge(run, closed(run, stream, 3))
     (finding,) = verdict.findings
-    assert (finding.kind, verdict.outcome) == ("hung-task", "fail")
+    assert (finding.kind, verdict.outcome) == ("hung_task", "fail")
     assert finding.place is not None
     assert finding.place.first == 0
     assert finding.text.endswith("(3 times in this test)")
@@ -174,6 +176,31 @@ def test_report_escapes_what_the_kernel_printed(run: RunDir) -> None:
     assert "1 fail" in page
 
 
+def test_lock_cycle_is_explained_and_drawn(run: RunDir) -> None:
+    stream = of_dmesg("".join(f"[    1.000000] {line}\n" for line in FENCED.split("\n")))
+    window = closed(run, stream, stream.count(b"\n") - 1, health_after={"debug_locks": 0})
+    run.journal.add("test-start", test=window.test)
+    verdict = record(run, window)
+    (finding,) = verdict.findings
+    assert finding.explanation.startswith("Recovery in foo (drm_sched_job_timedout > ")
+    assert "-> fs_reclaim     fb_console_init > device_create" in finding.explanation
+    drawn = run.test(window.test) / cycle_picture(finding)
+    assert drawn.read_text().count('<rect class="box') == 4
+    page = report.write(run).read_text()
+    assert f'/{drawn.name}">' in page
+    assert "Recovery in foo (drm_sched_job_timedout &gt; " in page
+    told = tell(verdict, shown={}, last_words="", evidence=run.path, rerun=["lab"])
+    assert told.index("lock cycle:") < told.index("is trying to acquire lock")
+
+
+def test_a_report_that_is_no_cycle_is_shown_without_a_picture(run: RunDir) -> None:
+    text = "WARNING: held lock freed!"
+    verdict = record(run, closed(run, raw(0, 1, text), 0, health_after={"debug_locks": 0}))
+    (finding,) = verdict.findings
+    assert finding.explanation == ""
+    assert not list(run.test(verdict.test).glob("*.svg"))
+
+
 def test_panic_on_the_console_is_told_of_the_test_that_died(run: RunDir) -> None:
     window = closed(run, raw(0, 27_900_000, "lab: start"), 0, died="no answer", last_seq=None)
     (run.path / "boot-b" / "console.log").write_bytes(
@@ -187,7 +214,23 @@ def test_panic_on_the_console_is_told_of_the_test_that_died(run: RunDir) -> None
     verdict = judge(run, window)
     (finding,) = verdict.findings
     assert verdict.outcome == "incomplete"
-    assert finding.title == "Kernel panic - not syncing: sysrq triggered crash"
+    assert finding.title == "kernel panic: sysrq triggered crash"
     assert finding.title in verdict.reason
     assert finding.place is not None
     assert (finding.place.stream, finding.place.first, finding.place.last) == ("console.log", 3, 4)
+
+
+TIMED_OUT = "i915 0000:00:02.0: [drm] *ERROR* flip_done timed out"
+IN_VAIN = "i915 0000:00:02.0: [drm] *ERROR* Failed to reset chip"
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_commit_that_is_never_done_counts_after_a_failed_reset(run: RunDir, failed: bool) -> None:
+    before = IN_VAIN if failed else "i915 0000:00:02.0: [drm] Resetting chip for stopped heartbeat"
+    stream = raw(0, 1, before, prefix=3) + raw(1, 12, TIMED_OUT, prefix=3) + raw(2, 13, "lab: end")
+    verdict = judge(run, closed(run, stream, 2, destructive=True))
+    [finding] = [f for f in verdict.findings if f.kind == "commit-timeout"]
+    assert finding.severity == ("fail" if failed else "note")
+    assert finding.title.endswith(": flip_done timed out")
+    assert finding.text == TIMED_OUT
+    assert verdict.outcome == ("fail" if failed else "pass")
