@@ -356,6 +356,8 @@ def _dut(item: pytest.Item) -> Dut | None:
 def _open(item: pytest.Item, dut: Dut) -> None:
     """Everything that must hold before a test may touch the target, then its window."""
     item.config.stash[_FLEET].check(dut.target.name)
+    if dut.trouble():  # between two tests: nobody has recovered it yet
+        dut.recover()
     if dut.unfit:
         raise LabError(dut.unfit, where=dut.target.name, cure="see journal.jsonl")
     if dut.health()["debug_locks"] == 0 and dut.target.policy.rearm == "reboot":
@@ -388,7 +390,7 @@ def _close(item: pytest.Item, window: Window, error: BaseException | None) -> No
     judged = verdict.record(dut.run, window, item.config.stash[_KNOWN])
     item.stash[_VERDICT] = judged
     dut.run.journal.add("test-end", test=item.nodeid, outcome=judged.outcome, reason=judged.reason)
-    if judged.outcome == "incomplete":
+    if judged.outcome == "incomplete" or window.trouble:
         dut.recover()
 
 

@@ -6,6 +6,7 @@ parser.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,8 @@ from harness.errors import LabError
 from harness.evidence.files import read_json, write_bytes, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
 from harness.evidence.rundir import RunDir, Window
-from harness.kernel import lockdep, picture, records, resets, splats
+from harness.kernel import commits, lockdep, picture, records, resets, splats
+from harness.kernel import selftests as module_tests
 from harness.kernel.cycle import cycle_of
 from harness.kernel.diagnosis import explain
 from harness.known import KnownIssues, Scope
@@ -72,12 +74,15 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         *_reports(window, kmsg, "kmsg"),
         *_reports(window, _last_words(run.path, window, kmsg), "console.log"),
         *_recovery(window, kmsg),
+        *_display(window, kmsg),
+        *_selftests(window, kmsg),
         *_flood(window, kmsg),
         *_losses(window, kmsg),
         *account.findings,
     ]
     armed = _lockdep_state(window)
-    if armed == "went off" and not any(f.kind in ("lockdep", "lockdep-off") for f in findings):
+    reported = any(f.kind == "lockdep" and f.severity == "fail" for f in findings)
+    if armed == "went off" and not reported:
         findings.append(_finding("lockdep-off", "unknown", "lockdep went off without a report"))
     findings = _folded(findings)
     scope = _scope(run, window, known)
@@ -206,9 +211,16 @@ def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iter
     for splat in splats.find(log):
         place = Place(window.boot_id, stream, splat.records[0].seq, splat.records[-1].seq)
         severity: Severity = "fail" if splat.severity == "fail" else "note"
-        found = _finding(splat.kind, severity, title_of(splat), place, splat.text)
         report = lockdep.parse(splat.lines)
-        yield msgspec.structs.replace(found, explanation=explain(report) if report else "")
+        yield Finding(
+            splat.family,
+            severity,
+            splat.title,
+            splat.signature,
+            place,
+            splat.text[:EXCERPT],
+            explain(report) if report else "",
+        )
 
 
 # Two CPUs print a little out of order, in microseconds; a new boot starts from 0.
@@ -228,13 +240,6 @@ def _since(console: Path, last: int) -> Iterator[records.Record]:
                 yield entry
 
 
-def title_of(splat: splats.Splat) -> str:
-    """A line a kernel developer would write about this report."""
-    if splat.kind == "lockdep" and (report := lockdep.parse(splat.lines)):
-        return report.title
-    return splats.headline(splat)
-
-
 def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
     """GPU events; a failed reset is a failure, and so is one in a test that asked for none."""
     for event in resets.find(kmsg):
@@ -248,6 +253,30 @@ def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
             yield _finding("recovery", "fail", title, place, event.text)
         else:
             yield _finding("recovery", "note", f"{event.step}{engine}", place, event.text)
+
+
+def _display(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
+    """Commits that were never done.  A test says itself whether it lost a flip; but a GPU whose
+    reset failed is to show pictures still."""
+    failed = [event.seq for event in resets.find(kmsg) if event.step in ("reset-failed", "wedged")]
+    for timeout in commits.find(kmsg):
+        place = Place(window.boot_id, "kmsg", timeout.seq, timeout.seq)
+        if failed and failed[0] < timeout.seq:
+            title = f"after a failed reset a commit is never done: {timeout.step} timed out"
+            yield _finding("commit-timeout", "fail", title, place, timeout.text)
+        else:
+            title = f"a commit was not done in time: {timeout.step} timed out"
+            yield _finding("commit-timeout", "note", title, place, timeout.text)
+
+
+def _selftests(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
+    """What the driver's own tests say of it."""
+    for run in module_tests.find(kmsg):
+        for failed in run.failed:
+            error = errno.errorcode.get(-failed.error, str(failed.error))
+            title = f"{run.kind} selftest {run.group}/{failed.name} fails with {error}"
+            place = Place(window.boot_id, "kmsg", failed.seq, failed.seq)
+            yield _finding("selftest", "fail", title, place, f"st_random_seed={run.seed}")
 
 
 def _flood(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
@@ -291,13 +320,18 @@ def _scope(run: RunDir, window: Window, known: KnownIssues) -> Scope:
 def _weigh(
     window: Window, findings: list[Finding], armed: str, scope: Scope
 ) -> tuple[Outcome, str, list[str]]:
-    """The one place where outcomes are ranked: the kernel's evidence first, then the lab's
-    troubles, then what the test said, then what could not be seen, then what is known.
-    The third is the issues that excuse something."""
+    """The one place where outcomes are ranked: a lab that broke under the target proves
+    nothing; else the kernel's evidence first, then the lab's troubles, then what the test said,
+    then what could not be seen, then what is known.
+
+    The third is the issues that excuse something.
+    """
     broken = [f for f in findings if f.severity == "fail"]
     failing = [f for f in broken if not scope.of(f)]
     known = list(dict.fromkeys(n for f in broken if (n := scope.of(f)) and scope.counts(n)))
     unknown = [f for f in findings if f.severity == "unknown"]
+    if window.trouble:
+        return "error", window.trouble, known
     if window.died:
         seen = f"; last finding: {failing[-1].title}" if failing else ""
         return "incomplete", window.died + seen, known

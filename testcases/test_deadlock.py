@@ -38,9 +38,12 @@ class Waiting(NamedTuple):
 
 
 @contextmanager
-def waiting(dut: Dut, how: How) -> Iterator[Waiting]:
-    """A commit that waits for a job; at the end the job is let go, so that nobody stays."""
+def waiting(dut: Dut, how: How, *, soon: bool = False) -> Iterator[Waiting]:
+    """A commit that waits for a job, which with `soon` is found hung as fast as can be; at the
+    end the job is let go, so that nobody stays."""
     display, guilty, engine = dut.display(), dut.client(), dut.engines()[0]
+    if soon:
+        dut.hasten(engine)
     outputs = display.outputs()
     if not outputs:
         pytest.skip("no monitor is connected")
@@ -75,11 +78,34 @@ def recovered(dut: Dut, window: Window, guilty: Client, job: Job) -> Fence:
 
 
 @pytest.mark.destructive
-@pytest.mark.parametrize("how", ["modeset", "flip"])
-def test_recovery_passes_a_commit_that_waits(dut: Dut, window: Window, how: How) -> None:
+def test_recovery_passes_a_waiting_modeset(dut: Dut, window: Window) -> None:
+    """A modeset waits within its call, holding the modeset locks, for a job that hangs."""
+    recovery_passes(dut, window, "modeset")
+
+
+@pytest.mark.destructive
+def test_recovery_passes_a_waiting_flip(dut: Dut, window: Window) -> None:
+    """A flip waits for a job that hangs: in a worker that holds no lock, but whose commit
+    nothing that changes the display can overtake."""
+    recovery_passes(dut, window, "flip")
+
+
+@pytest.mark.destructive
+def test_modeset_waits_for_a_slow_job(dut: Dut, window: Window) -> None:
+    """The same modeset behind a job that is only slow: no longer than it lasts."""
+    waits_no_longer(dut, window, "modeset")
+
+
+@pytest.mark.destructive
+def test_flip_waits_for_a_slow_job(dut: Dut, window: Window) -> None:
+    """The same flip behind a job that is only slow: no longer than it lasts."""
+    waits_no_longer(dut, window, "flip")
+
+
+def recovery_passes(dut: Dut, window: Window, how: How) -> None:
     """The job ends with an error in time, then the commit is done, and flips and jobs flow.
     That recovery stood still meanwhile is the harness's to find: `deadlock`."""
-    with waiting(dut, how) as (commit, guilty, job, engine, display):
+    with waiting(dut, how, soon=True) as (commit, guilty, job, engine, display):
         fence = recovered(dut, window, guilty, job)
         assert fence.signaled, f"the fence did not signal within {dut.target.limits.tdr_s:g} s"
         assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
@@ -93,11 +119,8 @@ def test_recovery_passes_a_commit_that_waits(dut: Dut, window: Window, how: How)
         assert canary.ok, f"a second client's job does not complete after recovery: {canary}"
 
 
-@pytest.mark.destructive
-@pytest.mark.parametrize("how", ["modeset", "flip"])
-def test_commit_waits_for_a_slow_job(dut: Dut, window: Window, how: How) -> None:
-    """The same commit behind a job that is slow, but ends by itself before any timeout: it
-    waits no longer than the job lasts, and nothing is reset."""
+def waits_no_longer(dut: Dut, window: Window, how: How) -> None:
+    """The job is released before any timeout: the commit is done, and nothing is reset."""
     with waiting(dut, how) as (commit, guilty, job, _, display):
         held = guilty.wait(job, Deadline(0.5))
         assert not held.signaled, "the job ended before it was released"

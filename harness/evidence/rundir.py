@@ -45,6 +45,8 @@ class Window(Struct, kw_only=True):
     # Why the window could not be closed properly: the target died, the link broke.
     died: str = ""
     lab_error: str = ""
+    # What of the lab's own broke under the target: whatever the kernel did then proves nothing.
+    trouble: str = ""
     seconds: float = 0.0
     # The same stretch in the trace, as CLOCK_MONOTONIC ns of the two marks (None: not traced; the
     # end also while the window is open), and in which folder of the boot's it lies; `trace` is

@@ -34,11 +34,18 @@ def check(ledger: Ledger, snapshots: Sequence[Snapshot], deadline_ns: int) -> li
     """Each way in which a recovery was held up by the job that it was to end, and for how long.
 
     A fence is the hung job's when nobody but recovery ends it: it was not signalled before
-    recovery went on, or only later than any job may take, `deadline_ns`.
+    recovery went on, or only later than any job may take, `deadline_ns`; or its submitter
+    says so, who ended it only when nobody looked any more.
     """
+    hung = {
+        (job.context, job.seqno)
+        for job in ledger.jobs
+        if job.kind == "hang" and not job.released_ns
+    }
     sorts: dict[tuple[int, Behind, bool], list[Stall]] = defaultdict(list)
     for stall in ledger.stalls:
-        if _deadlocked(ledger, stall, deadline_ns):
+        known = (stall.wait.context, stall.wait.seqno) in hung
+        if _deadlocked(ledger, stall, 0 if known else deadline_ns):
             recovery = _recovery(ledger, stall)
             sorts[recovery, stall.behind, stall.display].append(stall)
     found = []
@@ -55,7 +62,7 @@ def check(ledger: Ledger, snapshots: Sequence[Snapshot], deadline_ns: int) -> li
     return found
 
 
-def _deadlocked(ledger: Ledger, stall: Stall, deadline_ns: int) -> bool:
+def _deadlocked(ledger: Ledger, stall: Stall, patience_ns: int) -> bool:
     wait, end = stall.wait, stall.end if stall.end is not None else ledger.last
     if ledger.lost_between(stall.since, end):
         return False
@@ -67,7 +74,7 @@ def _deadlocked(ledger: Ledger, stall: Stall, deadline_ns: int) -> bool:
     if wait.result is not None and wait.result > 0:
         signaled = min(signaled or end, end)
     in_vain = signaled is None or signaled > end
-    return in_vain or end - stall.begin > deadline_ns
+    return in_vain or end - stall.begin > patience_ns
 
 
 def _recovery(ledger: Ledger, stall: Stall) -> int:

@@ -1,202 +1,344 @@
 """Splats: one kernel report each, from its header to its end.
 
-A table of kinds finds headers; records of the same caller are gathered until the
-kind's end, so that two CPUs that report at once do not mix.
+Records are told apart by printk's caller where the log has it, so that two CPUs that report at
+once do not mix; a report goes on as long as its caller prints what reports are made of.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from harness.kernel import signature, titles
+from harness.kernel.kinds import KINDS, Kind, header
 from harness.kernel.records import Record
+from harness.kernel.signature import steady
+from harness.kernel.stack import Frame, frame, frames, function
 
-__all__ = ["Splat", "find", "function", "headline", "steady"]
+__all__ = ["Finder", "Splat", "find", "function", "headline", "steady", "stream"]
 
-# Longest report kept, in records, and the silence of its caller that ends one, in microseconds.
-# A lockdep report of a deep chain runs to some hundred lines; lines of one report follow
-# each other within milliseconds even on a serial console.
+# Longest report kept, in records: a lockdep report of a deep chain runs to some hundred lines.
 LONGEST = 1000
+# Longest text of one record kept, in characters; printk's own limit is about 1 KiB a line.
+WIDEST = 8192
+# The silence of its caller that ends a report, in microseconds: its lines follow each other within
+# milliseconds even on a serial console, but other CPUs may take long to answer an NMI.
 SILENCE = 2_000_000
+PATIENT = 12_000_000
+# Two CPUs print a little out of order, in microseconds; a new boot starts from 0.
+SLACK = 1_000_000
+# Lines that are no report's, one after the other, that end one.
+STRANGERS = 6
+STRANGERS_BETWEEN = 16  # where callers are not told
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A row of the table: what starts a report, what ends it, and whether it is a failure."""
-
-    name: str
-    header: re.Pattern[str]
-    end: re.Pattern[str] | None
-    severity: str = "fail"
-
-
-def _kind(name: str, header: str, end: str | None = None, severity: str = "fail") -> Kind:
-    return Kind(name, re.compile(header), re.compile(end) if end else None, severity)
-
-
-_STACK = r"^\s*</TASK>"
-_TRACE = r"^---\[ end trace"
-
-# Sources, Linux 6.12: kernel/locking/lockdep.c, kernel/panic.c, kernel/watchdog.c,
-# kernel/hung_task.c, kernel/rcu/tree_stall.h, kernel/workqueue.c, kernel/sched/core.c,
-# arch/x86/mm/fault.c, lib/list_debug.c, mm/kasan/report.c, lib/ubsan.c.
-KINDS = (
-    _kind(
-        "lockdep",
-        r"^(?:WARNING: (?:possible circular locking dependency detected"
-        r"|possible recursive locking detected|inconsistent lock state"
-        r"|\w+-safe -> \w+-unsafe lock order detected"
-        r"|possible irq lock inversion dependency detected|Nested lock was not taken"
-        r"|bad unlock balance detected!|bad contention detected!|held lock freed!"
-        r"|\S+/\d+ still has locks held!|lock held when returning to user space!"
-        r"|suspicious RCU usage|chain_key collision)"
-        r"|\[ (?:BUG: Invalid wait context|INFO: possible .*detected) \]"
-        r"|INFO: trying to register non-static key)",
-        _STACK,
-    ),
-    _kind("lockdep-off", r"^(?:BUG: MAX_\w+ too low!|Disabling lock debugging due to)", None),
-    _kind("kasan", r"^BUG: K[AMC]SAN: ", r"^==+$"),
-    _kind("kfence", r"^BUG: KFENCE: ", r"^==+$"),
-    _kind("ubsan", r"^UBSAN: ", _TRACE),
-    _kind("atomic", r"^BUG: (?:sleeping function called|scheduling while atomic)", _STACK),
-    _kind("lockup", r"(?:BUG: soft lockup|Watchdog detected hard LOCKUP)", _STACK),
-    _kind("rcu-stall", r"^rcu: INFO: \w+ (?:self-)?detected (?:expedited )?stall", _STACK),
-    _kind("hung-task", r"^INFO: task .* blocked for more than \d+ seconds", _STACK),
-    _kind("workqueue", r"^BUG: workqueue lockup", None),
-    _kind("panic", r"^Kernel panic - not syncing", r"^---\[ end Kernel panic"),
-    _kind("cut-here", r"^-+\[ cut here \]-+$", _TRACE),
-    _kind("warning", r"^WARNING: (?:CPU: \d+ PID: \d+ )?at \S+:\d+", _TRACE),
-    _kind("oops", r"^(?:BUG: (?:kernel NULL|unable to handle)|Oops: |general protection)", _TRACE),
-    _kind("bug", r"^(?:kernel )?BUG(?: at |: )\S+", _TRACE),
-    _kind("list", r"^list_(?:add|del) corruption", None),
-)
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True)
 class Splat:
-    """One kernel report.  `records` in order, the header first."""
+    """One kernel report.  `kind` is `family.sort` or `family`; `records` in order, the header
+    first."""
 
     kind: str
     severity: str
-    records: list[Record] = field(default_factory=list)
+    records: tuple[Record, ...]
+    place: int = 0
+    """Its header's place among the records that were looked at: reports end in another order."""
 
     @classmethod
     def of_text(cls, kind: str, text: str) -> Splat:
         """A report kept as text, as a finding has it."""
-        return cls(kind, "fail", [Record(0, 0, 0, 0, "", text)])
+        return cls(kind, "fail", (Record(0, 0, 0, 0, "", text),))
 
     @property
+    def family(self) -> str:
+        """The kind's first part: "lockdep", "oops", "rcu", ..."""
+        return self.kind.split(".")[0]
+
+    @cached_property
     def text(self) -> str:
         """The report as the kernel printed it."""
         return "\n".join(record.text for record in self.records)
 
-    @property
+    @cached_property
     def lines(self) -> list[str]:
-        """The report's lines."""
+        """The report's lines, without any prefix of the log's."""
         return self.text.split("\n")
 
+    @cached_property
+    def name(self) -> titles.Name:
+        """Title, functions and what the signature is made of."""
+        return titles.of(self.kind, self.lines)
 
-def find(records: Iterable[Record]) -> list[Splat]:
-    """All splats in `records`, in the order of their headers."""
-    done: list[Splat] = []
-    open_: dict[str, tuple[Splat, Kind]] = {}
-    for record in records:
+    @property
+    def title(self) -> str:
+        """A line a kernel developer would write about it."""
+        return self.name.title
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The functions it is about, with other spellings of their names."""
+        return self.name.functions
+
+    @property
+    def signature(self) -> str:
+        """What the same bug has on another machine, kernel and night."""
+        return signature.of(self.kind, self.name.key)
+
+    @cached_property
+    def frames(self) -> tuple[tuple[Frame, ...], ...]:
+        """Its stacks, each with its top first."""
+        return frames(self.lines)
+
+
+@dataclass(slots=True)
+class _Open:
+    kind: Kind
+    records: list[Record]
+    place: int
+    last: int = 1  # records up to the last that is surely the report's
+    strangers: int = 0
+    stacked: bool = False
+    ended: bool = False
+    callers: list[str] = field(default_factory=list)
+
+
+# What a report is made of, where the line is not indented: registers, titles of parts, lockdep's
+# prose.  arch/*/kernel/{dumpstack,process,traps}.c, kernel/locking/lockdep.c, mm/*/report.c, ...
+_BODY = re.compile(
+    r"\s|[<\[{(]|$|(?:[RE]?[A-Z]{2}\d?|R\d{1,2}|[xrv]\d{1,2}|gp\d*|[DC]R\d|pc|lr|sp|fp|ip|psr"
+    r"|pstate|epc|[sat]\d{1,2}"
+    r"|NIP|LR|MSR|CTR|XER|CFAR|GPR\d\d|PKRU|CS|Code|RIP|RSP|EIP|ESP|Flags|Control|Process|Stack"
+    r"|Krnl (?:PSW|GPRS|Code)"
+    r"|cause|badaddr|status|Hi|Lo|PrId|\$ ?\d+|ra|tp|gp|Faulting|Call [Tt]race|Backtrace|Trace"
+    r"|[Ss]tack backtrace"
+    r"|CPU|Hardware name|Modules linked in|Workqueue|Comm|Tainted|Not tainted|task|Thread"
+    r"|Sched Debug|Last Breaking"
+    r"|Internal error|PC is at|LR is at|Exception stack|pgd|Mem abort info|Data abort info"
+    r"|user pgtable|swapper pgtable"
+    r"|KASAN|Dumping ftrace|Kernel Offset|Memory Limit|SMP|CPU features|Rebooting in"
+    r"|Instruction dump|Read|Write|read"
+    r"|write|value|race|assert|Allocated|Freed|Uninit|Local|Bytes?|CPU#|The buggy|Memory state"
+    r"|page|raw|flags|Reported by"
+    r"|addr|which belongs|index|shift|load|store|signed|unsigned|member|division|negation|object"
+    r"|kfence|Corrupted|allocated"
+    r"|freed|Last potentially|Second to last|irq event|hardirqs|softirqs|Preemption|in_atomic"
+    r"|preempt_count|RCU nest|caller is"
+    r"|lock|locks|other info|rcu_scheduler|stack backtrace|inconsistent|but |which |the |and "
+    r"|to |other |possible|\d+ locks?"
+    r"|no locks|no more|Chain exists|Possible|turning off|The code is|you didn't"
+    r"|INFO: lockdep is|maybe|Showing all|=====|-----"
+    r"|-> #|-{3}|\*{2,}|Sending NMI|NMI backtrace|rcu|NMI|Mem-Info|active_anon|Node|lowmem|DMA"
+    r"|Normal|HighMem|Movable|Hugepage"
+    r"|\d+ (?:total|pages|slab)|Swap|Free swap|Total swap|swap_cache|BUG:|WARNING|Oops|PGD|PUD"
+    r"|PMD|PTE|P4D|\*?p[gmu]d|Ftrace"
+    r"|Pid|EFLAGS|DS|Code|Bad|INFO|Disabling lock|Kernel panic|Sync|Syncing|Padding|Object"
+    r"|Redzone|Slab|FIX|comm|backtrace|hex"
+    r"|pool|workqueue|in-flight|pending|delayed|#\d|pwq|Exiting|fixed up|note:|dump|mapping|anon"
+    r"|aops|vma|vm_|mm |mmap|Kthread"
+    r"|\w+ cleanup list|\"echo 0|sysrq|Killed|hung|running|schedule|Krnl|Last|Bank|TSC|PROCESSOR"
+    r"|RIP!|MISC|ADDR|SOCKET|MCG"
+    r"|Unable|pte|Bogus|Fixing|traps|ODEBUG|refcount|list_|prev|next|[0-9a-f]{4}: "
+    r"|[0-9a-f]{8,16}|>?[0-9a-f]{8,16}:)"
+    r"(?:\b|(?<=\W))"
+)
+_ENDS = re.compile(r"\s*---\[ end (?:trace|Kernel panic)|Rebooting in \d|={20,}$|-{10,}$")
+_SEPARATED = ("kasan", "kmsan", "kcsan", "kfence", "ubsan")
+_ONE_STACK = ("lockdep", "hung_task", "atomic_sleep", "preempt_debug")
+_PATIENT = ("rcu", "soft_lockup", "hard_lockup", "hung_task", "panic")
+# After "end trace" x86 prints the registers once more, since 4.20 (oops_end).
+_AFTER = re.compile(
+    r"\s*$|(?:[RE]?[A-Z]{2}\d?|R\d\d|DR\d|CR\d|PKRU|FS|Code|RIP|EIP|CS|Krnl|PC is|LR is)[: ]"
+)
+_NMI = re.compile(r"NMI backtrace for cpu (\d+)")
+# What a report that began with these is, is told by the lines after: the higher one wins.
+_RANK = {"cut_here": 0, "warning.odebug": 1, "list_corruption": 1, "warning": 2, "refcount": 3}
+# These are printed before the line with the scissors, or after it.
+_BEFORE_CUT = ("refcount", "list_corruption", "warning.odebug")
+# Within so many records the line that says what a report is follows its first.
+_SOON = 16
+# init/main.c, arch/*/kernel/setup.c: the first lines of a boot
+_BOOTS = ("Linux version ", "Booting Linux on physical CPU")
+_BY_NAME = {kind.name: kind for kind in KINDS}
+
+
+class Finder:
+    """Finds the reports in records that are fed one by one.  `idle`: none is open, so that records
+    that start none may be passed over."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, _Open] = {}
+        self._usec = 0
+        self._fed = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no report is open."""
+        return not self._open
+
+    def feed(self, record: Record) -> list[Splat]:
+        """The reports that this record, or the time it was printed at, ends."""
+        self._fed += 1
         if record.facility:
-            continue  # userspace wrote it; a report is the kernel's own
-        current = open_.get(record.caller)
-        if current and record.usec - current[0].records[-1].usec > SILENCE:
-            del open_[record.caller]
-            current = None
+            return []  # userspace wrote it; a report is the kernel's own
+        if len(record.text) > WIDEST:
+            record = Record(
+                record.seq, record.usec, record.level, 0, record.caller, record.text[:WIDEST]
+            )
+        done: list[Splat] = []
+        if self._open:
+            self._expire(record, done)
+        self._usec = record.usec
         kind = _header(record)
-        if current is not None and not (kind and _starts_anew(current[0], kind)):
-            splat, of_kind = current
-            splat.records.append(record)
-            _sharpen(splat, record)
-            if _ends(of_kind, record) or len(splat.records) >= LONGEST:
-                del open_[record.caller]
-        elif kind is not None:
-            splat = Splat(kind.name, kind.severity, [record])
-            done.append(splat)
-            open_.pop(record.caller, None)
-            if kind.end is not None:
-                open_[record.caller] = (splat, kind)
-    return done
+        current = self._open.get(record.caller)
+        if kind is not None and kind.alone:
+            done.append(Splat(kind.name, kind.severity, (record,), self._fed))
+        elif kind is not None and not (current and _joins(current, kind)):
+            if current is not None:
+                self._close(current, done)
+            self._open[record.caller] = _Open(kind, [record], self._fed, callers=[record.caller])
+        elif current is not None:
+            self._append(current, record, kind, done)
+        elif (nmi := _NMI.match(record.text)) is not None:
+            self._answer(record, nmi[1])
+        return done
+
+    def flush(self) -> list[Splat]:
+        """The reports that the log's end cut."""
+        done: list[Splat] = []
+        for report in list({id(r): r for r in self._open.values()}.values()):
+            self._close(report, done)
+        return done
+
+    def _expire(self, record: Record, done: list[Splat]) -> None:
+        if record.text.startswith(_BOOTS):
+            done += self.flush()
+            return
+        if record.usec + SLACK < self._usec:
+            return  # a log put together, or another boot: what follows will tell
+        if record.usec - self._usec <= SILENCE and len(self._open) == 1:
+            return
+        for report in list(self._open.values()):
+            patience = PATIENT if report.kind.name.split(".")[0] in _PATIENT else SILENCE
+            if record.usec - report.records[-1].usec > patience:
+                self._close(report, done)
+
+    def _answer(self, record: Record, cpu: str) -> None:
+        """Another CPU prints its stack because a stall's report asked it to."""
+        for report in list(self._open.values()):
+            if report.kind.name.split(".")[0] in _PATIENT and record.caller:
+                report.records.append(record)
+                report.last = len(report.records)
+                report.callers.append(record.caller)
+                self._open[record.caller] = report
+                return
+
+    def _append(self, report: _Open, record: Record, kind: Kind | None, done: list[Splat]) -> None:
+        if kind is not None:
+            _sharpen(report, kind)
+        lines = record.lines()
+        if report.ended and kind is None and not all(_AFTER.match(line) for line in lines):
+            self._close(report, done)
+            return
+        report.records.append(record)
+        known = kind is not None
+        for line in lines:
+            if frame(line) is not None:
+                report.stacked = known = True
+            known = known or bool(line.strip() and _BODY.match(line))
+            if _is_end(report, line):
+                report.ended = True
+        if known:
+            report.last, report.strangers = len(report.records), 0
+        elif record.text.strip():
+            report.strangers += 1
+        most = STRANGERS if record.caller else STRANGERS_BETWEEN
+        over = report.ended and report.kind.name.split(".")[0] in (*_SEPARATED, *_ONE_STACK)
+        if over or report.strangers > most or len(report.records) >= LONGEST:
+            self._close(report, done)
+
+    def _close(self, report: _Open, done: list[Splat]) -> None:
+        for caller in report.callers:
+            if self._open.get(caller) is report:
+                del self._open[caller]
+        kind = _BY_NAME["warning"] if report.kind.name == "cut_here" else report.kind
+        kept = tuple(report.records[: report.last])
+        done.append(Splat(_final(kind, report), kind.severity, kept, report.place))
+
+
+def _final(kind: Kind, report: _Open) -> str:
+    """A kind that its first line alone does not tell."""
+    if kind.name == "warning" or kind.name == "warning.odebug":
+        for record in report.records[:8]:
+            if record.text.startswith("WARNING: "):
+                if "kernel/locking/lockdep.c" in record.text or "kernel/lockdep.c" in record.text:
+                    return "lockdep.internal"
+                if "lib/refcount.c" in record.text:
+                    return "refcount"
+    return "warning" if kind.name == "warning.odebug" else kind.name
 
 
 def _header(record: Record) -> Kind | None:
-    for line in record.lines():
-        for kind in KINDS:
-            if kind.header.search(line):
-                return kind
-    return None
+    text = record.text
+    if "\n" not in text:
+        return header(text)
+    return next((kind for line in text.split("\n") if (kind := header(line))), None)
 
 
-def _starts_anew(splat: Splat, kind: Kind) -> bool:
-    """Whether a header inside an open report begins another one: a WARNING or BUG line
-    right after "cut here" is that report's own second line."""
-    return not (splat.kind == "cut-here" or kind.name in ("lockdep-off", "oops", "bug"))
+def _joins(report: _Open, kind: Kind) -> bool:
+    """Whether a header is a further line of an open report."""
+    name = report.kind.name
+    if name in _RANK and len(report.records) <= _SOON and not report.ended:
+        # other CPUs' frames may stand between where callers are not told
+        if kind.name == "cut_here":
+            return name in _BEFORE_CUT and not report.stacked
+        if _RANK.get(kind.name, 0) > _RANK[name] or kind.name == "kernel_bug" != name:
+            return True
+        if kind.name == "panic" and name != "cut_here":
+            return not report.stacked or len(report.records) <= _SOON // 2
+    if report.stacked or report.ended:
+        return kind.name == "lockdep.disabled"
+    if name in _RANK:
+        return kind.name != "cut_here"
+    if report.kind.name == "oops.page_fault" and kind.name == "oops.null":
+        return True
+    return kind.joins or (kind.name == name == "leak" and len(report.records) == 1)
 
 
-def _sharpen(splat: Splat, record: Record) -> None:
-    """A "cut here" report learns what it is from the line after."""
-    if splat.kind == "cut-here":
-        kind = _header(record)
-        if kind is not None and kind.name != "cut-here":
-            splat.kind, splat.severity = kind.name, kind.severity
+def _sharpen(report: _Open, kind: Kind) -> None:
+    """A report learns what it is from a later line."""
+    name = report.kind.name
+    if name in _RANK and _RANK.get(kind.name, 9) > _RANK[name]:
+        if kind.name != "panic":  # panic_on_warn: its stack is the warning's
+            report.kind = kind
+    elif name == "oops.page_fault" and kind.name == "oops.null":
+        report.kind = kind
 
 
-def _ends(kind: Kind, record: Record) -> bool:
-    return kind.end is not None and any(kind.end.search(line) for line in record.lines())
+def _is_end(report: _Open, line: str) -> bool:
+    family = report.kind.name.split(".")[0]
+    if family in _ONE_STACK and "</TASK>" in line:
+        return True
+    if not _ENDS.match(line):
+        return False
+    if line.startswith("="):
+        return family in _SEPARATED
+    return not line.startswith("-----")
 
 
-_WARN_AT = re.compile(
-    r"^WARNING: (?:CPU: \d+ PID: \d+ )?at (?P<file>\S+?):\d+(?: (?P<symbol>\S+))?"
-)
-_RIP = re.compile(r"RIP: \w+:(?P<symbol>[A-Za-z_]\S*\+0x\S+)")
-_VARYING = re.compile(r"\b(?:0x)?[0-9a-f]{6,}\b|\+0x[0-9a-f]+/0x[0-9a-f]+|\[#\d+\]|\b\d+\b|#\d+")
+def stream(records: Iterable[Record]) -> Iterator[Splat]:
+    """All reports in `records`, each as it ends."""
+    finder = Finder()
+    for record in records:
+        yield from finder.feed(record)
+    yield from finder.flush()
+
+
+def find(records: Iterable[Record]) -> list[Splat]:
+    """All reports in `records`, in the order of their headers."""
+    return sorted(stream(records), key=lambda splat: splat.place)
 
 
 def headline(splat: Splat) -> str:
-    """One line for a report: its header less what varies between boots."""
-    for line in splat.lines:
-        if match := _WARN_AT.match(line):
-            where = function(match["symbol"]) if match["symbol"] else "?"
-            return f"WARNING in {where} ({match['file']})"
-    header = next(line for line in splat.lines if line.strip())
-    if splat.kind == "hung-task" and (match := _HUNG.match(header)):
-        return f"task {match['comm'].strip()} blocked for long in {_sleeper(splat)}"
-    header = steady(header).removesuffix(", address:")
-    where = next((function(m["symbol"]) for line in splat.lines if (m := _RIP.search(line))), "")
-    return f"{header} in {where}" if where else header
-
-
-# "INFO: task kworker/u8:0:11 blocked for more than 120 seconds."
-_HUNG = re.compile(r"^INFO: task (?P<comm>[^/:]+)")
-_FRAME = re.compile(r"^ {1,2}(?P<symbol>[A-Za-z_]\S*\+0x[0-9a-f]+/0x[0-9a-f]+)")
-# Ways to sleep: who called them is what a reader asks.
-_SLEEPS = re.compile(
-    r"_*(?:(?:io_|preempt_)?schedule\w*|wait_for_common|wait_for_completion\w*"
-    r"|mutex_lock\w*|rwsem_down_\w+|rt_mutex_\w+|down_(?:read|write)\w*)$"
-)
-
-
-def _sleeper(splat: Splat) -> str:
-    """The first function of the stack that is not itself a way to sleep."""
-    frames = (function(m["symbol"]) for line in splat.lines if (m := _FRAME.match(line)))
-    return next((name for name in frames if not _SLEEPS.match(name)), "?")
-
-
-def steady(line: str) -> str:
-    """`line` less what varies between boots: addresses, offsets, numbers."""
-    return " ".join(_VARYING.sub("", line).split())
-
-
-_SUFFIX = re.compile(r"(?:\.(?:cold|isra|constprop|part|llvm|lto_priv)(?:\.\d+)*)+$")
-_SYMBOL = re.compile(r"^(?P<name>[A-Za-z_][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
-
-
-def function(symbol: str) -> str:
-    """`name.cold+0x1/0x2 [mod]` -> `name`: what survives compilers and offsets."""
-    match = _SYMBOL.match(symbol.strip().removeprefix("? "))
-    return _SUFFIX.sub("", match["name"] if match else symbol.strip())
+    """One line for a report: its title."""
+    return splat.title

@@ -51,7 +51,8 @@ _SYMBOL = re.compile(rf"{_NAME}{_WHERE}{_MODULE}")
 # What may stand before the symbol: an address or two in brackets, "? " for a guess, ARM's and
 # s390's parenthesis, "from ", kmemleak's and perf's "0xffff... ", s390's " #0 [...]".
 _FRAME = re.compile(
-    r"^\s*\(?(?:#\d+ )?(?:\[[<\s]*(?P<address>[0-9a-f]{6,16}|inline)[>\s]*\]\s*){0,2}\s*"
+    r"^\s*(?:<\w+> +)?\(?(?:#\d+ )?(?:\[[<\s]*(?P<address>[0-9a-f]{6,16}"
+    r"|inline)[>\s]*\]\s*){0,2}\s*"
     r"(?:0x[0-9a-f]{8,16}:? )?(?P<guess>\? +)?\(?(?:\d+:)?"
     rf"(?:from )?{_NAME}(?:{_WHERE})?\)?{_MODULE}(?P<rest>.*)$"
 )
@@ -67,7 +68,8 @@ _POINTER = re.compile(
 )
 _POINTER_INLINE = re.compile(r"^RIP: 0010:(?P<symbol>[A-Za-z_.$][\w.$]*) [\w./+-]+:\d+")
 _TITLE = re.compile(
-    r"^\s*(?:Call [Tt]race:|Backtrace:|backtrace(?: \(crc [0-9a-f]+\))?:|(?:Allocated|Freed)\b.*:$"
+    r"^\s*(?:Call [Tt]race:|Backtrace:|backtrace(?: \(crc [0-9a-f]+\))?:|(?:Allocated|Freed"
+    r"|Preemption disabled)\b.*:$"
     r"|-> #\d+ |stack backtrace:|Uninit was .*:|Local variable .*|(?:Bytes|.*stored to memory at:)"
     r"|(?:previous |assert |race at )?\S* ?(?:read|write|assert|no writes).* (?:to|of) 0x.* by "
     r"|Last potentially related work creation:|Second to last potentially .*|Trace:"

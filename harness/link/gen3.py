@@ -19,11 +19,14 @@ from harness.errors import LabError, UsageError
 from harness.inventory import Target
 from harness.link.kept import Kept
 
-__all__ = ["CMDLINE", "Gen3", "refuse"]
+__all__ = ["CMDLINE", "CONTROL_SOCKET", "Gen3", "ask", "refuse"]
 
 # fbcon would draw through the aperture, where every store is a round trip to the model:
 # 15 s for one 1024x768 screen.
 CMDLINE = "drm_kms_helper.fbdev_emulation=0"
+
+CONTROL_SOCKET = "gen3.sock"
+"""The name of the control socket, beside the console's."""
 
 _MODEL = Path(__file__).parents[2] / "tools/gen3/__main__.py"
 _LOG = "gen3.log"
@@ -49,6 +52,35 @@ def refuse(target: Target, accel: str) -> None:
             where=target.name,
             cure="cpus = 1, or let it run without KVM",
         )
+
+
+def ask(control: Path, op: str, **args: Any) -> dict[str, Any]:
+    """One operation of tools.gen3.control's, on the model that listens at `control`.
+
+    Raises LabError when it is refused, or nobody answers.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_ANSWER_S)
+            sock.connect(os.fspath(control))
+            sock.sendall(json.dumps({"op": op, **args}).encode() + b"\n")
+            line = sock.makefile("rb").readline()
+            if not line:
+                raise ConnectionError("it closed the connection")
+    except OSError as error:
+        raise LabError(
+            f"the chip's model does not answer {op}: {error}",
+            where=str(control),
+            cure="is the machine on? its log is gen3.log in the run's directory",
+        ) from error
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        raise LabError(
+            f"the chip's model refuses {op}: {answer['error']}",
+            where=str(control),
+            cure="see tools/gen3/README.md for what it knows",
+        )
+    return answer
 
 
 class Gen3:
@@ -110,7 +142,7 @@ class Gen3:
     @property
     def control_socket(self) -> Path:
         """Where tests and people control the chip (tools.gen3.control)."""
-        return self._run_dir / "gen3.sock"
+        return self._run_dir / CONTROL_SOCKET
 
     @property
     def pid(self) -> int:
@@ -124,30 +156,13 @@ class Gen3:
     def control(self, op: str, **args: Any) -> dict[str, Any]:
         """One operation of tools.gen3.control.  Raises LabError when it is refused or gone."""
         try:
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.settimeout(_ANSWER_S)
-                sock.connect(os.fspath(self.control_socket))
-                sock.sendall(json.dumps({"op": op, **args}).encode() + b"\n")
-                line = sock.makefile("rb").readline()
-        except OSError as error:
-            raise self._silent(str(error)) from error
-        if not line:
-            raise self._silent("it closed the connection")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
+            return ask(self.control_socket, op, **args)
+        except LabError as error:
+            if not (trouble := self.trouble()):
+                raise
             raise LabError(
-                f"the chip's model refuses {op}: {answer['error']}",
-                where=str(self.control_socket),
-                cure="see tools/gen3/README.md for what it knows",
-            )
-        return answer
-
-    def _silent(self, why: str) -> LabError:
-        return LabError(
-            f"the chip's model does not answer: {self.trouble() or why}",
-            where=str(self.control_socket),
-            cure=f"see {self._log}",
-        )
+                f"{error.what}: {trouble}", where=error.where, cure=f"see {self._log}"
+            ) from error
 
     def trouble(self) -> str:
         """How it broke, with its last words; "" while it has not.

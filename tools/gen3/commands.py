@@ -17,15 +17,13 @@ from tools.gen3.registers import Registers
 __all__ = ["Commands", "Next", "Streamer"]
 
 # Clients, bits 31:29: INSTR_*_CLIENT of gt/intel_gpu_commands.h.
-MI, BLITTER, RENDER = 0, 2, 3
+BLITTER, RENDER = 2, 3
 # Opcodes of MI, bits 28:23: MI_INSTR() there.
 NOOP, USER_INTERRUPT, WAIT_FOR_EVENT, FLUSH, REPORT_HEAD = 0x00, 0x02, 0x03, 0x04, 0x07
 ARB_CHECK, ARB_ON_OFF, BATCH_BUFFER_END = 0x05, 0x08, 0x0A
 OVERLAY_FLIP, LOAD_SCAN_LINES_INCL, LOAD_SCAN_LINES_EXCL, DISPLAY_FLIP = 0x11, 0x12, 0x13, 0x14
 SET_CONTEXT, STORE_DATA_IMM, STORE_DATA_INDEX = 0x18, 0x20, 0x21
 LOAD_REGISTER_IMM, STORE_REGISTER_MEM, BATCH_BUFFER, BATCH_BUFFER_START = 0x22, 0x24, 0x30, 0x31
-# From here on MI commands have a length, bits 5:0 plus 2.
-FIRST_LONG = 0x10
 
 IDENTIFY = 1 << 22
 MEM_VIRTUAL = 1 << 22
@@ -50,8 +48,6 @@ class Next(Enum):
     """Where `jump` or `leave` put it."""
     WAIT = auto()
     """Behind it, but not before an event."""
-    INVALID = auto()
-    """Nowhere: no such command."""
 
 
 class Streamer(Protocol):
@@ -92,55 +88,42 @@ class Commands:
         self._blitter = blitter
         self.undrawn = 0
         """3D commands and 2D ones beyond the blitter's, taken by their length alone."""
-        self._mi: dict[int, Handler] = {
-            NOOP: self._noop,
-            USER_INTERRUPT: self._user_interrupt,
-            WAIT_FOR_EVENT: self._wait_for_event,
-            FLUSH: _nothing,
-            ARB_CHECK: _nothing,
-            REPORT_HEAD: lambda streamer, words: _report_head(streamer),
-            ARB_ON_OFF: _nothing,
-            BATCH_BUFFER_END: _batch_buffer_end,
-            OVERLAY_FLIP: _nothing,
-            LOAD_SCAN_LINES_INCL: _nothing,
-            LOAD_SCAN_LINES_EXCL: _nothing,
-            DISPLAY_FLIP: self._display_flip,
-            SET_CONTEXT: self._set_context,
-            STORE_DATA_IMM: _store_data,
-            STORE_DATA_INDEX: _store_data_index,
-            LOAD_REGISTER_IMM: self._load_register,
-            STORE_REGISTER_MEM: self._store_register,
-            BATCH_BUFFER: _batch_buffer,
-            BATCH_BUFFER_START: _batch_buffer_start,
+        # By header >> 23: what executes it, and the bits of the header that are its length
+        # less two; 0 for one dword.
+        self._mi: dict[int, tuple[Handler, int]] = {
+            NOOP: (self._noop, 0),
+            USER_INTERRUPT: (self._user_interrupt, 0),
+            WAIT_FOR_EVENT: (self._wait_for_event, 0),
+            FLUSH: (_nothing, 0),
+            ARB_CHECK: (_nothing, 0),
+            REPORT_HEAD: (_report_head, 0),
+            ARB_ON_OFF: (_nothing, 0),
+            BATCH_BUFFER_END: (_batch_buffer_end, 0),
+            OVERLAY_FLIP: (_nothing, 0x3F),
+            LOAD_SCAN_LINES_INCL: (_nothing, 0x3F),
+            LOAD_SCAN_LINES_EXCL: (_nothing, 0x3F),
+            DISPLAY_FLIP: (self._display_flip, 0x3F),
+            SET_CONTEXT: (self._set_context, 0x3F),
+            STORE_DATA_IMM: (_store_data, 0x3F),
+            STORE_DATA_INDEX: (_store_data_index, 0x3F),
+            LOAD_REGISTER_IMM: (self._load_register, 0xFF),
+            STORE_REGISTER_MEM: (self._store_register, 0x3F),
+            BATCH_BUFFER: (_batch_buffer, 0x3F),
+            BATCH_BUFFER_START: (_batch_buffer_start, 0x3F),
         }
 
-    def length(self, header: int) -> int:
-        """Dwords of the packet that begins with `header`; 0 where there is no such command."""
+    def decode(self, header: int) -> tuple[Handler, int] | None:
+        """What executes the packet that begins with `header`, and its dwords; None for invalid."""
+        found = self._mi.get(header >> 23)
+        if found is not None:
+            handler, mask = found
+            return handler, (header & mask) + 2 if mask else 1
         client = header >> 29
-        if client == MI:
-            opcode = header >> 23 & 0x3F
-            if opcode not in self._mi:
-                return 0
-            if opcode < FIRST_LONG:
-                return 1
-            return (header & (0xFF if opcode == LOAD_REGISTER_IMM else 0x3F)) + 2
         if client == BLITTER:
-            return (header & 0xFF) + 2
+            return self._blit, (header & 0xFF) + 2
         if client == RENDER:
-            return _render_length(header)
-        return 0
-
-    def execute(self, streamer: Streamer, words: Sequence[int]) -> Next:
-        """Do the complete packet `words`."""
-        header = words[0]
-        client = header >> 29
-        if client == MI:
-            return self._mi[header >> 23 & 0x3F](streamer, words)
-        if client == BLITTER and self._blitter.lengths.get(header >> 22 & 0x7F) == len(words):
-            self._blitter.execute(words)
-        else:
-            self.undrawn += 1
-        return Next.PACKET
+            return self._render, _render_length(header)
+        return None
 
     def vblank(self, pipe: int) -> int:
         """What a vblank of `pipe` ends: the events, and the flips it completes."""
@@ -150,6 +133,17 @@ class Commands:
             if registers[ISR] & bit and _pipe_of(registers, plane) == pipe:
                 self._interrupts.level(bit, False)
         return (SCANLINES | FLIP | VBLANK) << PIPE_B_SHIFT * pipe
+
+    def _blit(self, streamer: Streamer, words: Sequence[int]) -> Next:
+        if self._blitter.lengths.get(words[0] >> 22 & 0x7F) == len(words):
+            self._blitter.execute(words)
+        else:
+            self.undrawn += 1
+        return Next.PACKET
+
+    def _render(self, streamer: Streamer, words: Sequence[int]) -> Next:
+        self.undrawn += 1
+        return Next.PACKET
 
     def _noop(self, streamer: Streamer, words: Sequence[int]) -> Next:
         if words[0] & IDENTIFY:
@@ -205,7 +199,7 @@ def _nothing(streamer: Streamer, words: Sequence[int]) -> Next:
     return Next.PACKET
 
 
-def _report_head(streamer: Streamer) -> Next:
+def _report_head(streamer: Streamer, words: Sequence[int]) -> Next:
     streamer.store_status(STATUS_HEAD, (streamer.head(),))
     return Next.PACKET
 

@@ -81,6 +81,12 @@ class Control:
         self._guests = [guest for guest in self._guests if guest.fileno() >= 0]
         return [self, *self._guests]
 
+    def close(self) -> None:
+        """Leave all clients, and listen no more."""
+        for guest in self._guests:
+            guest.close()
+        self._sock.close()
+
     def fileno(self) -> int:
         return self._sock.fileno()
 
@@ -137,6 +143,9 @@ class _Guest:
                 self._sock.sendall(json.dumps(self._answer(line)).encode() + b"\n")
         except OSError:  # it went away, or does not read
             self._sock.close()
+
+    def close(self) -> None:
+        self._sock.close()
 
     def _lines(self) -> Iterator[bytes]:
         data = self._sock.recv(4096)

@@ -111,6 +111,7 @@ class Faults:
         value = getattr(self, name)
         if value == "once":
             setattr(self, name, "ok")
+            self._changed()
         return bool(value != "ok")
 
     def reset_delay(self) -> int | None:

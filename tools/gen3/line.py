@@ -58,11 +58,14 @@ class QtestLine:
         self._partial = b""
 
     def set(self, level: bool) -> None:
-        """As promised by Line.  Raises OSError when QEMU is gone, ValueError when it refuses."""
+        """As promised by Line.  Raises EOFError when QEMU is gone, ValueError when it refuses."""
         if level == self.level:
             return
         self.level = level
-        self._sock.sendall(self._words[level])
+        try:
+            self._sock.sendall(self._words[level])
+        except ConnectionError as error:
+            raise EOFError("QEMU closed its qtest socket") from error
         self._unanswered += 1
         # Raised late does no harm.  Lowered late does: the guest would find the line
         # still up after its acknowledgement, and nothing to do.
@@ -77,7 +80,10 @@ class QtestLine:
         return self._sock.fileno()
 
     def ready(self) -> None:
-        data = self._sock.recv(4096)
+        try:
+            data = self._sock.recv(4096)
+        except ConnectionError:
+            data = b""
         if not data:
             raise EOFError("QEMU closed its qtest socket")
         *answers, self._partial = (self._partial + data).split(b"\n")

@@ -85,7 +85,10 @@ class Stream:
         Raises EOFError at the end between two messages, ProtocolError at one within a
         message or for sizes that cannot be.
         """
-        data, beside, flags, _ = self.sock.recvmsg(4096, _RIGHTS)
+        try:
+            data, beside, flags, _ = self.sock.recvmsg(4096, _RIGHTS)
+        except ConnectionError:  # it went without reading our last answer
+            data, beside, flags = b"", [], 0
         if not (self._bytes or beside) and len(data) == _WHOLE.size:
             # An access, nearly always: QEMU says no more before it has its answer.
             command, size, payload = _WHOLE.unpack(data)
@@ -236,7 +239,10 @@ class Proxy(Generic[D]):
                 (self._io_map if io else self._memory_map).append((first, first + size, bar))
 
     def _reply(self, value: int) -> None:
-        self._stream.sock.sendall(_REPLY.pack(RET, 8, value))
+        try:
+            self._stream.sock.sendall(_REPLY.pack(RET, 8, value))
+        except ConnectionError as error:
+            raise EOFError("QEMU went before its answer came") from error
 
 
 def _sizes(device: Device) -> list[int]:

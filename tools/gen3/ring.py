@@ -88,12 +88,15 @@ class Ring:
         registers.on_read(DMA_FADD, lambda: self._fetched)
         registers.on_read(INSTDONE, lambda: ALL_DONE & (-1 if self._idle() else ~PARSER_DONE))
         registers.on_read(MI_MODE, self._mode)
-        registers.on_write(TAIL, lambda old, new: self._run())
+        registers.on_write(TAIL, self._write_tail)
         registers.on_write(HEAD, self._write_head)
+        registers.on_write(START, self._write_start)
         registers.on_write(CTL, self._write_control)
-        registers.on_write(MI_MODE, lambda old, new: self._run())
+        registers.on_write(MI_MODE, self._write_mode)
+        faults.watch(self._watch_faults)
         self.packets = 0
         """Packets executed since power-on."""
+        self._faulty = False
         self._page = -1
         self._window: memoryview | None = None
         self._status: memoryview | None = None
@@ -101,7 +104,10 @@ class Ring:
 
     def _start_over(self) -> None:
         """Idle, as at power-on."""
-        self._head = 0
+        # The registers as the streamer wants them, kept by their writes.
+        self._head = self._tail = self._start = 0
+        self._size = PAGE
+        self._ready = False
         self._batch: int | None = None
         self._last: int | None = None
         self._secure = True
@@ -123,10 +129,9 @@ class Ring:
 
     def state(self) -> dict[str, object]:
         """For people: where it is and why."""
-        registers = self._registers
         return {
             "head": self._head & HEAD_ADDR,
-            "tail": registers[TAIL],
+            "tail": self._tail,
             "acthd": self._at(),
             "ipehr": self._header,
             "in_batch": self._batch is not None,
@@ -139,17 +144,12 @@ class Ring:
         """GTT address of the next dword to fetch."""
         if self._batch is not None:
             return self._batch
-        return self._registers[START] + (self._head & HEAD_ADDR)
+        return self._start + (self._head & HEAD_ADDR)
 
     def _idle(self) -> bool:
-        registers = self._registers
         if self._batch is not None or self._events or self.stuck:
             return False
-        return bool(
-            not registers[CTL] & VALID
-            or registers[MI_MODE] & STOP_RING
-            or self._head & HEAD_ADDR == registers[TAIL]
-        )
+        return not self._ready or self._head & HEAD_ADDR == self._tail
 
     def _mode(self) -> int:
         """RING_MI_MODE: intel_engine_stop_cs sets STOP_RING and waits for MODE_IDLE."""
@@ -157,6 +157,26 @@ class Ring:
         return stored | MODE_IDLE if self._idle() else stored
 
     # What the driver writes
+
+    def _write_tail(self, old: int, new: int) -> None:
+        self._tail = new
+        self._run()
+
+    def _write_start(self, old: int, new: int) -> None:
+        self._start = new
+
+    def _write_mode(self, old: int, new: int) -> None:
+        self._update()
+        self._run()
+
+    def _update(self) -> None:
+        """Whether the ring may be followed, and how far."""
+        control = self._registers[CTL]
+        self._size = (control & NR_PAGES) + PAGE
+        self._ready = bool(control & VALID) and not self._registers[MI_MODE] & STOP_RING
+
+    def _watch_faults(self) -> None:
+        self._faulty = self._faults.ring_stuck != "ok" or self._faults.ring_corrupt != "ok"
 
     def _write_head(self, old: int, new: int) -> None:
         self._head = new & ~3
@@ -170,6 +190,7 @@ class Ring:
             self._due = None
         elif new & WAITING:
             self._events = 0
+        self._update()
         self._run()
 
     # Part
@@ -254,70 +275,66 @@ class Ring:
     def _step(self) -> bool:
         """One packet; False when there is nothing more to do now."""
         batch = self._batch
-        if batch is None:
-            registers = self._registers
-            if not registers[CTL] & VALID or registers[MI_MODE] & STOP_RING:
-                return False
-            if self._head & HEAD_ADDR == registers[TAIL]:
-                return False
-            address = registers[START] + (self._head & HEAD_ADDR)
-        else:
+        if batch is not None:
             address = batch
+        elif self._ready and self._head & HEAD_ADDR != self._tail:
+            address = self._start + (self._head & HEAD_ADDR)
+        else:
+            return False
         header = self._dword(address)
         if header is None:
             return False
-        if (
-            batch is None
-            and self._faults.ring_corrupt != "ok"
-            and self._faults.take("ring_corrupt")
-        ):
+        if self._faulty and batch is None and self._faults.take("ring_corrupt"):
             header = GARBAGE
         self._header = header
-        length = self._commands.length(header)
-        if not length:
+        found = self._commands.decode(header)
+        if found is None:
             self._errors.instruction()
             self.stuck = f"invalid command {header:#010x} at {address:#x}"
             return False
-        if batch is None and length > 1 and self._faults.ring_stuck != "ok":
-            self._faults.take("ring_stuck")
-            self._advance(1)
-            self.stuck = f"fault ring_stuck, inside the packet at {address:#x}"
-            return False
+        handler, length = found
         if length == 1:
             words: Sequence[int] = (header,)
         else:
+            if self._faulty and batch is None and self._faults.take("ring_stuck"):
+                self._advance(1)
+                self.stuck = f"fault ring_stuck, inside the packet at {address:#x}"
+                return False
             packet = self._packet(address, length, batch is None)
             if packet is None:
                 return False
             words = packet
-        return self._obey(words, batch, address)
-
-    def _obey(self, words: Sequence[int], batch: int | None, address: int) -> bool:
-        """Execute one packet and move on; False when the run ends with it."""
         if batch is None:
             # A batch is entered from behind the command that starts it.
-            self._advance(len(words))
-        then = self._commands.execute(self, words)
-        if batch is not None and then is not Next.JUMP:
-            self._batch = batch + 4 * len(words)
-            if self._last is not None and self._batch > self._last:
-                self.leave()
-        elif then is Next.JUMP and self._batch is not None:
-            if self._batch in self._visited:
-                self._due = self._clock() + LOOP_NS
-                return False
-            self._visited.add(self._batch)
-        return then is not Next.WAIT
+            self._advance(length)
+            then = handler(self, words)
+        else:
+            then = handler(self, words)
+            if then is not Next.JUMP:
+                self._batch = batch + 4 * length
+                if self._last is not None and self._batch > self._last:
+                    self.leave()
+        if then is Next.PACKET:
+            return True
+        return then is Next.JUMP and not self._looped()
+
+    def _looped(self) -> bool:
+        """Whether a jump came to where this run was before: enough until the next tick."""
+        if self._batch is None:
+            return False
+        if self._batch in self._visited:
+            self._due = self._clock() + LOOP_NS
+            return True
+        self._visited.add(self._batch)
+        return False
 
     def _advance(self, words: int) -> None:
         """Move HEAD in the ring, counting its wraps."""
-        size = (self._registers[CTL] & NR_PAGES) + PAGE
-        offset = (self._head & HEAD_ADDR) + 4 * words
-        wraps = self._head & ~(HEAD_WRAP_ONE - 1)
-        if offset >= size:
-            offset -= size
-            wraps = wraps + HEAD_WRAP_ONE & 0xFFFF_FFFF
-        self._head = wraps | offset
+        head = self._head
+        self._head = head + 4 * words
+        if (head & HEAD_ADDR) + 4 * words >= self._size:
+            self._head += HEAD_WRAP_ONE - self._size
+            self._head &= 0xFFFF_FFFF
 
     # Fetching
 
@@ -359,8 +376,6 @@ class Ring:
         first = address >> 2 & 0x3FF
         if first + length <= 0x400 and self._window is not None:
             return self._window[first : first + length]
-        start = self._registers[START]
-        size = (self._registers[CTL] & NR_PAGES) + PAGE
         words = []
         for _ in range(length):
             word = self._dword(address)
@@ -368,6 +383,6 @@ class Ring:
                 return None
             words.append(word)
             address += 4
-            if in_ring and address >= start + size:
-                address = start
+            if in_ring and address >= self._start + self._size:
+                address = self._start
         return words

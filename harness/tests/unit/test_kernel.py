@@ -73,7 +73,7 @@ def test_tail_reads_whole_lines_and_remembers_offsets(tmp_path: Path) -> None:
 def test_circular_report_is_one_splat_with_its_locks() -> None:
     stream = of_dmesg("[1.000000] before\n" + CIRCULAR + "[  137.000000] after")
     (splat,) = splats.find(records.parse(stream))
-    assert splat.kind == "lockdep"
+    assert splat.kind == "lockdep.circular"
     assert splat.lines[-1] == " </TASK>"
     report = lockdep.parse(splat.lines)
     assert report is not None
@@ -117,8 +117,8 @@ def test_two_cpus_reporting_at_once_do_not_mix() -> None:
                 mixed += raw(seq, 1000 + seq, lines[index], caller)
                 seq += 1
     found = {splat.kind: splat for splat in splats.find(records.parse(mixed))}
-    assert set(found) == {"lockdep", "warning"}
-    assert "foo_bar" not in found["lockdep"].text
+    assert set(found) == {"lockdep.circular", "warning"}
+    assert "foo_bar" not in found["lockdep.circular"].text
     assert "dma_fence_map" not in found["warning"].text
     assert splats.headline(found["warning"]) == "WARNING in foo_bar (drivers/gpu/drm/foo.c)"
 
@@ -140,26 +140,26 @@ def test_hung_task_is_named_by_what_it_waits_in() -> None:
     ]
     stream = b"".join(raw(n, n, line) for n, line in enumerate(lines))
     (splat,) = splats.find(records.parse(stream))
-    assert splats.headline(splat) == "task kworker blocked for long in sim_reset_recover"
+    assert splats.headline(splat) == "INFO: task hung in sim_reset_recover"
 
 
 @pytest.mark.parametrize(
     ("line", "kind"),
     [
-        ("WARNING: possible recursive locking detected", "lockdep"),
-        ("WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected", "lockdep"),
-        ("WARNING: kworker/1:2/55 still has locks held!", "lockdep"),
-        ("[ BUG: Invalid wait context ]", "lockdep"),
-        ("[ INFO: possible circular locking dependency detected ]", "lockdep"),
-        ("BUG: MAX_LOCKDEP_CHAINS too low!", "lockdep-off"),
-        ("BUG: sleeping function called from invalid context at mm/slab.h:1", "atomic"),
-        ("watchdog: BUG: soft lockup - CPU#1 stuck for 23s! [kworker:3]", "lockup"),
-        ("INFO: task kworker/0:1:9 blocked for more than 120 seconds.", "hung-task"),
-        ("rcu: INFO: rcu_sched detected stalls on CPUs/tasks:", "rcu-stall"),
+        ("WARNING: possible recursive locking detected", "lockdep.recursive"),
+        ("WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected", "lockdep.irq_unsafe"),
+        ("WARNING: kworker/1:2/55 still has locks held!", "lockdep.still_held"),
+        ("[ BUG: Invalid wait context ]", "lockdep.wait_context"),
+        ("[ INFO: possible circular locking dependency detected ]", "lockdep.circular"),
+        ("BUG: MAX_LOCKDEP_CHAINS too low!", "lockdep.off"),
+        ("BUG: sleeping function called from invalid context at mm/slab.h:1", "atomic_sleep"),
+        ("watchdog: BUG: soft lockup - CPU#1 stuck for 23s! [kworker:3]", "soft_lockup"),
+        ("INFO: task kworker/0:1:9 blocked for more than 120 seconds.", "hung_task"),
+        ("rcu: INFO: rcu_sched detected stalls on CPUs/tasks:", "rcu.stall"),
         ("BUG: KASAN: slab-use-after-free in foo+0x1/0x2", "kasan"),
-        ("BUG: kernel NULL pointer dereference, address: 0000000000000008", "oops"),
+        ("BUG: kernel NULL pointer dereference, address: 0000000000000008", "oops.null"),
         ("Kernel panic - not syncing: Fatal exception", "panic"),
-        ("BUG: workqueue lockup - pool cpus=0", "workqueue"),
+        ("BUG: workqueue lockup - pool cpus=0", "workqueue_lockup"),
     ],
 )
 def test_kinds(line: str, kind: str) -> None:

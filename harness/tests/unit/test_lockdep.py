@@ -409,7 +409,7 @@ def test_cycle_through_an_interrupt() -> None:
             "foo/8384 is leaving the kernel with locks still held!\n"
             "1 lock held by foo/8384:\n"
             " #0:  (sk_lock-AF_X){+.+.+.}, at: [<ffffffff82b9503f>] foo_send+0x2f/0x550",
-            "lockdep.returning",
+            "lockdep.still_held",
             "lock held when returning to user space: sk_lock-AF_X in foo_send",
         ),
         (

@@ -10,7 +10,7 @@ from harness.fence import deadlock
 from harness.fence.ledger import Ledger
 from harness.fence.stalls import Behind
 from harness.kernel import heldlocks
-from harness.tests.tape import SECOND, Tape
+from harness.tests.tape import SECOND, Tape, job_line
 
 # The kernel's worker that recovers, a display client in its ioctl, a worker that commits.
 WORKER, CLIENT, COMMIT = 9, 11, 13
@@ -160,6 +160,17 @@ def test_a_commit_that_is_woken_lets_recovery_through() -> None:
     ended(tape, 5.5)
     assert len(tape.ledger(20.0).stalls) == 1
     assert found(tape) == []
+
+
+@pytest.mark.parametrize("released", [None, 8 * SECOND])
+def test_a_submitter_knows_whether_its_job_hung(released: int | None) -> None:
+    tape = hang(8.0)
+    call(tape, "lock", CLIENT, 1.9, 1.9, lock=LOCK)
+    waits(tape, CLIENT, 2.0, 8.0, 500)
+    call(tape, "lock", WORKER, 5.0, 8.1, lock=LOCK)
+    job = job_line(*HUNG, None, released_ns=released)
+    findings = deadlock.check(ended(tape).ledger(20.0, jobs=(job,)), (), 20 * SECOND)
+    assert len(findings) == (0 if released else 1)
 
 
 @pytest.mark.parametrize("who", ["nobody waits", "another lock", "no recovery", "lost"])
