@@ -6,12 +6,14 @@ Whatever fails among them is a finding, from the kernel log.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict
 
 import pytest
 
 from harness.dut import Dut
+from harness.errors import TargetError
 from harness.evidence.rundir import Window
 from harness.kernel import selftests
 from harness.kernel.selftests import Group, Kind, Run
@@ -26,6 +28,12 @@ MOCK = (
 # Of one load, in seconds.  Nothing ends a selftest from outside, and lockdep in emulation makes
 # minutes of the longest.
 MOCK_S, LIVE_S = 1200.0, 3600.0
+# They may keep a CPU for longer than a driver may: write an aperture word by word, for one.
+PATIENT = {
+    "/proc/sys/kernel/soft_watchdog": "0",
+    "/sys/module/rcupdate/parameters/rcu_cpu_stall_suppress": "1",
+    "/sys/module/workqueue/parameters/watchdog_thresh": "0",
+}
 
 
 def run(dut: Dut, window: Window, module: Module, chosen: list[Group], seconds: float) -> list[Run]:
@@ -34,6 +42,9 @@ def run(dut: Dut, window: Window, module: Module, chosen: list[Group], seconds: 
     ran = selftests.find(dut.log(window))
     left = list(chosen)
     with dut.without(window, module):
+        for path, value in PATIENT.items():
+            with contextlib.suppress(TargetError):  # a kernel without that watchdog
+                dut.call("knob", path=path, value=value)
         while left:
             module.load(selftests.arguments(left), seconds)
             ended = module.value(selftests.result(kind))
