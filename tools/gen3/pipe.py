@@ -127,6 +127,7 @@ class Pipe:
     def reset(self) -> None:
         """A GPU reset took the registers; the beam goes with them."""
         self._beam.forget()
+        self._crc.reset()
         self._raise()
 
     # -- registers ---------------------------------------------------------------------
@@ -198,7 +199,7 @@ class Pipe:
             return
         self.vblanks += begun
         status = VBLANK | VSYNC
-        if self._crc.deliver():
+        if self._crc.frame_ended():
             status |= CRC_DONE
         self._latch()
         self._registers[STAT + self._at] |= status
