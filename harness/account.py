@@ -13,11 +13,11 @@ import msgspec
 from msgspec import Struct
 
 from harness.errors import LabError, UsageError
-from harness.evidence import jobs
+from harness.evidence import jobs, snapshot
 from harness.evidence.files import write_bytes
 from harness.evidence.finding import Finding, signature
 from harness.evidence.rundir import RunDir, Window
-from harness.fence import contract, ledger, perfetto, timeline
+from harness.fence import contract, deadlock, ledger, perfetto, timeline
 from harness.fence.contract import Rules
 from harness.fence.ledger import Ledger
 from harness.fence.trace import Trace
@@ -79,7 +79,11 @@ def open_account(run: RunDir, window: Window) -> Account:
         )
     except LabError as error:
         return _missing(f"the trace cannot be read: {error.what}")
-    findings = contract.check(made, rules)
+    seen = snapshot.read(run.test(window.test))
+    findings = [
+        *contract.check(made, rules),
+        *deadlock.check(made, seen, rules.deadline_ns),
+    ]
     if unseen:
         findings.append(_note(f"not traced on this kernel: {', '.join(sorted(unseen))}"))
     if window.trace:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness import desk, doctor, inventory, verdict
+from harness import desk, doctor, inventory, known, verdict
 from harness.errors import HarnessError, UsageError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
@@ -274,11 +274,17 @@ def fences(ctx: click.Context, path: Path, form: str | None, out: IO[bytes]) -> 
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path, file_okay=False))
 @click.pass_context
-def replay(ctx: click.Context, path: Path) -> None:
-    """Judge a recorded run again with today's parser."""
+@click.option(
+    "--known",
+    "issues",
+    type=click.Path(path_type=Path),
+    help="The known issues (default: known-issues.toml beside the target list, if there).",
+)
+def replay(ctx: click.Context, path: Path, issues: Path | None) -> None:
+    """Judge a recorded run again with today's parser and today's known issues."""
     recorded = RunDir.open(path)
     worst = 0
-    for judged in verdict.rejudge(recorded):
+    for judged in verdict.rejudge(recorded, known.of_list(_inventory(ctx), issues)):
         click.echo(f"{judged.outcome:10} {judged.test}  {judged.reason}".rstrip())
         worst |= judged.outcome in ("fail", "incomplete", "error", "blind")
     click.echo(f"report: {report.write(recorded)}")

@@ -115,14 +115,32 @@ class Client:
         """A new context.  Steps that are given none share the client's first."""
         return int(self._call("context")["context"])
 
-    def hang(self, engine: Engine, recipe: str | None = None, context: int | None = None) -> Job:
-        """Submit a job that never completes; `recipe` defaults to the engine's safest."""
+    def inbox(self) -> str:
+        """Where another process on the target may send a buffer to, for `adopt`."""
+        return str(self._call("inbox")["address"])
+
+    def adopt(self) -> int:
+        """This client's number of the buffer that was sent to its inbox."""
+        return int(self._call("adopt")["buffer"])
+
+    def hang(
+        self,
+        engine: Engine,
+        recipe: str | None = None,
+        context: int | None = None,
+        writes: int | None = None,
+    ) -> Job:
+        """Submit a job that never completes; `recipe` defaults to the engine's safest.
+
+        Whoever shows the adopted buffer `writes` waits for the job.
+        """
         reply = self._call(
             "hang",
             engine=engine.ip,
             ring=engine.ring,
             recipe=recipe or self._backend.recipes(engine)[0],
             context=self._in(context),
+            **({} if writes is None else {"writes": writes}),
         )
         job = Job(int(reply["job"]), engine)
         line = JobLine.submitted(self.pid, engine.name, "hang", reply)

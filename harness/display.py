@@ -10,14 +10,15 @@ import logging
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from harness.client import Client
 from harness.deadline import Deadline
 from harness.errors import LabError, TargetError
 from harness.gpu.base import debugfs
 from harness.link.agent import Agent, Workload
 
-__all__ = ["Display", "Flips", "Output"]
+__all__ = ["Commit", "Display", "Flips", "Frame", "Output"]
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +36,37 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """A picture that jobs of a GPU client write: `picture` is the display's number of it,
+    `buffer` that client's."""
+
+    picture: int
+    buffer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What became of a frame that was to be shown: whether it was, after how many seconds."""
+
+    came: bool
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{'done' if self.came else 'not done'} after {self.seconds:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
 class Flips:
-    """Flips one after the other: `done` had their event; with `lost` the last one had none."""
+    """Flips one after the other: `done` had their event; with `lost` the last one had none,
+    because the kernel `refused` it with that errno, or ""."""
 
     done: int
     lost: bool
+    refused: str = ""
 
     def __str__(self) -> str:
+        if self.refused:
+            return f"{self.done} came, then one was refused with {self.refused}"
         return f"{self.done} came{', then one did not' if self.lost else ''}"
 
 
@@ -82,7 +107,25 @@ class Display:
             for_ns=int(seconds * 1e9),
             patience_ns=int(patience_s * 1e9),
         )
-        return Flips(int(reply["flips"]), bool(reply["lost"]))
+        return Flips(int(reply["flips"]), bool(reply["lost"]), reply["refused"])
+
+    def share(self, client: Client) -> Frame:
+        """Another frame for the shown output, for jobs of `client` to write."""
+        picture = self._call("share", to=client.inbox())["picture"]
+        return Frame(int(picture), client.adopt())
+
+    def commit(self, frame: Frame, how: Literal["modeset", "flip"], patience_s: float) -> Commit:
+        """Show `frame` instead: by a modeset, which waits within its call for the jobs that
+        write it, or by a flip, whose event comes when they are done.  A call that takes
+        longer than `patience_s`, and some, raises LabError."""
+        reply = self._workload.call(
+            "commit",
+            Deadline(1.2 * patience_s + self._limit_s),
+            picture=frame.picture,
+            how=how,
+            patience_ns=int(patience_s * 1e9),
+        )
+        return Commit(bool(reply["came"]), reply["elapsed_ns"] / 1e9)
 
     def vblank(self, patience_s: float) -> bool:
         """Whether the event of a vblank came within `patience_s`."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import platform
+import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,12 @@ from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine
 from harness.gpu.choice import choose
 from harness.inventory import Target
-from harness.kernel import resets
+from harness.kernel import resets, uevents
+from harness.kernel.records import Record
 from harness.kernel.tail import Tail
 from harness.link.agent import Agent
 from harness.link.machine import Machine
+from harness.module import Module
 
 __all__ = ["Dut"]
 
@@ -43,6 +46,9 @@ log = logging.getLogger(__name__)
 
 # Longest wait for a snapshot: its entries are limited to half of that together.
 SNAPSHOT_S = 60.0
+# How a reset may end.
+ENDS = ("reset-done", "reset-failed", "escalated", "wedged")
+POLL_S = 0.2
 
 
 class Dut:
@@ -73,7 +79,7 @@ class Dut:
         machine, TargetError where it lacks what the agent needs.
         """
         self._say(f"{self.target.name}: {self._machine.describe()}")
-        self._machine.up(self._console, Deadline(self.target.limits.boot_s))
+        self._machine.up(self._console, Deadline(self.target.limits.boot_s), self.run.path)
         self._attach(wait=True)
 
     def close(self) -> None:
@@ -166,13 +172,39 @@ class Dut:
         return display
 
     def coredump(self) -> Coredump | None:
-        """Where the card leaves its devcoredump; None where its driver makes none."""
-        path = self.gpu.coredump(self.card)
-        return Coredump(self.agent, path, self.target.limits.command_s) if path else None
+        """Where a reset of the card leaves its dump; None where its driver makes none."""
+        dump = self.gpu.coredump(self.card)
+        return Coredump(self.agent, dump, self.target.limits.command_s) if dump else None
+
+    def module(self, name: str) -> Module:
+        """A module of its kernel's, loaded or not."""
+        return Module(self.agent, name, self.target.limits.command_s)
+
+    @contextlib.contextmanager
+    def without(self, window: Window, module: Module) -> Iterator[None]:
+        """`module` is taken out while the block runs, and put back.  Raises as Module.out does.
+
+        Its events leave the trace with it: `window` has no fence account, and the trace is
+        begun anew afterwards.
+        """
+        window.trace_first = None
+        window.trace = f"{module.name} was taken out, and its events with it"
+        try:
+            with module.out():
+                yield
+        finally:
+            at, self._at, self._engines = self.at, None, None
+            at.close()
+            self._attach(wait=False)
 
     def pin(self, engine: Engine) -> None:
         """Keep jobs for `engine` on that very ring; undone with the test."""
         for knob in engine.pins:
+            self.call("knob", path=knob.path, value=knob.value)
+
+    def hasten(self, engine: Engine) -> None:
+        """Let the driver notice hangs of `engine` as soon as it can; undone with the test."""
+        for knob in self.gpu.haste(engine, self.card):
             self.call("knob", path=knob.path, value=knob.value)
 
     def reset_gpu(self, deadline: Deadline) -> None:
@@ -182,15 +214,20 @@ class Dut:
             raise TargetError(
                 "this driver has no manual reset", where=self.target.name, cure="hang it instead"
             )
-        path, by_reading = manual
-        if by_reading:
-            self.agent.call("read", deadline, path=path, limit=4096, seconds=deadline.left())
+        where: dict[str, Any] = {"path": manual.path, "seconds": deadline.left()}
+        if manual.data is None:
+            self.agent.call("read", deadline, limit=4096, **where)
         else:
-            self.agent.call("write", deadline, path=path, data=b64encode(b"1").decode())
+            data = b64encode(manual.data.encode()).decode()
+            self.agent.call("write", deadline, data=data, **where)
 
     def last_words(self) -> str:
         """The last console lines before the last death; "" without a console."""
         return self._last_words
+
+    def trouble(self) -> str:
+        """What of the lab's own broke under the machine, in words; "" where all is well."""
+        return self._machine.trouble()
 
     def refuse_destruction(self) -> str:
         """Why no test may hang this target now, or "" where it may."""
@@ -216,6 +253,7 @@ class Dut:
             boot_id=self.boot_id,
             first_seq=start.record.seq,
             offset=start.offset,
+            mono=start.mono,
             trace_first=None if recorder.absent else start.mono,
             trace_dir=recorder.folder,
             trace=recorder.absent,
@@ -243,7 +281,11 @@ class Dut:
             self._clients.clear()
             window.trace = window.trace or "the trace was cut"
             window.died, lab = self._diagnose()
-            if not window.died:
+            window.trouble = self.trouble()
+            if window.trouble:
+                window.died = ""
+                self.run.journal.add("trouble", test=window.test, reason=window.trouble)
+            elif not window.died:
                 window.lab_error = f"{window.lab_error or error.what}{lab}"
         try:
             self._end_jobs()
@@ -258,11 +300,31 @@ class Dut:
         self._save(window)
 
     def gpu_events(self, window: Window) -> list[resets.GpuEvent]:
-        """GPU events since `window` opened, up to now."""
-        record = self.at.mark(f"look {window.test}").record
-        window_so_far = Tail(self._boot.path / "kmsg", window.offset)
-        seen = (r for r, _ in window_so_far.advance() if window.first_seq <= r.seq <= record.seq)
-        return resets.find(seen)
+        """GPU events since `window` opened, up to now; in the log's order, then those of uevents,
+        of which the last may not be here yet."""
+        seen = self.log(window)
+        with (self._boot.path / "uevents.jsonl").open("rb") as told:
+            return [*resets.find(seen), *uevents.find(told, window.mono)]
+
+    def log(self, window: Window) -> list[Record]:
+        """The kernel's records since `window` opened, up to now."""
+        last = self.at.mark(f"look {window.test}").record.seq
+        so_far = Tail(self._boot.path / "kmsg", window.offset)
+        return [record for record, _ in so_far.advance() if window.first_seq <= record.seq <= last]
+
+    def recovered(self, window: Window, deadline: Deadline) -> list[resets.GpuEvent]:
+        """The GPU events since `window` opened, once every reset of the whole GPU has ended;
+        one of an engine is over with its fences.
+
+        At the deadline as they are then: a reset that has not ended has no "reset-done".
+        """
+        while True:
+            events = self.gpu_events(window)
+            begun = sum(event.step == "reset-begin" and event.scope != "engine" for event in events)
+            ended = sum(event.step in ENDS and event.scope != "engine" for event in events)
+            if ended >= begun or deadline.expired():
+                return events
+            time.sleep(POLL_S)
 
     def fences(self, window: Window) -> Account:
         """The account of the fences since `window` opened, up to now."""
@@ -274,8 +336,9 @@ class Dut:
         """Write `data` beside `window`'s evidence, as the file `name`.  Raises LabError."""
         write_bytes(self.run.test(window.test) / name, data)
 
-    def snapshot(self, window: Window) -> Path:
-        """Keep what tracing cannot see, as it is now, beside `window`: snapshot.json.
+    def snapshot(self, window: Window, why: str = "") -> Path:
+        """Keep what tracing cannot see, as it is now, beside `window`: snapshot.json, or
+        snapshot-WHY.json.
 
         Clients that still run are in it: take it before they are stopped.  Raises as a
         call does where the link is gone.
@@ -285,7 +348,7 @@ class Dut:
         except TargetError:
             wanted = []  # a driver that is gone shows nothing; the tasks still do
         seen = self.agent.call("snapshot", Deadline(SNAPSHOT_S), files=wanted)
-        path = self.run.test(window.test) / "snapshot.json"
+        path = self.run.test(window.test) / (f"snapshot-{why}.json" if why else "snapshot.json")
         write_json(path, seen)
         return path
 
@@ -322,6 +385,8 @@ class Dut:
         """After a death: reach it again, by power if need be; `unfit` when nothing helps."""
         self._say(f"{self.target.name}: recovering the target")
         try:
+            if self.trouble():
+                self._drop()
             if self._at is None:
                 self._new_boot()
                 self._machine.cycle(Deadline(self.target.limits.boot_s))

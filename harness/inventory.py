@@ -101,10 +101,15 @@ class AsIsBoot(_Table, frozen=True, tag_field="kind", tag="as-is"):
 class VmSpec(_Table, frozen=True):
     """A machine of QEMU's: gives address, console, power and boot at once."""
 
-    gpu: Annotated[
-        str,
-        Meta(pattern=r"^[a-z0-9][a-z0-9,=._-]*$", description="a device of QEMU's, as ati-vga"),
-    ]
+    gpu: (
+        Annotated[
+            str,
+            Meta(pattern=r"^[a-z0-9][a-z0-9,=._-]*$", description="a device of QEMU's, as ati-vga"),
+        ]
+        | None
+    ) = None
+    # Instead of gpu: a chip that a process of the lab's own models (tools/gen3).
+    chip: Literal["g33", "945g"] | None = None
     memory_mib: Annotated[int, Meta(ge=256, le=65536)] = 1024
     cpus: Annotated[int, Meta(ge=1, le=64)] = 2
     cmdline: str = ""
@@ -275,6 +280,9 @@ def _check(path: Path, text: str, name: str, target: Target) -> None:
         raise bad("name", "the name is given by the table header", "remove this key")
     if target.vm is not None and target.address is not None:
         raise bad("vm", "has both an address and a vm", "keep one of them")
+    if target.vm is not None and (target.vm.gpu is None) == (target.vm.chip is None):
+        both = "both a gpu and a chip" if target.vm.gpu else "neither a gpu nor a chip"
+        raise bad("vm", f"its vm has {both}", 'give it one: gpu = "ati-vga", or chip = "g33"')
     if target.vm is None and target.address is None:
         raise bad("", "has neither an address nor a vm", 'add address = "host or IP"')
     if target.vm is None and target.host_key is None and target.known_hosts is None:

@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from harness import inventory, verdict
+from harness import inventory, known, verdict
 from harness.dut import Dut
 from harness.errors import HarnessError, LabError
 from harness.evidence.rundir import Window
 from harness.fence.ledger import Ledger
 from harness.fleet import Fleet
 from harness.gpu.base import Engine
+from harness.known import KnownIssues
 from harness.lab import report, telling
 from harness.verdict import Verdict
 
@@ -31,6 +32,7 @@ _WINDOW = pytest.StashKey[Window]()
 _VERDICT = pytest.StashKey[Verdict]()
 _SHOWN = pytest.StashKey[dict[str, str]]()
 _TROUBLE = pytest.StashKey[HarnessError]()
+_KNOWN = pytest.StashKey[KnownIssues]()
 
 DESTRUCTIVE = "destructive: hangs or resets the GPU; runs only where the target opted in"
 
@@ -50,6 +52,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="the target list (default: $LAB_TARGETS, else targets.toml)",
     )
+    group.addoption(
+        "--known",
+        type=Path,
+        metavar="FILE",
+        help="the known issues (default: known-issues.toml beside the target list, if there)",
+    )
     group.addoption("--runs", type=Path, metavar="DIR", help="where run directories go")
     group.addoption(
         "--resume",
@@ -67,6 +75,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how long a storm of jobs blows (default: 10)",
     )
     group.addoption(
+        "--deep",
+        action="store_true",
+        help="also what is too long for CI; what is repeated, ten times as often",
+    )
+    group.addoption(
         "--allow-blind",
         action="store_true",
         help="a test that ran without lockdep does not fail the session",
@@ -80,6 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     try:
         listed = inventory.load(config.getoption("--inventory") or inventory.default_path())
+        config.stash[_KNOWN] = known.of_list(listed, config.getoption("--known"))
         config.stash[_FLEET] = Fleet(
             listed,
             names,
@@ -125,7 +139,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
     fleet = config.stash.get(_FLEET, None)
     if fleet is None or config.option.collectonly:
         return []
-    lines = []
+    lines = config.stash[_KNOWN].stale()
     for name in dict.fromkeys(filter(None, map(_target, items))):
         try:
             lines.append(telling.headline(fleet.dut(name)))
@@ -184,6 +198,12 @@ def storm_s(request: pytest.FixtureRequest) -> float:
 
 
 @pytest.fixture
+def deep(request: pytest.FixtureRequest) -> bool:
+    """Whether to take the time for what only many repetitions show."""
+    return bool(request.config.getoption("--deep"))
+
+
+@pytest.fixture
 def pinned(dut: Dut, engine: Engine) -> Engine:
     """The engine, with jobs for it kept on its very ring."""
     dut.pin(engine)
@@ -228,7 +248,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     assert dut is not None
     before = item.stash[_VERDICT]
     dut.extend(window)
-    judged = item.stash[_VERDICT] = verdict.record(dut.run, window)
+    judged = item.stash[_VERDICT] = verdict.record(dut.run, window, item.config.stash[_KNOWN])
     if judged.outcome == "fail" and before.outcome != "fail":
         dut.run.journal.add("late-finding", test=item.nodeid, reason=judged.reason)
         pytest.fail(f"after the test ended: {_told(item, dut, judged)}", pytrace=False)
@@ -258,6 +278,11 @@ def pytest_runtest_makereport(
         made.outcome, made.longrepr = "failed", _told(item, dut, judged)
         if hasattr(made, "wasxfail"):
             del made.wasxfail
+    elif judged.outcome == "xfail" and judged.known:
+        # As pytest's own xfail: expected, with the issue that says so.
+        made.outcome, made.longrepr = "skipped", None
+        made.wasxfail = judged.reason
+        made.sections.append(("verdict", _told(item, dut, judged)))
     elif made.failed:
         made.sections.append(("verdict", _told(item, dut, judged)))
     return made
@@ -306,6 +331,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.line(f"{name}: {told}")
         terminalreporter.line(f"  evidence {run.path}")
         terminalreporter.line(f"  report   {run.path / 'report.html'}")
+        for line in telling.of_issues(report.verdicts(run)):
+            terminalreporter.line(f"  {line}")
     for name, error in fleet.broken().items():
         terminalreporter.line(f"{name}: not reached: {error}")
     if (trouble := config.stash.get(_TROUBLE, None)) is not None:
@@ -329,6 +356,8 @@ def _dut(item: pytest.Item) -> Dut | None:
 def _open(item: pytest.Item, dut: Dut) -> None:
     """Everything that must hold before a test may touch the target, then its window."""
     item.config.stash[_FLEET].check(dut.target.name)
+    if dut.trouble():  # between two tests: nobody has recovered it yet
+        dut.recover()
     if dut.unfit:
         raise LabError(dut.unfit, where=dut.target.name, cure="see journal.jsonl")
     if dut.health()["debug_locks"] == 0 and dut.target.policy.rearm == "reboot":
@@ -358,10 +387,10 @@ def _close(item: pytest.Item, window: Window, error: BaseException | None) -> No
     if window.body == "error":
         window.lab_error = error.what if isinstance(error, HarnessError) else window.body_text
     dut.end(window)
-    judged = verdict.record(dut.run, window)
+    judged = verdict.record(dut.run, window, item.config.stash[_KNOWN])
     item.stash[_VERDICT] = judged
     dut.run.journal.add("test-end", test=item.nodeid, outcome=judged.outcome, reason=judged.reason)
-    if judged.outcome == "incomplete":
+    if judged.outcome == "incomplete" or window.trouble:
         dut.recover()
 
 

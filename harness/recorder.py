@@ -86,6 +86,7 @@ class Recorder:
             deadline,
             buffer_kb=target.policy.trace_buffer_kb,
             events=list(observe.trace_events(target.driver)),
+            probes=list(observe.probes(target.driver)),
         )
         self.events, self.probes = started["meta"]["events"], started["meta"]["probes"]
         files = TraceFiles(boot.path, started, target.policy.stream_limit)

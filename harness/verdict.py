@@ -1,11 +1,12 @@
-"""Findings -> verdict: what one test proved, from the files of its run alone.
+"""Findings -> verdict: what one test proved, from the files of its run and the known issues.
 
-A pure function of the run directory, so `lab replay` judges last month's night
-with today's parser.
+A pure function of both, so `lab replay` judges last month's night with today's
+parser.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,9 +21,11 @@ from harness.errors import LabError
 from harness.evidence.files import read_json, write_bytes, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
 from harness.evidence.rundir import RunDir, Window
-from harness.kernel import lockdep, picture, records, resets, splats
+from harness.kernel import commits, lockdep, picture, records, resets, splats
+from harness.kernel import selftests as module_tests
 from harness.kernel.cycle import cycle_of
 from harness.kernel.diagnosis import explain
+from harness.known import KnownIssues, Scope
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,8 @@ FLOOD = 10_000
 
 class Verdict(Struct, frozen=True):
     """How a test ended.  `lockdep` says whether it was armed throughout, `fences` whether
-    every fence that it saw is accounted for."""
+    every fence that it saw is accounted for; `known` names the issues that excuse what failed,
+    `fixed` those that say it fails, which it did not."""
 
     test: str
     outcome: Outcome
@@ -51,19 +55,27 @@ class Verdict(Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
     seconds: float = 0.0
     fences: Accounted = "none"
+    known: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
 
 
-def judge(run: RunDir, window: Window) -> Verdict:
+# Nothing is known of.
+NONE = KnownIssues()
+
+
+def judge(run: RunDir, window: Window, known: KnownIssues = NONE) -> Verdict:
     """Judge one test from its window and the streams it points into."""
-    return _judge(run, window, open_account(run, window))
+    return _judge(run, window, open_account(run, window), known)
 
 
-def _judge(run: RunDir, window: Window, account: Account) -> Verdict:
+def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) -> Verdict:
     kmsg = list(slice_of(run.path, window))
     findings = [
         *_reports(window, kmsg, "kmsg"),
         *_reports(window, _last_words(run.path, window, kmsg), "console.log"),
         *_recovery(window, kmsg),
+        *_display(window, kmsg),
+        *_selftests(window, kmsg),
         *_flood(window, kmsg),
         *_losses(window, kmsg),
         *account.findings,
@@ -73,11 +85,17 @@ def _judge(run: RunDir, window: Window, account: Account) -> Verdict:
     if armed == "went off" and not reported:
         findings.append(_finding("lockdep-off", "unknown", "lockdep went off without a report"))
     findings = _folded(findings)
-    outcome, reason = _weigh(window, findings, armed)
+    scope = _scope(run, window, known)
+    outcome, reason, excused = _weigh(window, findings, armed, scope)
+    fixed = scope.fixed() if outcome == "pass" else []
+    if fixed and not reason:
+        reason = f"known issue {', '.join(fixed)} did not show: is it fixed?"
     return Verdict(
         test=window.test,
         outcome=outcome,
         reason=reason,
+        known=tuple(excused),
+        fixed=tuple(fixed),
         lockdep=armed,
         findings=tuple(findings),
         seconds=window.seconds,
@@ -85,7 +103,7 @@ def _judge(run: RunDir, window: Window, account: Account) -> Verdict:
     )
 
 
-def rejudge(run: RunDir) -> Iterator[Verdict]:
+def rejudge(run: RunDir, known: KnownIssues = NONE) -> Iterator[Verdict]:
     """Judge every test of a run anew, writing findings.json and verdict.json.
 
     A test that never ended, because the harness was killed in it, is incomplete.
@@ -99,13 +117,13 @@ def rejudge(run: RunDir) -> Iterator[Verdict]:
             window = Window(test=test, boot_id="", first_seq=0, offset=0)
         if not window.body:
             window.died = window.died or "the harness ended during this test"
-        yield record(run, window)
+        yield record(run, window, known)
 
 
-def record(run: RunDir, window: Window) -> Verdict:
+def record(run: RunDir, window: Window, known: KnownIssues = NONE) -> Verdict:
     """Judge, and keep the answer beside the evidence."""
     account = open_account(run, window)
-    verdict = _judge(run, window, account)
+    verdict = _judge(run, window, account, known)
     path = run.test(window.test)
     write_json(path / "findings.json", verdict.findings)
     write_json(path / "verdict.json", verdict)
@@ -237,6 +255,30 @@ def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
             yield _finding("recovery", "note", f"{event.step}{engine}", place, event.text)
 
 
+def _display(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
+    """Commits that were never done.  A test says itself whether it lost a flip; but a GPU whose
+    reset failed is to show pictures still."""
+    failed = [event.seq for event in resets.find(kmsg) if event.step in ("reset-failed", "wedged")]
+    for timeout in commits.find(kmsg):
+        place = Place(window.boot_id, "kmsg", timeout.seq, timeout.seq)
+        if failed and failed[0] < timeout.seq:
+            title = f"after a failed reset a commit is never done: {timeout.step} timed out"
+            yield _finding("commit-timeout", "fail", title, place, timeout.text)
+        else:
+            title = f"a commit was not done in time: {timeout.step} timed out"
+            yield _finding("commit-timeout", "note", title, place, timeout.text)
+
+
+def _selftests(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
+    """What the driver's own tests say of it."""
+    for run in module_tests.find(kmsg):
+        for failed in run.failed:
+            error = errno.errorcode.get(-failed.error, str(failed.error))
+            title = f"{run.kind} selftest {run.group}/{failed.name} fails with {error}"
+            place = Place(window.boot_id, "kmsg", failed.seq, failed.seq)
+            yield _finding("selftest", "fail", title, place, f"st_random_seed={run.seed}")
+
+
 def _flood(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
     if len(kmsg) <= FLOOD:
         return
@@ -263,25 +305,58 @@ def _lockdep_state(window: Window) -> Literal["armed", "blind", "went off"]:
     return "went off" if after == 0 else "armed"
 
 
-def _weigh(window: Window, findings: list[Finding], armed: str) -> tuple[Outcome, str]:
-    """The one place where outcomes are ranked: the kernel's evidence first, then the lab's
-    troubles, then what the test said, then what could not be seen."""
-    failing = [f for f in findings if f.severity == "fail"]
+def _scope(run: RunDir, window: Window, known: KnownIssues) -> Scope:
+    """The issues that concern this test, by what its run says of target and kernel."""
+    facts = run.facts() if known.issues else {}
+    target = facts.get("target", {})
+    return known.scope(
+        test=window.test,
+        target=target.get("name", ""),
+        driver=target.get("driver", ""),
+        kernel=facts.get("kernel", {}).get("uname", {}).get("release", ""),
+    )
+
+
+def _weigh(
+    window: Window, findings: list[Finding], armed: str, scope: Scope
+) -> tuple[Outcome, str, list[str]]:
+    """The one place where outcomes are ranked: a lab that broke under the target proves
+    nothing; else the kernel's evidence first, then the lab's troubles, then what the test said,
+    then what could not be seen, then what is known.
+
+    The third is the issues that excuse something.
+    """
+    broken = [f for f in findings if f.severity == "fail"]
+    failing = [f for f in broken if not scope.of(f)]
+    known = list(dict.fromkeys(n for f in broken if (n := scope.of(f)) and scope.counts(n)))
     unknown = [f for f in findings if f.severity == "unknown"]
+    if window.trouble:
+        return "error", window.trouble, known
     if window.died:
         seen = f"; last finding: {failing[-1].title}" if failing else ""
-        return "incomplete", window.died + seen
+        return "incomplete", window.died + seen, known
     if failing:
         more = f" (and {len(failing) - 1} more)" if len(failing) > 1 else ""
-        return "fail", failing[0].title + more
+        expired = scope.expired(failing[0].signature)
+        return "fail", failing[0].title + more + (f" ({expired})" if expired else ""), known
     if window.lab_error:
-        return "error", window.lab_error
+        return "error", window.lab_error, known
     if window.body == "failed":
-        return "fail", window.body_text.strip().splitlines()[0] if window.body_text else "failed"
-    if window.body in ("skipped", "xfailed"):
-        return ("skip" if window.body == "skipped" else "xfail"), window.body_text
+        text = window.body_text.strip().splitlines()[0] if window.body_text else "failed"
+        excuse = scope.of_body(findings)
+        if not excuse:
+            expired = scope.expired("")
+            return "fail", text + (f" ({expired})" if expired else ""), known
+        known = list(dict.fromkeys([*known, excuse]))
+    elif window.body in ("skipped", "xfailed") and not known:
+        return ("skip" if window.body == "skipped" else "xfail"), window.body_text, known
     if unknown:
-        return "error", f"evidence is missing: {unknown[0].title}"
+        return "error", f"evidence is missing: {unknown[0].title}", known
+    if known:
+        told = "; ".join(f"known issue {name}: {scope.title(name)}" for name in known)
+        # lockdep stops at its first report, a known one too.
+        masked = "; lockdep went off: what came after it is masked" if armed == "went off" else ""
+        return "xfail", told + masked, known
     if armed == "blind":
-        return "blind", "lockdep was off: nothing it would have found could be seen"
-    return "pass", ""
+        return "blind", "lockdep was off: nothing it would have found could be seen", known
+    return "pass", "", known

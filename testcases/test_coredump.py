@@ -14,11 +14,11 @@ PATIENCE_S = 20.0
 
 @pytest.mark.destructive
 def test_hang_leaves_a_whole_dump(dut: Dut, window: Window) -> None:
-    """After a reset the device has a devcoredump with every ring's contents; it is kept with
-    the evidence."""
+    """After a reset the device has a dump of what hung, with every part that its driver
+    promises; it is kept with the evidence."""
     coredump = dut.coredump()
     if coredump is None:
-        pytest.skip("this driver makes no devcoredump")
+        pytest.skip("this driver makes no dump")
     if reason := coredump.refusal():
         pytest.skip(reason)
     guilty, engine = dut.client(), dut.engines()[0]
@@ -32,8 +32,8 @@ def test_hang_leaves_a_whole_dump(dut: Dut, window: Window) -> None:
     data = coredump.read(PATIENCE_S)
     if not data and not any(event.step == "reset-begin" for event in dut.gpu_events(window)):
         pytest.skip("the hang was recovered without a reset, and without a dump")
-    assert data, f"no devcoredump within {PATIENCE_S:g} s of the reset"
-    dut.keep(window, "devcoredump", data)
+    assert data, f"no {coredump.name} within {PATIENCE_S:g} s of the reset"
+    dut.keep(window, coredump.name.replace(" ", "-"), data)
     coredump.discard()
     problems = dut.gpu.coredump_problems(data)
-    assert not problems, f"the devcoredump of {len(data)} bytes {'; it '.join(problems)}"
+    assert not problems, f"the {coredump.name} of {len(data)} bytes {'; it '.join(problems)}"

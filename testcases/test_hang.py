@@ -102,7 +102,8 @@ def test_manual_reset(dut: Dut, window: Window) -> None:
         pytest.skip(reason)
     dut.reset_gpu(Deadline(dut.target.limits.tdr_s))
 
-    steps = [event.step for event in dut.gpu_events(window)]
+    patience = Deadline(dut.target.limits.tdr_s)
+    steps = [event.step for event in dut.recovered(window, patience)]
     assert "reset-done" in steps, f"no completed reset in the log: {steps}"
     with dut.client() as fresh:
         for engine in dut.engines():

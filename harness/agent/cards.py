@@ -61,6 +61,7 @@ def _card(sys: str, number: int, names: list[str], debug_seconds: float) -> dict
             "status": _text(f"{device}/power/runtime_status"),
         },
         "module": _module(sys, device, driver),
+        "engines": _engines(f"{sys}/class/drm/{name}/engine"),
     }
 
 
@@ -81,6 +82,15 @@ def _connector(path: str, name: str, seconds: float) -> dict[str, Any]:
         "modes": (_text(f"{path}/modes") or "").split(),
         "edid_sha256": hashlib.sha256(edid).hexdigest() if edid else None,
     }
+
+
+def _engines(path: str) -> dict[str, dict[str, str]]:
+    """Every engine's settings, where the driver shows them (i915/gt/sysfs_engines.c)."""
+    engines = {}
+    for engine in _names(path):
+        settings = {name: _text(f"{path}/{engine}/{name}") for name in _names(f"{path}/{engine}")}
+        engines[engine] = {name: text for name, text in settings.items() if text is not None}
+    return engines
 
 
 def _module(sys: str, device: str, driver: str | None) -> dict[str, Any] | None:

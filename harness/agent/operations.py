@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from typing import Any, Callable
 
-from . import cards, clients, facts, fileio, kmsg, snapshot
+from . import cards, clients, facts, fileio, kmsg, probes, snapshot
 from .arguments import Arguments
 from .errors import usage
 from .session import Session
@@ -81,17 +81,20 @@ def collect_stop(session: Session, arguments: Arguments) -> dict[str, Any]:
 
 
 def trace_start(session: Session, arguments: Arguments) -> dict[str, Any]:
-    """{buffer_kb, events = []} -> {"cpus", "page_size", "meta", "formats": {path: text}, "stats"}.
+    """{buffer_kb, events = [], probes = []} -> {"cpus", "page_size", "meta", "formats":
+    {path: text}, "stats"}.
 
     `buffer_kb` is for each CPU; `events` are patterns of "system:event" beside
-    tracefs.DEFAULT_EVENTS.  Nothing is read before `collect` has given a CPU its stream.
+    tracefs.DEFAULT_EVENTS, `probes` as probes.parse reads them beside probes.PROBES.
+    Nothing is read before `collect` has given a CPU its stream.
     """
     buffer_kb = arguments.integer("buffer_kb")
     events = arguments.texts("events", [])
+    wanted = arguments.texts("probes", [])
     arguments.done()
     if not 16 <= buffer_kb <= 1 << 20:
         raise usage(f"buffer_kb is {buffer_kb}", cure="pass KiB for each CPU, from 16 to 1048576")
-    return session.trace.start(buffer_kb, events)
+    return session.trace.start(buffer_kb, events, [probes.parse(text) for text in wanted])
 
 
 def trace_sync(session: Session, arguments: Arguments) -> dict[str, Any]:
@@ -116,11 +119,12 @@ def trace_stop(session: Session, arguments: Arguments) -> dict[str, Any]:
 def take_snapshot(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{files = [], seconds = 30, each = 3, limit = 64 KiB} -> {"mono", "elapsed_ns",
     "tasks": [{"pid", "tid", "state", "comm", "wchan", "stack", "error"}], "more_tasks",
-    "files": [{"path", "text", "truncated", "error", "ns"}], "fdinfo": [as files],
-    "bufinfo": as one of files}.
+    "locks": text, "no_locks": why, "files": [{"path", "text", "truncated", "error", "ns"}],
+    "fdinfo": [as files], "bufinfo": as one of files}.
 
     `tasks` are all that sleep uninterruptibly and all threads of the workloads, whose DRM
-    files `fdinfo` shows.  An entry that fails says why in its `error`; bufinfo is read
+    files `fdinfo` shows; `locks` is what lockdep says of held locks, printed to the kernel
+    log and read back.  An entry that fails says why in its `error`; bufinfo is read
     last, since it may block and signals fences.
     """
     files = arguments.texts("files", [])

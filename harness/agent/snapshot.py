@@ -1,4 +1,4 @@
-"""What tracing cannot see: who is stuck where, and what the drivers say of their fences.
+"""What tracing cannot see: who is stuck where, holding what, and what the drivers say of fences.
 
 Each entry is read by a child, bounded in size and time, and tells its own trouble.
 bufinfo comes last: it takes every dma_resv lock, may so block for good, and signals
@@ -22,6 +22,11 @@ _LAST = "/sys/kernel/debug/dma_buf/bufinfo"
 _NODES = "/dev/dri/"
 _MAX_TASKS = 64
 _STACK_LIMIT = 16 << 10
+_KMSG = "/dev/kmsg"
+# What sysrq-d prints first and last (kernel/locking/lockdep.c, debug_show_all_locks).
+_SYSRQ = "/proc/sysrq-trigger"
+_FIRST_LINE, _LAST_LINE = "Showing all locks held in the system", "====="
+_RECORD = 8192
 # Of one process; every mapping of a buffer in Python holds another descriptor of the node.
 _MAX_FDINFO = 3
 
@@ -47,6 +52,7 @@ def take(
     began = time.monotonic_ns()
     stuck_tasks = _stuck(set(pids))
     tasks = [_task(*one, budget) for one in stuck_tasks[:_MAX_TASKS]]
+    locks, no_locks = _locks(budget)
     entries = [_file(path, budget) for path in (*_FIRST, *files)]
     fdinfo = [_file(path, budget) for pid in pids for path in _drm_files(pid)]
     stuck = fileio.reap()
@@ -58,6 +64,8 @@ def take(
         "mono": began,
         "tasks": tasks,
         "more_tasks": max(0, len(stuck_tasks) - _MAX_TASKS),
+        "locks": locks,
+        "no_locks": no_locks,
         "files": entries,
         "fdinfo": fdinfo,
         "bufinfo": last,
@@ -130,6 +138,47 @@ def _reader(folder: str) -> Callable[[], bytes]:
             with open(f"{folder}/{name}", "rb") as file:
                 texts[name] = file.read(_STACK_LIMIT).decode("utf-8", "replace").rstrip("\n")
         return json.dumps(texts).encode()
+
+    return action
+
+
+def _locks(budget: _Budget) -> tuple[str, str]:
+    """Lockdep's list of held locks, which goes to the kernel log, too; and why there is none."""
+    seconds = budget.seconds()
+    if not os.path.exists("/proc/lockdep_stats"):
+        return "", "this kernel has no lockdep"
+    if not seconds:
+        return "", "not asked for: there was no time left"
+    try:
+        data = fileio.in_child(_lock_lister(seconds), _SYSRQ, "list of held locks", seconds)
+    except AgentError as error:
+        return "", error.what
+    return data.decode("utf-8", "replace"), ""
+
+
+def _lock_lister(seconds: float) -> Callable[[], bytes]:
+    """Ask for the list and read it back from the log, until its end or until it stops."""
+
+    def action() -> bytes:
+        log = os.open(_KMSG, os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(log, 0, os.SEEK_END)
+        asked = os.open(_SYSRQ, os.O_WRONLY)
+        os.write(asked, b"d")
+        lines: list[str] = []
+        end = time.monotonic() + seconds / 2
+        while time.monotonic() < end:
+            try:
+                record = os.read(log, _RECORD).decode("utf-8", "replace")
+            except BlockingIOError:
+                break  # it is written before the request returns: this is all
+            # "level,sequence,...;text\n", and lines about the device behind it.
+            text = record.partition(";")[2].partition("\n")[0]
+            if text.startswith(_FIRST_LINE):
+                lines = []
+            lines.append(text)
+            if text.startswith(_LAST_LINE):
+                break
+        return "\n".join(lines).encode()
 
     return action
 

@@ -10,10 +10,12 @@ import os
 import select
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from .collector import Sink
 from .errors import AgentError, target, usage
+from .probes import PROBES, Probe
 from .tracefs import DEFAULT_EVENTS, Instance, find_root, sweep
 
 __all__ = ["Trace"]
@@ -37,14 +39,16 @@ class Trace:
         self._reader: _Reader | None = None
         self._comms: dict[int, str] = {}
 
-    def start(self, buffer_kb: int, events: list[str]) -> dict[str, Any]:
+    def start(
+        self, buffer_kb: int, events: list[str], probes: Sequence[Probe] = ()
+    ) -> dict[str, Any]:
         """Record from now on; see operations.trace_start.  Raises AgentError."""
         with self._lock:
             if self._instance is not None:
                 raise usage("the trace is on already", cure="trace.stop comes first")
             root = find_root()
             sweep(root)
-            instance = Instance(root, buffer_kb, [*DEFAULT_EVENTS, *events])
+            instance = Instance(root, buffer_kb, [*DEFAULT_EVENTS, *events], [*PROBES, *probes])
             try:
                 cpus, page_size, formats = (
                     instance.cpus(),

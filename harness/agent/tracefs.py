@@ -12,12 +12,14 @@ import fnmatch
 import os
 import platform
 import re
+from collections.abc import Sequence
 
 from . import fileio
 from .errors import AgentError, lab, target
+from .probes import PROBES, Probe
 from .workload import COMM
 
-__all__ = ["DEFAULT_EVENTS", "PROBES", "Instance", "find_root", "sweep"]
+__all__ = ["DEFAULT_EVENTS", "Instance", "find_root", "sweep"]
 
 # Documentation/trace/ftrace.rst: where it is mounted, and the automount for old programs.
 _ROOTS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
@@ -44,27 +46,6 @@ _LEFT_OUT = {
 # (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
 _IOCTL = {"x86_64": 16, "aarch64": 29, "riscv64": 29, "loongarch64": 29, "armv7l": 54, "i686": 54}
 
-PROBES = {
-    "wait_begin": (
-        "p",
-        "dma_fence_wait_timeout",
-        ("fence={0}:x64", "intr={1}:u8", "timeout={2}:s64"),
-    ),
-    "wait_end": ("r", "dma_fence_wait_timeout", ("ret=$retval:s64",)),
-    "tdr_begin": ("p", "drm_sched_job_timedout", ()),
-    "tdr_end": ("r", "drm_sched_job_timedout", ()),
-}
-"""Name to (p at entry, r at return; function; fields with the arguments by number)."""
-
-# The module of a probed function, if it is in one: named, the probe survives its reload.
-_MODULES = {"drm_sched_job_timedout": "gpu_sched"}
-# As many threads may be inside a probed function at once and all have their return recorded
-# (KRETPROBE_MAXACTIVE_MAX is 4096); those beyond are counted as missed.
-_MAX_ACTIVE = 512
-# Newer kernels know $argN, x86-64 has always had its registers
-# (Documentation/trace/kprobetrace.rst).
-_ARGUMENTS = (("$arg1", "$arg2", "$arg3"), ("%di", "%si", "%dx"))
-
 
 def find_root() -> str:
     """Where tracefs is mounted.  Raises AgentError (target) where it is not, or not for us."""
@@ -86,7 +67,9 @@ class Instance:
     folder of their files.
     """
 
-    def __init__(self, root: str, buffer_kb: int, patterns: list[str]) -> None:
+    def __init__(
+        self, root: str, buffer_kb: int, patterns: list[str], probes: Sequence[Probe] = PROBES
+    ) -> None:
         """Make and start it; `buffer_kb` for each CPU.  Raises AgentError (target).
 
         Nothing is left behind when it cannot be started.
@@ -104,8 +87,8 @@ class Instance:
             self._configure(buffer_kb)
             for pattern in patterns:
                 self._enable(pattern)
-            for name in PROBES:
-                self._probe(name)
+            for probe in probes:
+                self._probe(probe)
             self._enabled = self._states()
             _write(f"{self.path}/tracing_on", "1")
         except OSError as error:
@@ -160,8 +143,8 @@ class Instance:
         with contextlib.suppress(OSError):
             for line in _read(f"{self.root}/kprobe_profile").splitlines():
                 words = line.split()
-                if len(words) == 3 and words[0] in PROBES and words[2] != "0":
-                    name = f"{_GROUP}:{words[0]}"
+                name = f"{_GROUP}:{words[0]}" if words else ""
+                if len(words) == 3 and name in self.probes and words[2] != "0":
                     counts[name] = counts.get(name, 0) + int(words[2])
         return counts
 
@@ -241,34 +224,24 @@ class Instance:
         _write(f"{folder}/filter", wanted)
         return f"on, filter: {wanted}"
 
-    def _probe(self, name: str) -> None:
-        kind, function, fields = PROBES[name]
-        module = _MODULES.get(function, "")
-        # A module that is built in has a folder for its parameters, but no state.
-        if module and os.path.exists(f"/sys/module/{module}/initstate"):
-            function = f"{module}:{function}"
-        if kind == "r":
-            kind += str(_MAX_ACTIVE)
+    def _probe(self, probe: Probe) -> None:
+        group, name = _group(self.pid), f"{_GROUP}:{probe.name}"
+        folder = f"{self.path}/events/{group}/{probe.name}"
         trouble: OSError | None = None
-        for arguments in _ARGUMENTS:
-            told = " ".join(field.format(*arguments) for field in fields)
+        for line in probe.definitions(group):
             try:
-                _write(
-                    f"{self.root}/kprobe_events",
-                    f"{kind}:{_group(self.pid)}/{name} {function} {told}".rstrip(),
-                    append=True,
-                )
-                _write(f"{self.path}/events/{_group(self.pid)}/{name}/enable", "1")
+                _write(f"{self.root}/kprobe_events", line, append=True)
+                _write(f"{folder}/enable", "1")
             except OSError as error:
                 trouble = trouble or error
                 continue
-            self.probes[f"{_GROUP}:{name}"] = "on"
-            self.names[f"{_GROUP}:{name}"] = f"{self.path}/events/{_group(self.pid)}/{name}"
+            self.probes[name] = "on"
+            self.names[name] = folder
             return
         why = trouble.strerror if trouble else ""
         if trouble and trouble.errno in (errno.ENOENT, errno.EINVAL):
-            why = f"{function} cannot be probed here"
-        self.probes[f"{_GROUP}:{name}"] = f"absent: {why}"
+            why = f"{probe.function} cannot be probed here"
+        self.probes[name] = f"absent: {why}"
 
     def _states(self) -> dict[str, str]:
         """1, 0 or X (some) by system, as events/SYSTEM/enable says; "" where it is not there."""

@@ -26,14 +26,16 @@ class Window(Struct, kw_only=True):
     """What one test could have caused: a stretch of one boot's kernel log, and the states around.
 
     `first_seq` and `last_seq` are kmsg sequence numbers, inclusive; `offset` is
-    where `first_seq` begins in the boot's `kmsg` file, in bytes.  `body` is what
-    the test itself said: passed, failed, skipped, or error (the lab's).
+    where `first_seq` begins in the boot's `kmsg` file, in bytes; `mono` is when it
+    opened, CLOCK_MONOTONIC of the target in ns.  `body` is what the test itself
+    said: passed, failed, skipped, or error (the lab's).
     """
 
     test: str
     boot_id: str
     first_seq: int
     offset: int
+    mono: int = 0
     last_seq: int | None = None
     health_before: dict[str, Any] = {}
     health_after: dict[str, Any] = {}
@@ -43,6 +45,8 @@ class Window(Struct, kw_only=True):
     # Why the window could not be closed properly: the target died, the link broke.
     died: str = ""
     lab_error: str = ""
+    # What of the lab's own broke under the target: whatever the kernel did then proves nothing.
+    trouble: str = ""
     seconds: float = 0.0
     # The same stretch in the trace, as CLOCK_MONOTONIC ns of the two marks (None: not traced; the
     # end also while the window is open), and in which folder of the boot's it lies; `trace` is

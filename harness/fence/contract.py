@@ -10,6 +10,7 @@ and drivers/dma-buf/dma-fence.c of Linux 6.12.
 from __future__ import annotations
 
 import errno
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -30,6 +31,8 @@ __all__ = ["Rules", "check"]
 # Fences made of others.  They may legally never show that they have signalled, and a chain's
 # numbers are its user's (dma-fence-array.c, dma-fence-chain.c).
 _CONTAINERS = ("dma_fence_array", "dma_fence_chain")
+# A PCI device's name (drivers/pci/probe.c).
+_ADDRESS = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 # Stories told of one sort of breach; the others are counted.
 _TOLD = 3
 
@@ -83,11 +86,12 @@ def check(ledger: Ledger, rules: Rules) -> list[Finding]:
 
 
 def _title(fence: Fence) -> str:
-    """Driver, timeline and role without what differs from night to night: i915 has the
-    client's pid in brackets at the timeline's end."""
-    timeline = fence.timeline.split("[")[0]
+    """Driver, timeline and role without what differs from night to night: i915 says the
+    device's address for its name, and has the client's pid in brackets at the timeline's end."""
+    timeline = fence.timeline.split("[")[0] or fence.timeline
+    driver = "gpu" if _ADDRESS.fullmatch(fence.driver) else fence.driver
     role = "" if fence.role == Role.OTHER else f" {fence.role}"
-    return f"{fence.driver} {timeline}{role} fence"
+    return f"{driver} {timeline}{role} fence"
 
 
 def _owed(ledger: Ledger, rules: Rules) -> NDArray[np.bool_]:

@@ -29,9 +29,11 @@ Bool = NDArray[np.bool_]
 
 
 class Role(StrEnum):
-    """What a fence is to a job of drm_sched: the two the scheduler makes, and the driver's."""
+    """What a fence is to a job: of drm_sched's the two the scheduler makes, and the driver's; of
+    a driver that schedules by itself its one and only, the request's."""
 
     OTHER = "other"
+    REQUEST = "request"
     SCHEDULED = "scheduled"
     FINISHED = "finished"
     HW = "hw"
@@ -58,7 +60,8 @@ class Fence(NamedTuple):
     """One row.  Times are CLOCK_MONOTONIC in ns, None where the event was not seen.
 
     `error` is 0 or a negative errno as its submitter was told, None if nobody asked;
-    `signaler` and `maker` are pids; `job` the row of the finished fence whose job it belongs to.
+    `signaler` and `maker` are pids; `job` the row of the finished fence whose job it belongs to,
+    a request's its own.
     """
 
     context: int
@@ -144,6 +147,10 @@ class Fences:
         """Which rows have one of `roles`."""
         return np.isin(self.role, [ROLES.index(role) for role in roles])
 
+    def jobs(self) -> Bool:
+        """Which rows stand for a job as its submitter knows it."""
+        return self.has(Role.FINISHED, Role.REQUEST)
+
     def ended(self, *states: State) -> Bool:
         """Which rows have one of `states`."""
         return np.isin(self.state, [STATES.index(state) for state in states])
@@ -154,7 +161,7 @@ class Fences:
         return np.isin(self.driver, [self.strings.id(driver) for driver in drivers])
 
     def of_job(self, finished: int) -> list[int]:
-        """The rows of the job whose finished fence is in row `finished`."""
+        """The rows of the job whose finished fence, or request, is in row `finished`."""
         return [int(row) for row in np.flatnonzero(self.job == finished)]
 
     def due_from(self) -> Int:
@@ -165,7 +172,7 @@ class Fences:
         since = np.where(seen == NEVER, np.iinfo(np.int64).max, seen).min(axis=0)
         handed = self.has(Role.SCHEDULED) & (self.job != NEVER) & (self.signaled != NEVER)
         since[self.job[handed]] = self.signaled[handed]
-        hw = np.flatnonzero(self.has(Role.HW))
+        hw = np.flatnonzero(self.has(Role.HW, Role.REQUEST))
         hw = hw[np.lexsort((self.born_order[hw], self.context[hw]))]
         before, after = hw[:-1], hw[1:]
         behind = (self.context[before] == self.context[after]) & (self.signaled[before] != NEVER)
@@ -176,8 +183,9 @@ class Fences:
         return np.asarray(since, np.int64)
 
     def on_ring(self) -> Bool:
-        """Which rows are on a timeline where jobs' hw fences are."""
-        return np.isin(self.context, np.unique(self.context[self.has(Role.HW)]))
+        """Which rows are on a timeline where jobs' hw fences, or requests, are."""
+        rings = self.context[self.has(Role.HW, Role.REQUEST)]
+        return np.isin(self.context, np.unique(rings))
 
     def listened_order(self) -> Int:
         """From which event on somebody was to be told of the signal; NEVER where nobody was.

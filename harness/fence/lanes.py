@@ -21,8 +21,14 @@ __all__ = ["FenceLane", "WaitLane", "fence_lanes", "stacked", "wait_lanes"]
 Ints = NDArray[np.int64]
 
 # What was submitted, then how it went to the hardware.
-_ORDER = {Role.FINISHED: 0, Role.SCHEDULED: 1, Role.HW: 2, Role.OTHER: 3}
-_JOB = {Role.FINISHED: "finished", Role.SCHEDULED: "scheduled", Role.HW: "hardware", Role.OTHER: ""}
+_ORDER = {Role.FINISHED: 0, Role.REQUEST: 0, Role.SCHEDULED: 1, Role.HW: 2, Role.OTHER: 3}
+_JOB = {
+    Role.FINISHED: "finished",
+    Role.REQUEST: "requests",
+    Role.SCHEDULED: "scheduled",
+    Role.HW: "hardware",
+    Role.OTHER: "",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,16 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.evidence.jobs import JobLine
-from harness.fence import lifetimes, recoveries, syscalls, waits
-from harness.fence.fences import NEVER, ROLES, STATES, Fences, State
+from harness.fence import lifetimes, recoveries, stalls, syscalls, waits
+from harness.fence.fences import NEVER, ROLES, STATES, Fences, Role, State
 from harness.fence.recoveries import Recovery
+from harness.fence.stalls import Stall
 from harness.fence.syscalls import Interruption
 from harness.fence.trace import Loss, Recording
 from harness.fence.waits import Wait
 
 __all__ = ["BEFORE", "EVENTS", "NEEDED", "Ledger", "build", "unseen"]
 
-EVENTS = (*lifetimes.EVENTS, *recoveries.EVENTS, *waits.EVENTS, *syscalls.EVENTS)
+_ANY_DRIVER = (
+    *lifetimes.EVENTS,
+    *recoveries.EVENTS,
+    *waits.EVENTS,
+    *syscalls.EVENTS,
+    *stalls.EVENTS,
+)
+EVENTS = (
+    *_ANY_DRIVER,
+    *lifetimes.DRIVERS_OWN,
+    *recoveries.DRIVERS_OWN,
+    *stalls.DRIVERS_OWN,
+)
 """What a ledger is made of."""
 
 NEEDED = frozenset(lifetimes.NEEDED)
@@ -47,6 +60,7 @@ class Ledger:
     fences: Fences
     waits: tuple[Wait, ...] = ()
     recoveries: tuple[Recovery, ...] = ()
+    stalls: tuple[Stall, ...] = ()
     interruptions: tuple[Interruption, ...] = ()
     losses: tuple[Loss, ...] = ()
     jobs: tuple[JobLine, ...] = ()
@@ -82,12 +96,22 @@ class Ledger:
     def rows_of(self, jobs: Iterable[JobLine]) -> list[int | None]:
         """For each job the row of the fence that its handle stands for; None where not known."""
         keys = self.fences.key()  # sorted: so are the rows
-        return [self._row_of(job, keys) for job in jobs]
+        requests = np.flatnonzero(self.fences.has(Role.REQUEST))
+        requests = requests[np.argsort(self.fences.born_order[requests], kind="stable")]
+        return [self._row_of(job, keys, requests) for job in jobs]
 
-    def _row_of(self, job: JobLine, keys: NDArray[np.uint64]) -> int | None:
-        if job.context is None or job.seqno is None:
-            return None
-        return self.row_of(job.context, job.seqno, job.submitted_ns, keys)
+    def _row_of(
+        self, job: JobLine, keys: NDArray[np.uint64], requests: NDArray[np.int64]
+    ) -> int | None:
+        if job.context is not None and job.seqno is not None:
+            return self.row_of(job.context, job.seqno, job.submitted_ns, keys)
+        # A job that could not name its fence: the first request that its process made then.
+        born = self.fences.born[requests]
+        mine = (self.fences.maker[requests] == job.client) & (born >= job.submitted_ns)
+        if job.waited_ns is not None:
+            mine &= born <= job.waited_ns
+        found = requests[mine]
+        return int(found[0]) if len(found) else None
 
     def row_of(self, context: int, seqno: int, time: int, keys: NDArray[np.uint64]) -> int | None:
         """The row of the fence that had this number at `time` ns; `keys` are Fences.key()."""
@@ -122,12 +146,14 @@ def build(
     if last is None:
         ends = (recording.table(name).time[-1:] for name in EVENTS)
         last = max([first, *(int(end[0]) for end in ends if len(end))])
+    slept, recovered = waits.find(recording, comms), recoveries.find(recording)
     ledger = Ledger(
         first,
         last,
         lifetimes.find(recording),
-        waits.find(recording, comms),
-        recoveries.find(recording),
+        slept,
+        recovered,
+        stalls.find(recording, recovered, slept, last),
         syscalls.find(recording),
         (*recording.losses, *(_everywhere(first, last) if cut else ())),
         tuple(jobs),
@@ -143,9 +169,12 @@ def build(
 
 def unseen(events: Collection[str]) -> frozenset[str]:
     """What an account would be made of, and a trace of `events` cannot have."""
-    missing = set(EVENTS).difference(events)
+    missing = set(_ANY_DRIVER).difference(events)
     if not missing.issuperset(lifetimes.RUN):  # one event, by its old name or its new one
         missing -= set(lifetimes.RUN)
+    if set(events).issuperset(lifetimes.DRIVERS_OWN):  # drm_sched has no part in it
+        missing -= {*lifetimes.RUN, *recoveries.EVENTS}
+        missing |= set(recoveries.DRIVERS_OWN).difference(events)
     return frozenset(missing)
 
 

@@ -3,8 +3,9 @@
 An init begins a new life of its (context, seqno), a destroy ends one; what a
 fence is to a job is told by who made it, where, and between which events.
 
-Facts: include/trace/events/dma_fence.h, drivers/dma-buf/dma-fence.c and
-drivers/gpu/drm/scheduler/{sched_fence.c,sched_main.c} of Linux 6.1 to 6.12.
+Facts: include/trace/events/dma_fence.h, drivers/dma-buf/dma-fence.c,
+drivers/gpu/drm/scheduler/{sched_fence.c,sched_main.c} and drivers/gpu/drm/i915/i915_trace.h
+of Linux 6.1 to 6.12.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from harness.fence.fences import NEVER, NO_ERROR_KNOWN, ROLES, STATES, Fences, Role, State
 from harness.fence.trace import Recording, Strings
 
-__all__ = ["EVENTS", "INIT", "NEEDED", "RUN", "find"]
+__all__ = ["DRIVERS_OWN", "EVENTS", "INIT", "NEEDED", "RUN", "find"]
 
 _INIT, _ENABLE, _SIGNALED, _DESTROY = range(4)
 _KINDS = (
@@ -33,6 +34,10 @@ INIT = _KINDS[_INIT]
 NEEDED = (INIT, _KINDS[_SIGNALED], _KINDS[_DESTROY])
 EVENTS = (*_KINDS, *RUN)
 """What `find` reads."""
+
+_QUEUE = "i915:i915_request_queue"
+DRIVERS_OWN = (_QUEUE,)
+"""And, of drivers with a scheduler of their own, what tells which fences are userspace's jobs'."""
 
 _SCHEDULER = "drm_sched"  # drm_sched_fence_get_driver_name()
 
@@ -62,6 +67,7 @@ def find(recording: Recording) -> Fences:
     fences = _group(recording.strings, events)
     _find_roles(fences)
     _find_hardware(fences, recording)
+    _find_requests(fences, recording)
     _follow_renumbered(fences)
     _doubt_shared(fences)
     return fences
@@ -209,6 +215,29 @@ def _find_hardware(fences: Fences, recording: Recording) -> None:
     good &= pid[last_run[birth]] == pid[ends]
     fences.role[row[birth[good]]] = ROLES.index(Role.HW)
     fences.job[row[birth[good]]] = row[ends[good]]
+
+
+def _find_requests(fences: Fences, recording: Recording) -> None:
+    """The driver names the request of each execbuf by its fence's context and number, right
+    after it has made that (i915_gem_execbuffer.c)."""
+    queue = recording.table(_QUEUE)
+    if not len(queue):
+        return
+    word = np.uint64(0xFFFFFFFF)
+    context = queue.columns["ctx"].astype(np.uint64) & word
+    key = context << np.uint64(32) | queue.columns["seqno"].astype(np.uint64) & word
+    # Of several lives of one number the last that had begun.
+    keys = np.concatenate([fences.key(), key])
+    order = np.concatenate([fences.born_order, queue.order])
+    row = np.concatenate([np.arange(len(fences)), np.full(len(queue), NEVER)])
+    sorted_ = np.lexsort((order, keys))
+    keys, row = keys[sorted_], row[sorted_]
+    last = np.maximum.accumulate(np.where(row == NEVER, 0, np.arange(len(row))))
+    named = np.flatnonzero(row == NEVER)
+    named = named[(row[last[named]] != NEVER) & (keys[last[named]] == keys[named])]
+    found = row[last[named]]
+    fences.role[found] = ROLES.index(Role.REQUEST)
+    fences.job[found] = found
 
 
 def _follow_renumbered(fences: Fences) -> None:

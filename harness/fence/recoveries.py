@@ -11,11 +11,13 @@ import numpy as np
 
 from harness.fence.trace import Recording
 
-__all__ = ["EVENTS", "Recovery", "find"]
+__all__ = ["DRIVERS_OWN", "EVENTS", "Recovery", "find"]
 
-_BEGIN, _END = "lab:tdr_begin", "lab:tdr_end"
-EVENTS = (_BEGIN, _END)
+EVENTS = ("lab:tdr_begin", "lab:tdr_end")
 """What `find` reads: drm_sched_job_timedout() of drivers/gpu/drm/scheduler/sched_main.c."""
+
+DRIVERS_OWN = ("lab:reset_begin", "lab:reset_end")
+"""And, of a driver that recovers without drm_sched, what gpu/observe.py names."""
 
 
 class Recovery(NamedTuple):
@@ -28,7 +30,12 @@ class Recovery(NamedTuple):
 
 def find(recording: Recording) -> tuple[Recovery, ...]:
     """In order of their beginnings.  A handler that was running when the trace began has none."""
-    tables = [recording.table(name) for name in EVENTS]
+    found = [*_between(recording, *EVENTS), *_between(recording, *DRIVERS_OWN)]
+    return tuple(sorted(found, key=lambda recovery: (recovery.begin, recovery.pid)))
+
+
+def _between(recording: Recording, begin: str, end: str) -> list[Recovery]:
+    tables = [recording.table(name) for name in (begin, end)]
     order = np.concatenate([table.order for table in tables])
     time = np.concatenate([table.time for table in tables])
     pid = np.concatenate([table.pid for table in tables])
@@ -43,5 +50,5 @@ def find(recording: Recording) -> tuple[Recovery, ...]:
             running[thread] = now
         elif thread in running:
             found.append(Recovery(running.pop(thread), now, thread))
-    found += [Recovery(begin, None, thread) for thread, begin in running.items()]
-    return tuple(sorted(found))
+    found += [Recovery(since, None, thread) for thread, since in running.items()]
+    return found

@@ -44,8 +44,8 @@ def _safe(fence: Fence) -> Iterable[Any]:
 
 
 def to_json(ledger: Ledger) -> bytes:
-    """All of it: {"first", "last", "counts", "fences", "waits", "recoveries", "interruptions",
-    "losses", "jobs", "comms"}, one line."""
+    """All of it: {"first", "last", "counts", "fences", "waits", "recoveries", "stalls",
+    "interruptions", "losses", "jobs", "comms"}, one line."""
     return msgspec.json.encode(
         {
             "first": ledger.first,
@@ -53,6 +53,9 @@ def to_json(ledger: Ledger) -> bytes:
             "counts": ledger.counts(),
             "fences": [fence._asdict() for fence in ledger.fences],
             "waits": [wait._asdict() for wait in ledger.waits],
+            "stalls": [
+                {**stall._asdict(), "wait": stall.wait._asdict()} for stall in ledger.stalls
+            ],
             "recoveries": [recovery._asdict() for recovery in ledger.recoveries],
             "interruptions": [call._asdict() for call in ledger.interruptions],
             "losses": [asdict(loss) for loss in ledger.losses],

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.gpu import amdgpu_coredump
-from harness.gpu.base import Engine, Knob, debugfs
+from harness.gpu.base import Dump, Engine, Knob, ManualReset, debugfs
 
 __all__ = ["Amdgpu"]
 
@@ -77,6 +77,9 @@ class Amdgpu:
             return None
         return (milliseconds or default) / 1000
 
+    def haste(self, engine: Engine, card: Mapping[str, Any]) -> tuple[Knob, ...]:
+        return ()  # lockup_timeout is read-only
+
     def refusal(self, device: Mapping[str, Any]) -> str:
         family = device.get("family", 0)
         name = _NO_RESET.get(family, "")
@@ -84,11 +87,12 @@ class Amdgpu:
             name = "Raven"
         return f"GPU reset is not enabled for this ASIC (family {name})" if name else ""
 
-    def manual_reset(self, card: Mapping[str, Any]) -> tuple[str, bool] | None:
-        return f"{debugfs(card)}/amdgpu_gpu_recover", True
+    def manual_reset(self, card: Mapping[str, Any]) -> ManualReset | None:
+        return ManualReset(f"{debugfs(card)}/amdgpu_gpu_recover")
 
-    def coredump(self, card: Mapping[str, Any]) -> str | None:
-        return f"/sys/class/drm/{card['name']}/device/devcoredump/data"
+    def coredump(self, card: Mapping[str, Any]) -> Dump | None:
+        path = f"/sys/class/drm/{card['name']}/device/devcoredump/data"
+        return Dump("devcoredump", path, switch="/sys/class/devcoredump/disabled", off=b"1")
 
     def coredump_problems(self, dump: bytes) -> list[str]:
         return amdgpu_coredump.problems(dump)

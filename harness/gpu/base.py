@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["USER_FENCES", "Backend", "Engine", "Knob", "debugfs"]
+__all__ = [
+    "USER_FENCES",
+    "Backend",
+    "Dump",
+    "Engine",
+    "Knob",
+    "ManualReset",
+    "debugfs",
+]
 
 USER_FENCES = frozenset({"sw_sync", "vgem"})
 """Drivers whose fences userspace itself signals when it likes: drivers/dma-buf/sw_sync.c and
@@ -30,12 +38,36 @@ class Knob:
 
 
 @dataclass(frozen=True, slots=True)
+class ManualReset:
+    """The file that resets the GPU: by writing `data`, or by being read where that is None."""
+
+    path: str
+    data: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """The file in which a reset leaves its dump; writing to it frees that.
+
+    `name` is what people call it.  Without a dump the file is absent, or begins with
+    `empty`.  The kernel makes dumps where `switch` can be read and does not hold `off`.
+    """
+
+    name: str
+    path: str
+    switch: str
+    empty: bytes = b""
+    off: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """One ring or queue that takes jobs.
 
     `name` is what a test's id shows; `ip` and `ring` are what the workload submits
     to; `logged` is the ring's name in the kernel log, or "" where the log does not
-    name it; `pins` are the knobs that keep its jobs on this very ring.
+    name it; `pins` are the knobs that keep its jobs on this very ring; `recipes` how
+    the workload can hang it, the safest first, where that is not the same for all.
     """
 
     name: str
@@ -43,6 +75,7 @@ class Engine:
     ring: int
     logged: str = ""
     pins: tuple[Knob, ...] = ()
+    recipes: tuple[str, ...] = ()
 
 
 class Backend(Protocol):
@@ -63,16 +96,19 @@ class Backend(Protocol):
         """The negative errnos a hung job's fence may end with."""
 
     def timeout_s(self, engine: Engine, card: Mapping[str, Any]) -> float | None:
-        """Seconds after which the driver calls a job on `engine` hung; None if unknown."""
+        """Seconds before which the driver never calls a job on `engine` hung; None if unknown."""
+
+    def haste(self, engine: Engine, card: Mapping[str, Any]) -> tuple[Knob, ...]:
+        """Knobs that let the driver notice a hang of `engine` sooner; () where it has none."""
 
     def refusal(self, device: Mapping[str, Any]) -> str:
         """Why this device (what a client is told of it) must not be hung, or ""."""
 
-    def manual_reset(self, card: Mapping[str, Any]) -> tuple[str, bool] | None:
-        """The debugfs file that resets the GPU and whether *reading* it does so; None if none."""
+    def manual_reset(self, card: Mapping[str, Any]) -> ManualReset | None:
+        """How to have the driver reset the GPU by hand; None where that is not possible."""
 
-    def coredump(self, card: Mapping[str, Any]) -> str | None:
-        """The file in which a reset leaves its devcoredump; None where the driver makes none."""
+    def coredump(self, card: Mapping[str, Any]) -> Dump | None:
+        """Where a reset leaves its dump; None where the driver makes none."""
 
     def coredump_problems(self, dump: bytes) -> list[str]:
-        """What is missing of a devcoredump after a hang; [] for a whole one."""
+        """What is missing of a dump after a hang; [] for a whole one."""

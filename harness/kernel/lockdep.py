@@ -29,10 +29,11 @@ _KINDS = tuple(
         ("bad_unlock", r"bad unlock balance", ""),
         ("held_freed", r"held lock freed", ""),
         ("still_held", r"(?:still has locks held|lock held at task exit time)", "locks still held"),
-        ("returning", r"lock held when returning to user space", ""),
+        ("still_held", r"lock held when returning to user space", ""),
         ("rcu", r"suspicious (?:RCU|rcu_\w+\(\)) usage", "suspicious RCU usage"),
         ("nonstatic_key", r"trying to register non-static key", ""),
-        ("internal", r"(?:bad contention|chain_key collision)", ""),
+        ("bad_unlock", r"bad contention", ""),
+        ("internal", r"chain_key collision", ""),
         ("internal", r"looking up invalid subclass", ""),
         ("internal", r"key \S+ has not been registered", "a lock's key is not registered"),
         ("off", r"MAX_\w+ too low", ""),
@@ -41,6 +42,8 @@ _KINDS = tuple(
 # A header stands alone on its line, after "WARNING:", or "[ INFO:", "[ BUG:" before 4.11; of the
 # marks before it a cut line may have lost some.
 _MARK = re.compile(r"^\W*(?:(?:WARNING|INFO|BUG): )(?P<rest>.*)$")
+# A check of lockdep's own, or of a lock's, that failed: a WARNING that switches lockdep off.
+_WARN_ON = re.compile(r"^\W*(?P<what>DEBUG_LOCKS_WARN_ON\(.*\))\s*$")
 # No report begins with them, yet each starts a part of one.
 _TASK = re.compile(
     r"^\s*(?P<task>\S.*?/\d+)(?: \[HC.*?\])? (?:is (?:trying|leaving|freeing|exiting)|just changed"
@@ -137,7 +140,7 @@ class Report:
     def title(self) -> str:
         """A line a kernel developer would write; built from names only."""
         lock = self.subject
-        if self.kind in ("rcu.suspicious", "lockdep.nonstatic_key") or lock is None:
+        if self.kind in _OF_A_PLACE or lock is None:
             function = self.wanted_in
             return f"{self.what} in {function}" if function else self.what
         title = f"{self.what}: {_in(lock.label, self._subject_in)}"
@@ -150,14 +153,14 @@ class Report:
     @property
     def key(self) -> tuple[str, ...]:
         """What makes two reports the same bug, on any kernel and machine."""
-        lock = self.subject
+        lock = None if self.kind in _OF_A_PLACE else self.subject
         return (
             self.kind,
             lock.key if lock else "",
             self._subject_in,
             self.held.key if self.held else "",
             self.held_in,
-            *((self.what, self.file) if self.kind in ("lockdep.off", "rcu.suspicious") else ()),
+            *((self.what, self.file) if self.kind in _OF_A_PLACE else ()),
         )
 
     @property
@@ -169,7 +172,13 @@ class Report:
 
     @property
     def _subject_in(self) -> str:
-        return self.wanted_in if self.wanted else _culprit(self.subject, ()) or self.wanted_in
+        if self.wanted or self.kind in _OF_A_PLACE:
+            return self.wanted_in
+        return _culprit(self.subject, ()) or self.wanted_in
+
+
+# Reports that are about a place in the code, whatever locks the task holds.
+_OF_A_PLACE = ("rcu.suspicious", "lockdep.nonstatic_key", "lockdep.internal", "lockdep.off")
 
 
 def _in(label: str, function: str) -> str:
@@ -202,6 +211,8 @@ def parse(lines: Sequence[str]) -> Report | None:
 
 
 def _headed(line: str) -> Report | None:
+    if failed := _WARN_ON.match(line):
+        return Report("lockdep.internal", failed["what"])
     mark = _MARK.match(line)
     if mark is None:
         return None

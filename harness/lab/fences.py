@@ -114,7 +114,7 @@ def show_run(found: list[tuple[RunDir, Window, Account]], console: Console) -> N
 
 def _numbers(ledger: Ledger) -> list[str]:
     counts = ledger.counts()
-    jobs = sum(counts.get(Role.FINISHED, {}).values())
+    jobs = int(ledger.fences.jobs().sum())
     forced = sum(states.get("forced", 0) for states in counts.values())
     numbers = (jobs, len(ledger.fences), forced, len(ledger.waits), len(ledger.recoveries))
     return [str(number) for number in numbers]

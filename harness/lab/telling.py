@@ -10,7 +10,7 @@ from harness.dut import Dut
 from harness.errors import HarnessError
 from harness.verdict import Verdict
 
-__all__ = ["headline", "tell"]
+__all__ = ["headline", "of_issues", "tell"]
 
 # Of what a dead machine said last, in lines.
 LAST_LINES = 15
@@ -58,3 +58,17 @@ def headline(dut: Dut) -> str:
         gpu = error.what
     locks = armed[dut.health()["debug_locks"]]
     return f"{dut.target.name}: Linux {kernel}, {gpu}, lockdep {locks}, boot {dut.boot_id[:8]}"
+
+
+def of_issues(judged: Sequence[Verdict]) -> list[str]:
+    """A line for each known issue that a run met, and for each that it should have and did not."""
+    lines = []
+    for name in sorted({name for verdict in judged for name in verdict.known}):
+        count = sum(name in verdict.known for verdict in judged)
+        lines.append(f"known    {name} in {count} test{'s' if count > 1 else ''}")
+    failing = {name for verdict in judged for name in verdict.known}
+    fixed = [(name, verdict.test) for verdict in judged for name in verdict.fixed]
+    for name, test in fixed:
+        if name not in failing:
+            lines.append(f"fixed?   {name} did not show in {test}")
+    return lines

@@ -44,8 +44,11 @@ class Machine(Protocol):
     def facts(self) -> dict[str, Any]:
         """What makes like comparable with like; no secrets."""
 
-    def up(self, console: Sink, deadline: Deadline) -> None:
-        """Have it running, its console flowing into `console` from before its first line."""
+    def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
+        """Have it running, its console flowing into `console` from before its first line.
+
+        What else the lab's own parts of it say goes into files in `evidence`, if given.
+        """
 
     def endpoint(self) -> Endpoint:
         """Where its sshd is, once it is up."""
@@ -55,6 +58,12 @@ class Machine(Protocol):
 
     def post_mortem(self) -> str:
         """What is known of its death from outside; "" where nothing is."""
+
+    def trouble(self) -> str:
+        """What of the lab's own broke under it, in words; "" while all is well.
+
+        Then what its kernel did is no evidence.
+        """
 
     def console_tail(self) -> str:
         """The last console lines, control characters made harmless; "" without a console."""
@@ -87,8 +96,9 @@ class Virtual:
             "notes": list(self.qemu.notes),
         }
 
-    def up(self, console: Sink, deadline: Deadline) -> None:
+    def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
         self._sink = console
+        self.qemu.evidence = evidence or self._dir
         self.qemu.start(deadline)
 
     def endpoint(self) -> Endpoint:
@@ -99,6 +109,9 @@ class Virtual:
 
     def post_mortem(self) -> str:
         return self.qemu.exit_reason()
+
+    def trouble(self) -> str:
+        return self.qemu.trouble()
 
     def console_tail(self) -> str:
         return self.qemu.console.tail()
@@ -123,7 +136,7 @@ class Box:
     def facts(self) -> dict[str, Any]:
         return {"kind": "box"}
 
-    def up(self, console: Sink, deadline: Deadline) -> None:
+    def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
         source = source_for(self._target)
         if source is not None:
             self._console = Console(console, name=self._target.name)
@@ -139,6 +152,9 @@ class Box:
         self._power.cycle(deadline)
 
     def post_mortem(self) -> str:
+        return ""
+
+    def trouble(self) -> str:
         return ""
 
     def console_tail(self) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from typing import Any
 from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
 from harness.inventory import Target
-from harness.link import keeper
 from harness.link.console import Console
 from harness.link.console_source import SocketSource
 from harness.link.dial import Endpoint
+from harness.link.gen3 import CMDLINE, Gen3, refuse
+from harness.link.kept import Kept
 from harness.link.qmp import Qmp
 from harness.link.virtual import Manifest
 
@@ -65,8 +66,18 @@ class Qemu:
         """QMP events of this power-on, oldest first (RESET, SHUTDOWN with its reason)."""
         self._vm = target.vm
         self._kvm = kvm_offered() if kvm is None else kvm
-        self._keeper: subprocess.Popen[bytes] | None = None
-        self._pid = 0
+        if self._kvm:
+            try:
+                refuse(target, "kvm")
+            except UsageError as error:
+                if kvm:
+                    raise
+                self.notes.append(f"KVM is offered but not used: {error.what}")
+                self._kvm = False
+        self.evidence = run_dir
+        """Where the log of a modelled chip goes."""
+        self._kept: Kept | None = None
+        self._model: Gen3 | None = None
         self._qmp: Qmp | None = None
         self._port = 0
         self._served = False
@@ -107,7 +118,7 @@ class Qemu:
         """One line for people: what this machine is."""
         how = "KVM" if self._kvm else "TCG"
         return (
-            f"QEMU ({how}), Linux {self.manifest.release}, {self._vm.gpu},"
+            f"QEMU ({how}), Linux {self.manifest.release}, {self._vm.gpu or self._vm.chip},"
             f" {self._vm.cpus} CPUs, {self._vm.memory_mib} MiB"
         )
 
@@ -149,12 +160,12 @@ class Qemu:
 
     def alive(self) -> bool:
         """Whether QEMU runs.  A guest that panicked or hangs is still alive."""
-        return self._keeper is not None and self._keeper.poll() is None
+        return self._kept is not None and self._kept.alive()
 
     @property
     def pid(self) -> int:
         """QEMU's process id; 0 when it is off."""
-        return self._pid if self.alive() else 0
+        return self._kept.pid if self._kept is not None and self._kept.alive() else 0
 
     @property
     def accel(self) -> str:
@@ -174,18 +185,29 @@ class Qemu:
 
     def exit_reason(self) -> str:
         """Why QEMU ended, in words; "" while it runs or before it ever ran."""
-        if self._keeper is None or self._keeper.poll() is None:
+        if self._kept is None or self._kept.alive():
             return ""
-        status = self._keeper.returncode
         asked = [e["data"].get("reason", "") for e in self.events if e["event"] == "SHUTDOWN"]
-        how = f"exit status {status}" if status < 128 else f"killed by signal {status - 128}"
-        return f"QEMU ended: {how}" + (f" ({asked[-1]})" if asked else "")
+        return f"QEMU ended: {self._kept.how()}" + (f" ({asked[-1]})" if asked else "")
+
+    def trouble(self) -> str:
+        """What of the lab's own broke under the machine, in words; "" where all is well."""
+        return self._model.trouble() if self._model is not None else ""
+
+    @property
+    def model(self) -> Gen3:
+        """The chip's model.  Raises LabError where the GPU is QEMU's own, or it is off."""
+        if self._model is None:
+            raise LabError("has no modelled chip", where=self.target.name, cure="power it on")
+        return self._model
 
     def wait_ssh(self, deadline: Deadline) -> None:
         """Until sshd says its banner.  Raises LabError with the last console lines."""
         while not self._banner(deadline):
             if not self.alive():
-                raise self._failed(self.exit_reason(), "see the console lines above")
+                raise self._failed(
+                    self.trouble() or self.exit_reason(), "see the console lines above"
+                )
             if not deadline.pause(0.1):
                 raise self._failed(
                     f"sshd did not answer within {deadline.seconds:g} s",
@@ -223,26 +245,19 @@ class Qemu:
     def _launch(self, deadline: Deadline, accel: str) -> None:
         monitor, monitor_fd = socket.socketpair()
         serial, serial_fd = socket.socketpair()
-        fds = (monitor_fd.fileno(), serial_fd.fileno())
         self.console.attach(SocketSource(serial))
         self.events.clear()
-        with monitor_fd, serial_fd, open(self.run_dir / "qemu.stderr", "ab") as stderr:
-            self._keeper = subprocess.Popen(
-                [
-                    *(sys.executable, "-I", "-S", keeper.__file__),
-                    *(str(fd) for fd in fds),
-                    *("--", *self._argv(accel, *fds)),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                pass_fds=fds,
-                # Ctrl-C at the terminal is for the harness, which releases workloads first.
-                start_new_session=True,
-            )
-        assert self._keeper.stdout is not None
-        line = self._keeper.stdout.readline()
-        self._pid = int(line) if line.strip() else 0
+        with contextlib.ExitStack() as theirs:
+            ends = [theirs.enter_context(sock) for sock in (monitor_fd, serial_fd)]
+            chip: list[str] = []
+            if self._vm.chip is not None:
+                self._model = Gen3(self._vm.chip, self.run_dir, self.evidence, self._model_died)
+                for_chip = [theirs.enter_context(sock) for sock in self._model.start(accel)]
+                chip = Gen3.arguments(self._vm.memory_mib, *(sock.fileno() for sock in for_chip))
+                ends += for_chip
+            fds = [sock.fileno() for sock in ends]
+            argv = [*self._argv(accel, *fds[:2]), *chip]
+            self._kept = Kept(argv, fds=fds, stderr=self.run_dir / "qemu.stderr")
         try:
             self._qmp = Qmp(
                 monitor,
@@ -256,7 +271,7 @@ class Qemu:
             said = (self.run_dir / "qemu.stderr").read_text(errors="replace").strip()
             self._clear()
             raise self._failed(
-                f"QEMU did not start: {said[-500:] or error.what}",
+                f"QEMU did not start: {self.trouble() or said[-500:] or error.what}",
                 "see vm in targets.toml; `./tools/lab setup` checks the installation",
             ) from error
         forward = _FORWARD.search(usernet)
@@ -271,17 +286,22 @@ class Qemu:
             f" ip=10.0.2.15::10.0.2.2:255.255.255.0:{self.target.name}:eth0:off"
         )
         disk = self.run_dir / "disk.qcow2"
-        tcg = "tcg,thread=multi,tb-size=256"
+        if vm.chip is not None:
+            cmdline += f" {CMDLINE}"
+        # Of a modelled chip's accesses the second of two at once is lost (see `refuse`); and
+        # with fast string operations the guest copies to it byte by byte.
+        threads, less = ("multi", "") if vm.chip is None else ("single", ",-erms,-fsrm")
+        tcg = f"tcg,thread={threads},tb-size=256"
         return [
             "qemu-system-x86_64",
             *("-name", f"{self.target.name},process=tdrlab-{self.target.name}"[:80]),
             *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"),
             # q35: on "pc" each virtio device costs 2 s of ACPI interrupt routing under TCG.
             *("-machine", "q35", "-accel", "kvm" if accel == "kvm" else tcg),
-            *("-cpu", "host" if accel == "kvm" else "max"),
+            *("-cpu", ("host" if accel == "kvm" else "max") + less),
             *("-smp", str(vm.cpus), "-m", str(vm.memory_mib)),
             *("-kernel", made.kernel, "-append", f"{cmdline} {vm.cmdline}".strip()),
-            *("-device", f"{vm.gpu},addr=02.0"),
+            *(("-device", f"{vm.gpu},addr=02.0") if vm.gpu else ()),
             # No flushes: what a power cut would lose is lost on our command, by QMP quit,
             # which writes everything out; and after a SIGKILL the overlay is thrown away.
             *("-drive", f"if=none,id=root,format=qcow2,cache=unsafe,file={_escaped(disk)}"),
@@ -299,29 +319,23 @@ class Qemu:
 
     def _end(self, deadline: Deadline) -> None:
         """QEMU out, politely if it can be: quit, then SIGTERM, then SIGKILL by the keeper."""
-        if self._keeper is None:
+        if self._kept is None:
             return
-        if self._qmp is not None and self._keeper.poll() is None:
+        if self._qmp is not None and self._kept.alive():
             with contextlib.suppress(LabError):
                 self._qmp.execute("quit", deadline.capped(5.0))
-        if self._wait_keeper(3.0):
-            return
-        assert self._keeper.stdin is not None
-        self._keeper.stdin.close()
-        if not self._wait_keeper(10.0):
-            self._keeper.kill()
-            self._keeper.wait()
-        if self._keeper.returncode == 128 + 9:
+        if not self._kept.wait(3.0):
+            self._kept.end()
+        if self._kept.status == 128 + signal.SIGKILL:
             (self.run_dir / "disk.qcow2").unlink(missing_ok=True)
             self.notes.append("QEMU had to be killed: its disk starts anew")
+        if self._model is not None:
+            self._model.stop()
 
-    def _wait_keeper(self, seconds: float) -> bool:
-        assert self._keeper is not None
-        try:
-            self._keeper.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
+    def _model_died(self) -> None:
+        """In the model's own thread: without its GPU the guest only makes false evidence."""
+        if self._kept is not None:
+            self._kept.terminate()
 
     def _clear(self) -> None:
         """Forget a QEMU that ended; its last console bytes are read first."""
@@ -329,11 +343,8 @@ class Qemu:
             self._qmp.close()
             self._qmp = None
         self.console.detach()
-        if self._keeper is not None:
-            for pipe in (self._keeper.stdin, self._keeper.stdout):
-                if pipe is not None and not pipe.closed:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
+        if self._kept is not None:
+            self._kept.forget()
 
     def _failed(self, what: str, cure: str) -> LabError:
         tail = self.console.tail(12)

@@ -1,12 +1,8 @@
-"""Tests of the harness: what is too long for CI runs with --deep only."""
+"""Tests of the harness: what is too long for CI runs with --deep only (harness.plugin)."""
 
 from __future__ import annotations
 
 import pytest
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--deep", action="store_true", help="also what is too long for CI")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,9 +19,14 @@ _FENCE = {"context": np.uint32, "seqno": np.uint32, "driver": np.int32, "timelin
 _COLUMNS: dict[str, dict[str, Any]] = {
     "lab:wait_begin": {"intr": np.uint8},
     "lab:wait_end": {"ret": np.int64},
+    "lab:lock_begin": {"lock": np.uint64},
+    "lab:lock_end": {"ret": np.int32},
+    "lab:commit_begin": {"commit": np.uint64},
+    "lab:commit_end": {"ret": np.int32},
     "raw_syscalls:sys_enter": {"id": np.int64, "args": np.uint64},
     "raw_syscalls:sys_exit": {"id": np.int64, "ret": np.int64},
     "signal:signal_deliver": {"sig": np.int32},
+    "i915:i915_request_queue": {"ctx": np.uint64, "seqno": np.uint32},
 }
 
 
@@ -95,6 +100,17 @@ class Tape:
         if end is not None:
             self.fence("signaled", end, *hw, **end_by)
             self.fence("signaled", end, entity + 1, seqno, driver="drm_sched", **end_by)
+
+    def request(
+        self, context: int, seqno: int, begin: float, end: float | None, pid: int = 3, **who: Any
+    ) -> None:
+        """A job of i915: one fence, named when it is queued, that a waiter listens to."""
+        who = {"driver": "0000:00:02.0", "timeline": f"lab-i915[{pid}]", **who}
+        self.fence("init", begin, context, seqno, pid=pid, **who)
+        self.put("i915:i915_request_queue", begin, pid, ctx=context, seqno=seqno)
+        self.fence("enable_signal", begin, context, seqno, pid=pid, **who)
+        if end is not None:
+            self.fence("signaled", end, context, seqno, pid=0, **who)
 
     def ioctl(
         self, pid: int, begin: float, end: float, result: int, command: int = 0xC0206449

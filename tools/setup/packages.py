@@ -44,6 +44,8 @@ LOOPBACK = (
     Need("libc6-dev", files=["/usr/include/stdio.h"]),
     # The uAPI headers of DRM, which the agent's ABIs are compared with.
     Need("libdrm-dev", files=["/usr/include/libdrm/amdgpu_drm.h"]),
+    # Intel's decoders, which the i915 workload's batches are read back with.
+    Need("intel-gpu-tools", "intel_dump_decode", "intel_error_decode"),
 )
 
 # Package names are Debian 12's.

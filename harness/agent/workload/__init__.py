@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 __all__ = ["COMM", "DRIVERS"]
 
-DRIVERS: Mapping[str, str] = {"amdgpu": ".amdgpu", "kms": ".kms"}
+DRIVERS: Mapping[str, str] = {"amdgpu": ".amdgpu", "i915": ".i915", "kms": ".kms"}
 """A name with a leading dot is a module of this package."""
 
 COMM = "lab-"

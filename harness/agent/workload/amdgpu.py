@@ -17,9 +17,10 @@ from ..arguments import Arguments
 from ..errors import AgentError, usage
 from ..uapi import amdgpu as abi
 from .amdgpu_device import Buffer, Device
-from .amdgpu_job import POLLED, Hang, Submitted
+from .amdgpu_job import POLLED, Hang, Port, Submitted
 from .amdgpu_packets import RECIPES, pad, store
-from .amdgpu_storm import MAX_DEPTH, Storm
+from .parcel import Adopted
+from .storm import MAX_DEPTH, Storm
 
 __all__ = ["AmdgpuWorkload", "open_workload"]
 
@@ -42,12 +43,15 @@ class AmdgpuWorkload:
         self._hangs: list[Hang] = []
         self._context: int | None = None
         self._storm: Storm | None = None
+        self._adopted = Adopted(device.adopt)
         self._numbers = itertools.count(1)
         self._values = itertools.count(0xCA9A0001)
         self._operations: Mapping[str, Callable[[Arguments], dict[str, Any]]] = {
             "engines": self.engines,
             "context": self.context,
             "context.free": self.context_free,
+            "inbox": self._adopted.inbox,
+            "adopt": self._adopted.adopt,
             "hang": self.hang,
             "canary": self.canary,
             "wait": self.wait,
@@ -114,18 +118,20 @@ class AmdgpuWorkload:
 
     def hang(self, arguments: Arguments) -> dict[str, Any]:
         """{engine, context = this process's own, ring = 0, recipe = the releasable one,
-        syncobj = false} -> {"job", "sequence", "submitted_ns", "releasable", "recipe",
-        "context", "seqno"}.
+        syncobj = false, writes = none} -> {"job", "sequence", "submitted_ns", "releasable",
+        "recipe", "context", "seqno"}.
 
         `submitted_ns` is CLOCK_MONOTONIC just before the submission; `context` and
         `seqno` are the fence's in the kernel, null where they cannot be told.  With
-        `syncobj` the fence is taken from a syncobj instead of FENCE_TO_HANDLE.
+        `syncobj` the fence is taken from a syncobj instead of FENCE_TO_HANDLE.  `writes` is
+        an adopted buffer: whoever shows or reads it waits for the job.
         """
         name = arguments.text("engine")
         context = self._chosen(arguments)
         ring = arguments.integer("ring", 0)
         recipe_name = arguments.text("recipe", _DEFAULT_RECIPE.get(name, ""))
         syncobj = arguments.flag("syncobj")
+        written = self._adopted.chosen(arguments)
         arguments.done()
         recipe = RECIPES.get(recipe_name)
         if recipe is None or name not in recipe.engines:
@@ -138,7 +144,7 @@ class AmdgpuWorkload:
         timer = threading.Timer(self._bailout, hang.release)
         timer.daemon = True
         timer.start()
-        submitted = self._submit(name, ring, context, buffer, dwords, hang, syncobj)
+        submitted = self._submit(name, ring, context, buffer, dwords, hang, syncobj, written)
         number = next(self._numbers)
         self._jobs[number] = submitted
         return {
@@ -242,7 +248,8 @@ class AmdgpuWorkload:
             return pad(name, dwords, max(_IB_DWORDS, engine.ib_size_alignment // 4))
 
         if self._storm is None or self._storm.place != (engine, ring, depth):
-            self._storm = Storm(self._device, engine, ring, depth, fill)
+            port = Port(self._device, engine, ring, fill)
+            self._storm = Storm(port, (engine, ring, depth), depth)
         return self._storm.run(count, seconds, timeout)
 
     def status(self, arguments: Arguments) -> dict[str, Any]:
@@ -283,12 +290,13 @@ class AmdgpuWorkload:
         dwords: list[int],
         hang: Hang | None,
         syncobj: bool,
+        written: int | None = None,
     ) -> Submitted:
         engine = self._device.engine(name, ring)
         dwords = pad(name, dwords, max(_IB_DWORDS, engine.ib_size_alignment // 4))
         container = self._device.syncobj() if syncobj else 0
         at = time.monotonic_ns()
-        job = self._device.submit(context, engine, ring, buffer, dwords, container)
+        job = self._device.submit(context, engine, ring, buffer, dwords, container, written)
         fence = self._device.syncobj_fence(container) if syncobj else self._device.fence(job)
         return Submitted(job, fence, at, hang, fence.identity())
 

@@ -144,6 +144,12 @@ class Device:
         perform(self.fd, abi.GEM_VA, place)
         return Buffer(handle, address, memory)
 
+    def adopt(self, fd: int) -> int:
+        """The handle of another process's buffer, which jobs may then name.  Raises AgentError."""
+        request = drm.DrmPrimeHandle(fd=fd)
+        perform(self.fd, drm.DRM_IOCTL_PRIME_FD_TO_HANDLE, request)
+        return int(request.handle)
+
     def free(self, buffer: Buffer) -> None:
         """Unmap and forget a buffer that no job uses any more.  Raises AgentError."""
         buffer.memory.close()
@@ -163,26 +169,38 @@ class Device:
         buffer: Buffer,
         dwords: list[int],
         syncobj: int,
+        written: int | None = None,
     ) -> Job:
         """Have `dwords` run from the start of `buffer`; `syncobj`, unless 0, gets the fence.
 
+        `written` is the handle of a buffer that waits for the job as if it wrote there: the
+        driver takes that of all buffers that a job names (amdgpu_cs.c, amdgpu_cs_submit).
         Raises AgentError; its number is ECANCELED for a context that a reset killed.
         """
-        command = self.command(engine, ring, buffer, dwords, syncobj)
+        command = self.command(engine, ring, buffer, dwords, syncobj, written)
         return Job(context, engine, ring, self.send(context, command))
 
     def command(
-        self, engine: Engine, ring: int, buffer: Buffer, dwords: list[int], syncobj: int = 0
+        self,
+        engine: Engine,
+        ring: int,
+        buffer: Buffer,
+        dwords: list[int],
+        syncobj: int = 0,
+        written: int | None = None,
     ) -> Command:
         """What `send` submits, any number of times; as `submit` says."""
         struct.pack_into(f"<{len(dwords)}I", buffer.memory, 0, *dwords)
-        entry = abi.AmdgpuBoListEntry(bo_handle=buffer.handle)
+        named = [buffer.handle] if written is None else [buffer.handle, written]
+        entries = (abi.AmdgpuBoListEntry * len(named))()
+        for entry, handle in zip(entries, named):
+            entry.bo_handle = handle
         handles = abi.AmdgpuBoListIn(
             operation=0xFFFFFFFF,  # as libdrm's clients leave it: a chunk makes no lasting list
             list_handle=0xFFFFFFFF,
-            bo_number=1,
-            bo_info_size=c.sizeof(entry),
-            bo_info_ptr=c.addressof(entry),
+            bo_number=len(entries),
+            bo_info_size=c.sizeof(abi.AmdgpuBoListEntry),
+            bo_info_ptr=c.addressof(entries),
         )
         commands = abi.AmdgpuCsChunkIb(
             va_start=buffer.address,
@@ -200,8 +218,8 @@ class Device:
             chunks[index].length_dw = c.sizeof(data) // 4
             chunks[index].chunk_data = c.addressof(data)
             pointers[index] = c.addressof(chunks[index])
-        # `entry` and `parts` are only pointed to: the command keeps them.
-        return Command(chunks, pointers, [entry, *(data for _, data in parts)])
+        # `entries` and `parts` are only pointed to: the command keeps them.
+        return Command(chunks, pointers, [entries, *(data for _, data in parts)])
 
     def send(self, context: int, command: Command) -> int:
         """Submit; the job's sequence number in its context and ring.  Raises AgentError."""

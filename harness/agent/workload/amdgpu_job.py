@@ -1,18 +1,19 @@
 """A submitted job: how to end it, and what its fence says became of it.
 
-Made for one node by the amdgpu workload; nothing in here submits.
+Made for one node by the amdgpu workload; only a storm's port submits.
 """
 
 from __future__ import annotations
 
+import errno
 import struct
 import time
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
-from .amdgpu_device import Buffer, Job
+from .amdgpu_device import Buffer, Command, Device, Engine, Job
 from .fence import Fence
 
-__all__ = ["POLLED", "Hang", "Submitted"]
+__all__ = ["POLLED", "Hang", "Port", "Submitted"]
 
 POLLED = 1024
 """Bytes into a hang's buffer: the dword its ring polls.  The commands are before it."""
@@ -63,3 +64,43 @@ class Submitted(NamedTuple):
             "wait_error": wait_error,
             "fences": info["fences"],
         }
+
+
+class Port:
+    """One ring of an engine, as a storm wants it: storm.Port."""
+
+    dead = errno.ECANCELED
+
+    def __init__(
+        self, device: Device, engine: Engine, ring: int, fill: Callable[[int], list[int]]
+    ) -> None:
+        """`fill` gives the commands of a job whose buffer is at that address."""
+        self._device = device
+        self._engine = engine
+        self._ring = ring
+        self._fill = fill
+        self._commands: dict[int, Command] = {}
+
+    def context(self) -> int:
+        return self._device.context()
+
+    def free_context(self, context: int) -> None:
+        self._device.free_context(context)
+
+    def send(self, context: int, slot: int) -> Job:
+        if slot not in self._commands:
+            buffer = self._device.buffer()
+            dwords = self._fill(buffer.address)
+            self._commands[slot] = self._device.command(self._engine, self._ring, buffer, dwords)
+        sequence = self._device.send(context, self._commands[slot])
+        return Job(context, self._engine, self._ring, sequence)
+
+    def identity(self, job: Job) -> tuple[int | None, int | None]:
+        fence = self._device.fence(job)
+        try:
+            return fence.identity()
+        finally:
+            fence.close()
+
+    def wait(self, job: Job, until_ns: int) -> bool:
+        return self._device.wait(job, until_ns)

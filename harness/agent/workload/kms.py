@@ -6,17 +6,21 @@ follows from a seed, so that a frame's CRC is the same whenever it is shown.
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Mapping
 from typing import Any, Callable
 
 from ..arguments import Arguments
-from ..errors import usage
+from ..errors import AgentError, usage
+from . import parcel
 from .kms_device import KmsDevice, Output, Picture
 
 __all__ = ["KmsWorkload", "open_workload"]
 
 _SEEDS = (1, 2)  # the known frame, and what it is flipped with
+_SHARED = 3  # what others may write, as long as they have not
 
 
 class KmsWorkload:
@@ -26,11 +30,14 @@ class KmsWorkload:
 
     def __init__(self, device: KmsDevice) -> None:
         self._device = device
-        self._shown: tuple[Output, list[Picture]] | None = None
+        self._shown: tuple[Output, Any, list[Picture]] | None = None
+        self._shared: list[Picture] = []
         self._operations: Mapping[str, Callable[[Arguments], dict[str, Any]]] = {
             "outputs": self.outputs,
             "show": self.show,
             "flips": self.flips,
+            "share": self.share,
+            "commit": self.commit,
             "vblank": self.vblank,
             "state": self.state,
             "off": self.off,
@@ -84,37 +91,78 @@ class KmsWorkload:
         mode = output.modes[index]
         pictures = [self._device.draw(mode.hdisplay, mode.vdisplay, seed) for seed in _SEEDS]
         self._device.show(output, mode, pictures[0])
-        self._shown = (output, pictures)
+        self._shown = (output, mode, pictures)
         return {}
 
     def flips(self, arguments: Arguments) -> dict[str, Any]:
-        """{for_ns, patience_ns} -> {"flips", "lost"}: flip away from the known frame and back,
-        one flip after the other, for about `for_ns`; `lost` when an event did not come within
-        `patience_ns`, with which it ends.  `flips` counts those whose event came."""
+        """{for_ns, patience_ns} -> {"flips", "lost", "refused"}: flip away from the known frame
+        and back, one flip after the other, for about `for_ns`; `lost` when an event did not
+        come within `patience_ns`, or the kernel refused the flip with the errno that
+        `refused` names, with which it ends.  `flips` counts those whose event came."""
         span = arguments.integer("for_ns")
         patience = arguments.integer("patience_ns")
         arguments.done()
-        output, pictures = self._current()
+        output, _, pictures = self._current()
         end = time.monotonic_ns() + span
         done = 0
         while not done or time.monotonic_ns() < end:
             for picture in (pictures[1], pictures[0]):
-                if not self._device.flip(output, picture, patience):
-                    return {"flips": done, "lost": True}
+                try:
+                    came = self._device.flip(output, picture, patience)
+                except AgentError as error:
+                    if error.number is None:
+                        raise
+                    refused = errno.errorcode.get(error.number, str(error.number))
+                    return {"flips": done, "lost": True, "refused": refused}
+                if not came:
+                    return {"flips": done, "lost": True, "refused": ""}
                 done += 1
-        return {"flips": done, "lost": False}
+        return {"flips": done, "lost": False, "refused": ""}
+
+    def share(self, arguments: Arguments) -> dict[str, Any]:
+        """{to: address} -> {"picture": number}: draw another frame for what is shown, and send
+        its buffer to the inbox of a workload that is to write it."""
+        address = arguments.text("to")
+        arguments.done()
+        _, mode, _ = self._current()
+        picture = self._device.draw(mode.hdisplay, mode.vdisplay, _SHARED)
+        fd = self._device.share(picture)
+        try:
+            parcel.send(fd, address)
+        finally:
+            os.close(fd)
+        self._shared.append(picture)
+        return {"picture": len(self._shared)}
+
+    def commit(self, arguments: Arguments) -> dict[str, Any]:
+        """{picture, how: modeset|flip, patience_ns} -> {"came", "elapsed_ns"}: show a shared
+        frame.  A modeset is one call, which has come when it returns; a flip has come with
+        its event, if that was within `patience_ns`."""
+        number = arguments.integer("picture")
+        how = arguments.text("how")
+        patience = arguments.integer("patience_ns")
+        arguments.done()
+        output, mode, _ = self._current()
+        if not 0 < number <= len(self._shared) or how not in ("modeset", "flip"):
+            raise usage("commit: picture is what share returned, how is modeset or flip")
+        picture, began, came = self._shared[number - 1], time.monotonic_ns(), True
+        if how == "modeset":
+            self._device.show(output, mode, picture)
+        else:
+            came = self._device.flip(output, picture, patience)
+        return {"came": came, "elapsed_ns": time.monotonic_ns() - began}
 
     def vblank(self, arguments: Arguments) -> dict[str, Any]:
         """{patience_ns} -> {"came"}: whether the event of the next vblank came."""
         patience = arguments.integer("patience_ns")
         arguments.done()
-        output, _ = self._current()
+        output, _, _ = self._current()
         return {"came": self._device.vblank(output, patience)}
 
     def state(self, arguments: Arguments) -> dict[str, Any]:
         """{} -> {"active", "sequence"}: whether there is a mode, and the vblank counter."""
         arguments.done()
-        output, _ = self._current()
+        output, _, _ = self._current()
         active = self._device.active(output)
         return {"active": active, "sequence": self._device.sequence(output) if active else 0}
 
@@ -126,7 +174,7 @@ class KmsWorkload:
             self._device.off(shown[0])
         return {}
 
-    def _current(self) -> tuple[Output, list[Picture]]:
+    def _current(self) -> tuple[Output, Any, list[Picture]]:
         if self._shown is None:
             raise usage("nothing is shown", cure="show first")
         return self._shown

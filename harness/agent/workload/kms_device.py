@@ -16,6 +16,7 @@ import time
 from typing import Any, NamedTuple
 
 from ..errors import AgentError, target
+from ..uapi import drm
 from ..uapi import kms as abi
 from ..uapi.ioc import perform
 from .node import open_node
@@ -40,6 +41,7 @@ class Picture(NamedTuple):
 
     framebuffer: int
     memory: mmap.mmap
+    handle: int
 
 
 class KmsDevice:
@@ -92,7 +94,13 @@ class KmsDevice:
         asked.handles[0] = made.handle
         asked.pitches[0] = made.pitch
         perform(self.fd, abi.ADDFB2, asked)
-        return Picture(asked.fb_id, memory)
+        return Picture(asked.fb_id, memory, made.handle)
+
+    def share(self, picture: Picture) -> int:
+        """A picture's buffer as a dma-buf, the caller's to close.  Raises AgentError."""
+        asked = drm.DrmPrimeHandle(handle=picture.handle, flags=drm.PRIME_RDWR)
+        perform(self.fd, drm.DRM_IOCTL_PRIME_HANDLE_TO_FD, asked)
+        return int(asked.fd)
 
     def show(self, output: Output, mode: Any, picture: Picture) -> None:
         """Set the mode.  Raises AgentError."""

@@ -106,6 +106,46 @@ def test_verdicts_on_a_kernel_without_lockdep(session: Session) -> None:
     assert refused == [f"{VICTIMS}::test_hangs"]
 
 
+KNOWN = f"""
+[issues.planned]
+title = "fails as planned"
+state = "fail"
+bug = "https://bugs.example/1"
+expires = 2999-12-31
+test = "{VICTIMS}::test_body_fails"
+
+[issues.forgotten]
+title = "fails by word"
+state = "fail"
+bug = "https://bugs.example/2"
+expires = 2020-01-31
+test = "{VICTIMS}::test_fails_by_word"
+"""
+
+
+def test_known_failure_is_expected_and_an_expired_one_is_not(session: Session) -> None:
+    (session.targets.parent / "known-issues.toml").write_text(KNOWN)
+    done = session.run(VICTIMS, "-k", "body_fails or by_word")
+    outcomes = {name: v.outcome for name, v in session.verdicts().items()}
+    assert outcomes == {"test_body_fails": "xfail", "test_fails_by_word": "fail"}
+    assert "1 failed" in done.stdout
+    assert "1 xfailed" in done.stdout
+    assert "known issue planned: fails as planned" in done.stdout
+    assert "known    planned in 1 test" in done.stdout
+    assert "known issue forgotten expired on 2020-01-31" in done.stdout
+    (run,) = session.run_dirs()
+    again = lab(session, "replay", str(run.path))
+    assert "xfail      harness/tests" in again.stdout
+
+
+def test_known_issues_that_cannot_be_read_are_told_before_anything_runs(session: Session) -> None:
+    (session.targets.parent / "known-issues.toml").write_text(KNOWN + "stat = 3\n")
+    done = session.run(VICTIMS)
+    assert done.returncode == 4
+    assert "unknown key 'stat' (did you mean 'state'?)" in done.stdout
+    assert not session.runs.exists()
+
+
 def test_two_targets_in_one_session_each_have_a_run(session: Session) -> None:
     first = session.targets.read_text()
     session.targets.write_text(first + first.replace("[targets.box]", "[targets.other]"))

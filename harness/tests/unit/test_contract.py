@@ -381,3 +381,14 @@ def test_a_signature_survives_pids_and_numbers() -> None:
         return finding.signature
 
     assert one(123, 40) == one(4567, 41)
+
+
+def test_a_device_s_address_is_in_no_title() -> None:
+    tape = Tape()
+    tape.request(4, 7, 0.0, None, pid=345)
+    (finding,) = [f for f in check(tape.ledger(30), RULES) if f.severity == "fail"]
+    assert finding.title == "gpu lab-i915 request fence never signalled"
+    kernels = Tape()
+    kernels.life(4, 8, 0.0, None, driver="0000:00:02.0", timeline="[i915]")
+    (finding,) = [f for f in check(kernels.ledger(30), RULES) if f.severity == "fail"]
+    assert finding.title == "gpu [i915] fence never signalled"

@@ -12,6 +12,7 @@ from harness import coredump
 from harness.coredump import Coredump
 from harness.errors import TargetError
 from harness.gpu.amdgpu_coredump import problems
+from harness.gpu.base import Dump
 from harness.link.agent import Agent
 
 
@@ -86,8 +87,12 @@ class FakeAgent:
         return {"data": b64encode(data).decode(), "truncated": False}
 
 
-def dump_of(agent: FakeAgent) -> Coredump:
-    return Coredump(cast(Agent, agent), "/dump", 1.0)
+DISABLED = "/sys/class/devcoredump/disabled"
+DUMP = Dump("devcoredump", "/dump", switch=DISABLED, off=b"1")
+
+
+def dump_of(agent: FakeAgent, dump: Dump = DUMP) -> Coredump:
+    return Coredump(cast(Agent, agent), dump, 1.0)
 
 
 @pytest.mark.parametrize("pieces", [0.5, 1, 2, 2.5])
@@ -104,12 +109,20 @@ def test_no_dump_is_no_bytes_and_nothing_to_discard() -> None:
     assert agent.written == []
 
 
+def test_a_file_that_says_it_is_empty_holds_no_dump() -> None:
+    dump = Dump("error state", "/error", switch="/error", empty=b"No error state")
+    empty = dump_of(FakeAgent({"/error": b"No error state collected\n"}), dump)
+    assert empty.read(0.0) == b""
+    assert empty.refusal() == ""
+    assert dump_of(FakeAgent({"/error": b"GPU HANG\n"}), dump).read(0.0) == b"GPU HANG\n"
+
+
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({}, "no devcoredump"),
-        ({"/sys/class/devcoredump/disabled": b"1\n"}, "disabled"),
-        ({"/sys/class/devcoredump/disabled": b"0\n"}, ""),
+        ({}, "makes no devcoredump: "),
+        ({DISABLED: b"1\n"}, "disabled"),
+        ({DISABLED: b"0\n"}, ""),
     ],
 )
 def test_a_kernel_that_makes_none_says_why(files: dict[str, bytes], said: str) -> None:

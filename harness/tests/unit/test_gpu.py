@@ -78,5 +78,56 @@ def test_errors_of_a_hang_are_the_kernels() -> None:
 
 
 def test_driver_without_a_back_end_is_told() -> None:
-    with pytest.raises(UsageError, match="i915"):
-        backend_for("i915")
+    with pytest.raises(UsageError, match="nouveau"):
+        backend_for("nouveau")
+
+
+G33 = {"name": "card0", "engines": {"rcs0": {"heartbeat_interval_ms": "2500"}}}
+GEN3 = [{"name": "rcs0", "class": 0, "instance": 0, "recipes": ["spin", "invalid"]}]
+GEN12 = [
+    {"name": name, "class": kind, "instance": 0, "recipes": ["spin_nopre", "spin", "invalid"]}
+    for kind, name in enumerate(("rcs0", "bcs0"))
+]
+
+
+def test_i915_offers_what_hangs() -> None:
+    backend = backend_for("i915")
+    (rcs,) = backend.engines(GEN3, G33)
+    assert (rcs.name, rcs.ip, rcs.ring, rcs.logged) == ("rcs0", "rcs0", 0, "rcs0")
+    assert backend.recipes(rcs) == ["spin", "invalid"]
+    later = backend.engines(GEN12, G33)
+    # A spinner that makes way for heartbeats is no hang.
+    assert [backend.recipes(engine) for engine in later] == [["spin_nopre", "invalid"]] * 2
+
+
+@pytest.mark.parametrize(("interval", "seconds"), [("2500", 2.5), ("0", None), ("", None)])
+def test_i915_hangs_last_a_heartbeat_at_least(interval: str, seconds: float | None) -> None:
+    backend = backend_for("i915")
+    (rcs,) = backend.engines(GEN3, G33)
+    card = {**G33, "engines": {"rcs0": {"heartbeat_interval_ms": interval}}}
+    assert backend.timeout_s(rcs, card) == seconds
+    assert backend.timeout_s(rcs, {"name": "card0"}) is None
+    assert backend.haste(rcs, {"name": "card0"}) == ()
+    (knob,) = backend.haste(rcs, G33)
+    assert knob.path == "/sys/class/drm/card0/engine/rcs0/heartbeat_interval_ms"
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ({"generation": 2, "gpu_reset": 0}, "generation 2 has no GPU reset"),
+        ({"generation": 3, "gpu_reset": 0}, "GPU reset is off"),
+        ({"generation": 3, "gpu_reset": 1}, ""),
+    ],
+)
+def test_i915_without_reset_is_refused(device: dict[str, int], said: str) -> None:
+    refusal = backend_for("i915").refusal(device)
+    assert said in refusal
+    assert bool(refusal) == bool(said)
+
+
+def test_i915_is_reset_by_a_mask_that_all_kernels_read() -> None:
+    manual = backend_for("i915").manual_reset(G33)
+    assert manual is not None
+    assert manual.path == "/sys/kernel/debug/dri/0/i915_wedged"
+    assert int(manual.data or "", 0) == 0xFFFFFFFF

@@ -211,7 +211,8 @@ def test_a_real_recording_of_three_hangs(tmp_path: Path) -> None:
 
 
 def test_what_a_kernel_does_not_trace_is_known() -> None:
-    every = set(fence_ledger.EVENTS)
+    own = {"i915:i915_request_queue", "lab:reset_begin", "lab:reset_end"}
+    every = set(fence_ledger.EVENTS) - own
     renamed = "gpu_scheduler:drm_sched_job_run"
     assert fence_ledger.unseen(every - {renamed}) == frozenset()
     assert fence_ledger.unseen(every - {"lab:wait_end"}) == {"lab:wait_end"}
@@ -219,3 +220,59 @@ def test_what_a_kernel_does_not_trace_is_known() -> None:
         renamed, "gpu_scheduler:drm_run_job",
     }  # fmt: skip
     assert fence_ledger.unseen(()) >= fence_ledger.NEEDED
+    # A driver that schedules by itself needs its own, and nothing of drm_sched's.
+    scheduler = {renamed, "gpu_scheduler:drm_run_job", "lab:tdr_begin", "lab:tdr_end"}
+    assert fence_ledger.unseen((every | own) - scheduler) == frozenset()
+    assert fence_ledger.unseen((every | own) - {"lab:reset_end"}) == {"lab:reset_end"}
+
+
+def test_a_request_is_its_job_s_only_fence() -> None:
+    tape = Tape()
+    tape.request(4, 7, 1.0, 1.5)
+    # The kernel's own, on the same timeline, is nobody's job.
+    tape.life(4, 8, 1.2, 1.6, driver="0000:00:02.0", timeline="[i915]", pid=9)
+    ledger = tape.ledger(3)
+    request = only(ledger, 4, 7)
+    assert (request.role, request.state) == (Role.REQUEST, State.IN_TIME)
+    row = list(ledger.fences).index(request)
+    assert request.job == row
+    assert ledger.fences.of_job(row) == [row]
+    assert only(ledger, 4, 8).role == Role.OTHER
+    assert ledger.fences.jobs().sum() == 1
+    assert ledger.fences.on_ring().all()
+
+
+def test_a_request_is_due_when_the_one_before_it_has_ended() -> None:
+    tape = Tape()
+    tape.request(4, 7, 0.0, 8.0)
+    tape.request(4, 8, 0.1, 12.0)
+    assert only(tape.ledger(13, late=10.0), 4, 8).state == State.IN_TIME
+    alone = Tape()
+    alone.request(4, 8, 0.1, 12.0)
+    assert only(alone.ledger(13, late=10.0), 4, 8).state == State.LATE
+
+
+def test_a_number_that_comes_again_is_the_life_that_was_queued() -> None:
+    tape = Tape()
+    tape.life(4, 7, 0.1, 0.2, driver="0000:00:02.0", timeline="[i915]")
+    tape.fence("destroy", 0.3, 4, 7, driver="0000:00:02.0", timeline="signaled")
+    tape.request(4, 7, 1.0, 1.5)
+    roles = [f.role for f in tape.ledger(3).fences]
+    assert roles == [Role.OTHER, Role.REQUEST]
+
+
+def test_a_job_that_cannot_name_its_fence_is_found_by_who_made_it() -> None:
+    tape = Tape()
+    for number, (begin, pid) in enumerate([(1.0, 3), (1.1, 5), (2.0, 3), (3.0, 3)]):
+        tape.request(4, 1 + number, begin, begin + 0.05, pid=pid)
+    lines = (
+        job_line(None, None, -errno.EIO, job=1, submitted_ns=SECOND - 1000),
+        job_line(None, None, 0, job=2, submitted_ns=2 * SECOND - 1000),
+        job_line(None, None, 0, job=3, submitted_ns=int(2.5 * SECOND), waited_ns=int(2.6 * SECOND)),
+        job_line(None, None, 0, job=4, client=8, submitted_ns=0),
+    )
+    ledger = tape.ledger(4, jobs=lines)
+    rows = ledger.rows_of(lines)
+    seqnos = [None if row is None else ledger.fences[row].seqno for row in rows]
+    assert seqnos == [1, 3, None, None], "the third waited before anything was made"
+    assert only(ledger, 4, 1).error == -errno.EIO

@@ -409,7 +409,7 @@ def test_cycle_through_an_interrupt() -> None:
             "foo/8384 is leaving the kernel with locks still held!\n"
             "1 lock held by foo/8384:\n"
             " #0:  (sk_lock-AF_X){+.+.+.}, at: [<ffffffff82b9503f>] foo_send+0x2f/0x550",
-            "lockdep.returning",
+            "lockdep.still_held",
             "lock held when returning to user space: sk_lock-AF_X in foo_send",
         ),
         (
@@ -427,6 +427,16 @@ def test_cycle_through_an_interrupt() -> None:
             " register_lock_class+0x1/0x2\n _raw_spin_lock_irqsave+0x3/0x4\n foo_detach+0x5/0x6",
             "lockdep.nonstatic_key",
             "trying to register non-static key in foo_detach",
+        ),
+        (
+            "------------[ cut here ]------------\n"
+            "DEBUG_LOCKS_WARN_ON(hlock->references < references)\n"
+            "WARNING: CPU: 0 PID: 9 at kernel/locking/lockdep.c:5096 __lock_acquire+0x1/0x2\n"
+            "1 lock held by foo/9:\n"
+            " #0: ffff8880 (&x->mutex){+.+.}-{3:3}, at: foo_begin+0x1/0x2\n"
+            "Call Trace:\n lock_acquire+0x1/0x2\n __ww_mutex_lock+0x1/0x2\n foo_evict+0x5/0x6 [foo]",
+            "lockdep.internal",
+            "DEBUG_LOCKS_WARN_ON(hlock->references < references) in foo_evict",
         ),
         ("BUG: MAX_LOCKDEP_CHAINS too low!", "lockdep.off", "MAX_LOCKDEP_CHAINS too low"),
         ("BUG: key ffff8880 has not been registered!", "lockdep.internal", "a lock's key is not registered"),

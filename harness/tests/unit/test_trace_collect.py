@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness.agent import probes, tracefs
 from harness.agent import trace as agent_trace
-from harness.agent import tracefs
 from harness.agent.errors import AgentError
 from harness.agent.workload.fence import NOBODY, identity
 from harness.deadline import Deadline
@@ -120,7 +120,7 @@ def test_an_instance_tells_what_is_on_and_what_is_not_there(root: Path) -> None:
     filtered = (mine / "events/raw_syscalls/sys_enter/filter").read_text()
     assert re.fullmatch(r'id == \d+ && COMM ~ "lab-\*"\n', filtered)
     # Nothing answers to the probes here: each says so, and nothing failed for that.
-    assert set(instance.probes) == {f"lab:{name}" for name in tracefs.PROBES}
+    assert set(instance.probes) == {f"lab:{probe.name}" for probe in probes.PROBES}
     assert all(state.startswith("absent") for state in instance.probes.values())
     assert instance.page_size() == PAGE
     formats = instance.formats()

@@ -161,7 +161,7 @@ def test_the_check_finds_what_is_wrong() -> None:
 
 def test_numbers_recorded_from_a_running_6_12() -> None:
     """Independent of any header installed here: x86-64, Linux 6.12."""
-    from harness.agent.uapi import amdgpu, drm, syncfile
+    from harness.agent.uapi import amdgpu, drm, i915, syncfile
 
     recorded = {
         amdgpu.GEM_CREATE: 0xC0206440,
@@ -172,6 +172,20 @@ def test_numbers_recorded_from_a_running_6_12() -> None:
         amdgpu.GEM_VA: 0x40286448,
         amdgpu.WAIT_CS: 0xC0206449,
         amdgpu.FENCE_TO_HANDLE: 0xC0206454,
+        i915.GETPARAM: 0xC0106446,
+        i915.GEM_BUSY: 0xC0086457,
+        i915.GEM_CREATE: 0xC010645B,
+        i915.GEM_PWRITE: 0x4020645D,
+        i915.GEM_SET_DOMAIN: 0x400C645F,
+        i915.GEM_MMAP_OFFSET: 0xC0206464,
+        i915.GEM_EXECBUFFER2: 0x40406469,
+        i915.GEM_EXECBUFFER2_WR: 0xC0406469,
+        i915.GEM_WAIT: 0xC010646C,
+        i915.GEM_CONTEXT_CREATE_EXT: 0xC010646D,
+        i915.GET_RESET_STATS: 0xC0186472,
+        i915.CONTEXT_GETPARAM: 0xC0186474,
+        i915.CONTEXT_SETPARAM: 0xC0186475,
+        i915.QUERY: 0xC0106479,
         drm.DRM_IOCTL_SYNCOBJ_CREATE: 0xC00864BF,
         drm.DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD: 0xC01064C1,
         syncfile.SYNC_IOC_FILE_INFO: 0xC0383E04,

@@ -218,3 +218,19 @@ def test_panic_on_the_console_is_told_of_the_test_that_died(run: RunDir) -> None
     assert finding.title in verdict.reason
     assert finding.place is not None
     assert (finding.place.stream, finding.place.first, finding.place.last) == ("console.log", 3, 4)
+
+
+TIMED_OUT = "i915 0000:00:02.0: [drm] *ERROR* flip_done timed out"
+IN_VAIN = "i915 0000:00:02.0: [drm] *ERROR* Failed to reset chip"
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_commit_that_is_never_done_counts_after_a_failed_reset(run: RunDir, failed: bool) -> None:
+    before = IN_VAIN if failed else "i915 0000:00:02.0: [drm] Resetting chip for stopped heartbeat"
+    stream = raw(0, 1, before, prefix=3) + raw(1, 12, TIMED_OUT, prefix=3) + raw(2, 13, "lab: end")
+    verdict = judge(run, closed(run, stream, 2, destructive=True))
+    [finding] = [f for f in verdict.findings if f.kind == "commit-timeout"]
+    assert finding.severity == ("fail" if failed else "note")
+    assert finding.title.endswith(": flip_done timed out")
+    assert finding.text == TIMED_OUT
+    assert verdict.outcome == ("fail" if failed else "pass")

@@ -29,6 +29,7 @@ NEIGHBOUR = "testcases/test_hang.py::test_neighbour_of_a_hang"
 PICTURE = "testcases/test_display.py::test_picture_and_flips_survive_a_hang"
 DUMP = "testcases/test_coredump.py::test_hang_leaves_a_whole_dump"
 MEMORY = "testcases/test_memory.py::test_resets_leak_no_memory"
+DEADLOCK = "testcases/test_deadlock.py::test_recovery_passes_a_waiting_modeset"
 # Testcases that go through the engines need only one.
 ENGINE = "gfx"
 # So that a task that never wakes is reported within a test, which waits `tdr_s` for its fence,
@@ -57,6 +58,7 @@ class Row:
 ROWS = (
     Row("console_lock", "lockdep", "console_lock"),
     Row("modeset_locks", "lockdep", "crtc_ww_class_acquire"),
+    Row("modeset_locks", "deadlock", "behind a commit that waits", testcase=DEADLOCK),
     Row("dma_resv", "lockdep", "reservation_ww_class_acquire"),
     Row("gfp_kernel", "lockdep", "fs_reclaim"),
     Row("mmu_notifier", "lockdep", "mmu_notifier_invalidate_range_start"),
@@ -113,7 +115,8 @@ class Result:
 
 
 def measure(faults: Iterable[str], directory: Path) -> tuple[list[Result], str]:
-    """Run the rows of `faults` in one inner session; their results, and what pytest printed."""
+    """Run the rows of `faults`, of which one may have several, in one inner session; their
+    results, and what pytest printed."""
     rows = [row for row in ROWS if row.fault in set(faults)]
     session = Session(
         targets_file(directory / "targets.toml", "sim-matrix", CMDLINE, tdr_s=20),
@@ -122,7 +125,7 @@ def measure(faults: Iterable[str], directory: Path) -> tuple[list[Result], str]:
     )
     done = session.run(
         *("-p", "harness.tests.vm.faultplugin", "--allow-blind"),
-        *(f"--sim-fault={row.fault}" for row in rows),
+        *(f"--sim-fault={fault}" for fault in dict.fromkeys(row.fault for row in rows)),
         *dict.fromkeys(row.testcase for row in rows),
     )
     known = session.verdicts() if session.run_dirs() else {}
@@ -203,7 +206,7 @@ def _markdown(results: list[Result]) -> str:
 def main() -> int:
     """All rows, or those named; 0 only when each is as expected."""
     parser = argparse.ArgumentParser(description=__doc__)
-    names = [row.fault for row in ROWS]
+    names = [*dict.fromkeys(row.fault for row in ROWS)]
     parser.add_argument("faults", nargs="*", choices=[[], *names], metavar="FAULT")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the evidence here")
     parser.add_argument("--markdown", action="store_true", help="print it as the README has it")

@@ -15,7 +15,7 @@ SAMPLE = ("gfp_kernel", "fence_no_error", "recovery_fails")
 
 
 def test_rows_are_well_formed() -> None:
-    names = [row.fault for row in matrix.ROWS]
+    names = [(row.fault, row.testcase) for row in matrix.ROWS]
     assert len(set(names)) == len(names)
     for row in matrix.ROWS:
         assert row.kind, row.fault
@@ -25,9 +25,9 @@ def test_rows_are_well_formed() -> None:
 
 def check(faults: list[str], directory: Path) -> None:
     results, printed = matrix.measure(faults, directory)
-    problems = {result.row.fault: result.problem for result in results if result.problem}
+    problems = [(result.row, result.problem) for result in results if result.problem]
     assert not problems, printed
-    assert len(results) == len(faults)
+    assert {result.row.fault for result in results} == set(faults)
 
 
 def test_a_sample_of_the_matrix_is_as_expected(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""i915: engines, hang recipes, and what its recovery leaves behind.
+
+Facts: drivers/gpu/drm/i915/{i915_debugfs.c,i915_gpu_error.c,i915_request.c,
+gt/{intel_reset.c,intel_engine_heartbeat.c,sysfs_engines.c}} of Linux 6.12.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.gpu import i915_error
+from harness.gpu.base import Dump, Engine, Knob, ManualReset, debugfs
+
+__all__ = ["I915"]
+
+_HEARTBEAT = "heartbeat_interval_ms"
+# As fast as hangs can be told from work in emulation; real engines need no more.
+_HASTE_MS = 400
+# Before the eighth generation nothing is preempted; from then on a preemptible spinner is no hang.
+_PREEMPTIBLE, _UNPREEMPTIBLE = "spin", "spin_nopre"
+
+
+class I915:
+    """The i915 back end."""
+
+    driver = "i915"
+
+    def engines(
+        self, discovered: Sequence[Mapping[str, Any]], card: Mapping[str, Any]
+    ) -> list[Engine]:
+        found = []
+        for engine in discovered:
+            name, recipes = str(engine["name"]), list(engine["recipes"])
+            if _UNPREEMPTIBLE in recipes:
+                recipes.remove(_PREEMPTIBLE)
+            # The log names engines as userspace does (intel_engine_user.c).
+            found.append(Engine(name, name, 0, logged=name, recipes=tuple(recipes)))
+        return found
+
+    def recipes(self, engine: Engine) -> list[str]:
+        return list(engine.recipes)
+
+    def hang_errors(self) -> frozenset[int]:
+        # The guilty one's; that of one that was taken along before it hung by itself, for the
+        # first error stays (__i915_request_reset, i915_request_set_error_once).
+        return frozenset({-errno.EIO, -errno.EAGAIN})
+
+    def timeout_s(self, engine: Engine, card: Mapping[str, Any]) -> float | None:
+        # A heartbeat behind the hang must be missed at the next one: never sooner than one
+        # interval, mostly after two or three.
+        text = card.get("engines", {}).get(engine.name, {}).get(_HEARTBEAT, "")
+        return int(text) / 1000 if text.isdigit() and int(text) else None
+
+    def haste(self, engine: Engine, card: Mapping[str, Any]) -> tuple[Knob, ...]:
+        path = f"/sys/class/drm/{card['name']}/engine/{engine.name}/{_HEARTBEAT}"
+        known = _HEARTBEAT in card.get("engines", {}).get(engine.name, {})
+        return (Knob(path, str(_HASTE_MS)),) if known else ()
+
+    def refusal(self, device: Mapping[str, Any]) -> str:
+        generation = device.get("generation", 0)
+        if generation == 2:
+            return "generation 2 has no GPU reset: a hang wedges it for good"
+        if not device.get("gpu_reset", 0):
+            return f"GPU reset is off on this generation {generation} GPU (i915.reset=0?)"
+        return ""
+
+    def manual_reset(self, card: Mapping[str, Any]) -> ManualReset | None:
+        # A mask of engines, of which all bits are all; "-1" is no number to newer kernels.
+        return ManualReset(f"{debugfs(card)}/i915_wedged", "0xffffffff")
+
+    def coredump(self, card: Mapping[str, Any]) -> Dump | None:
+        path = f"/sys/class/drm/{card['name']}/error"
+        return Dump("error state", path, empty=i915_error.EMPTY, switch=path)
+
+    def coredump_problems(self, dump: bytes) -> list[str]:
+        return i915_error.problems(dump)

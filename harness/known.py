@@ -1,0 +1,247 @@
+"""known-issues.toml: which failures somebody knows of already, until when, and where they live.
+
+An entry excuses a finding, or a test's own failure, and never hides it: the evidence stays as
+it is, the verdict names the entry.  Reads one file; decides from facts that it is given.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from harness.errors import UsageError
+from harness.evidence.finding import Finding
+from harness.inventory import Inventory
+from harness.tomlerror import explained, line_of, nearest, not_toml
+
+__all__ = ["Issue", "KnownIssues", "Scope", "load", "of_list"]
+
+NAME = "known-issues.toml"
+
+Text = Annotated[str, Meta(min_length=1)]
+Signature = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?:\d+-)?[0-9a-f]{12}$",
+        description="a finding's signature, as the verdict shows it in brackets",
+    ),
+]
+Range = Annotated[
+    str,
+    Meta(
+        pattern=r"^\s*(?:<=|>=|==|<|>)\s*\d+(?:\.\d+)*\s*(?:,\s*(?:<=|>=|==|<|>)\s*\d+(?:\.\d+)*\s*)*$",
+        description='kernel versions, as ">= 6.1, < 6.13"',
+    ),
+]
+
+
+class Issue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One entry.  What it leaves out, it does not ask for.
+
+    `state`: a failure that is expected (fail), that comes and goes (flake), or a finding that
+    counts for nothing (ignore).  `bug` is a URL, or a file beside this one.
+    """
+
+    title: Text
+    state: Literal["fail", "flake", "ignore"]
+    bug: Text
+    expires: date
+    signature: Signature = ""
+    test: str = ""
+    target: str = ""
+    driver: str = ""
+    kernel: Range | Literal[""] = ""
+
+
+class _File(Struct, frozen=True, forbid_unknown_fields=True):
+    issues: dict[str, Issue] = {}
+
+
+class Scope:
+    """The entries that concern one test on one target."""
+
+    def __init__(self, issues: Mapping[str, Issue], today: date) -> None:
+        self._issues = issues
+        self._today = today
+
+    def of(self, finding: Finding) -> str:
+        """The entry that excuses `finding`, or ""."""
+        return next((n for n, issue in self._valid() if issue.signature == finding.signature), "")
+
+    def counts(self, name: str) -> bool:
+        """Whether what the entry excuses is a failure still, if a known one."""
+        return self._issues[name].state != "ignore"
+
+    def of_body(self, findings: Iterable[Finding]) -> str:
+        """The entry that excuses what the test itself said, or "": it names the test, and its
+        signature, if it has one, was found."""
+        seen = {finding.signature for finding in findings}
+        named = ((n, issue) for n, issue in self._valid() if issue.test)
+        return next((n for n, i in named if not i.signature or i.signature in seen), "")
+
+    def title(self, name: str) -> str:
+        """What the entry calls itself."""
+        return self._issues[name].title
+
+    def expired(self, signature: str) -> str:
+        """What to say of a failure that an entry excused until it expired; "" where none did."""
+        for name, issue in self._issues.items():
+            if issue.expires < self._today and issue.signature in ("", signature):
+                return f"known issue {name} expired on {issue.expires}"
+        return ""
+
+    def fixed(self) -> list[str]:
+        """The entries that say this test fails, which it did not."""
+        return [n for n, i in self._issues.items() if i.test and i.state == "fail"]
+
+    def _valid(self) -> list[tuple[str, Issue]]:
+        return [(n, issue) for n, issue in self._issues.items() if issue.expires >= self._today]
+
+
+class KnownIssues(Struct, frozen=True):
+    """All entries of a file, by name, as of a day."""
+
+    issues: Mapping[str, Issue] = {}
+    today: date = date.min
+
+    def scope(self, *, test: str, target: str, driver: str, kernel: str) -> Scope:
+        """The entries that concern `test` on `target` with `driver` under `kernel` (uname -r).
+
+        One with a test, a target or a driver concerns that alone; one with a range, the
+        kernels in it, and none where the kernel is not known.
+        """
+        return Scope(
+            {
+                name: issue
+                for name, issue in self.issues.items()
+                if issue.target in ("", target)
+                and issue.driver in ("", driver)
+                and (not issue.test or _names(issue.test, test))
+                and (not issue.kernel or _within(issue.kernel, kernel))
+            },
+            self.today,
+        )
+
+    def stale(self) -> list[str]:
+        """A line for each entry that has expired."""
+        return [
+            f"known issue {name} expired on {issue.expires}: {issue.title} ({issue.bug})"
+            for name, issue in self.issues.items()
+            if issue.expires < self.today
+        ]
+
+
+def of_list(listed: Inventory, given: Path | None = None) -> KnownIssues:
+    """The issues in the file `given`, else in the one beside the target list, else none, as of
+    today.  Raises UsageError."""
+    path = given or listed.path.resolve().parent / NAME
+    if given is None and not path.exists():
+        return KnownIssues()
+    return load(path, listed.targets, date.today())
+
+
+def load(path: Path, targets: Iterable[str], today: date) -> KnownIssues:
+    """Read and validate `path`; `targets` are the names an entry may give.
+
+    Raises UsageError naming file, line, what was expected and the nearest name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise not_toml(path, text, error) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"cannot read the known issues: {error}",
+            where=str(path),
+            cure="mend or remove it, or name another with --known FILE",
+        ) from error
+    try:
+        parsed = msgspec.convert(raw, _File)
+    except msgspec.ValidationError as error:
+        raise explained(path, text, raw, _File, error) from error
+    known = sorted(targets)
+    for name, issue in parsed.issues.items():
+        _check(path, text, name, issue, known)
+    _apart(path, text, parsed.issues)
+    return KnownIssues(parsed.issues, today)
+
+
+def _check(path: Path, text: str, name: str, issue: Issue, targets: list[str]) -> None:
+    """What the types cannot say."""
+
+    def bad(key: str, what: str, cure: str) -> UsageError:
+        line = line_of(text, ("issues", name, key))
+        return UsageError(f"issue {name!r}: {what}", where=f"{path}:{line}", cure=cure)
+
+    if not issue.signature and not issue.test:
+        raise bad("", "has neither a signature nor a test", "say which failure it excuses")
+    if issue.state == "ignore" and not issue.signature:
+        raise bad(
+            "state",
+            "ignores whatever a test fails with",
+            'add the signature, or make it state = "fail"',
+        )
+    if issue.target and issue.target not in targets:
+        raise bad(
+            "target",
+            f"there is no target {issue.target!r}{nearest(issue.target, targets)}",
+            f"known: {', '.join(targets)}",
+        )
+    if not re.match(r"https?://\S+$", issue.bug) and not (path.parent / issue.bug).exists():
+        raise bad("bug", f"{issue.bug!r} is no URL and no file here", "say where it is written up")
+
+
+def _apart(path: Path, text: str, issues: Mapping[str, Issue]) -> None:
+    """Two entries for the same thing: the second would never be used."""
+    seen: dict[tuple[str, ...], str] = {}
+    for name, issue in issues.items():
+        what = (issue.signature, issue.test, issue.target, issue.driver, issue.kernel)
+        first = seen.setdefault(what, name)
+        if first != name:
+            raise UsageError(
+                f"issue {name!r}: excuses the very same as {first!r}",
+                where=f"{path}:{line_of(text, ('issues', name))}",
+                cure="keep one of them",
+            )
+
+
+def _names(pattern: str, test: str) -> bool:
+    """Whether `pattern` means `test`: its node id with or without parameters, * for any text.
+
+    Not fnmatch, to which the brackets of a parametrised test's id would be a pattern.
+    """
+    words = ".*".join(map(re.escape, pattern.split("*")))
+    return re.fullmatch(rf"{words}(?:\[.*\])?", test) is not None
+
+
+_COMPARE = {
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+    ">=": operator.ge,
+    ">": operator.gt,
+}
+
+
+def _within(kernels: str, release: str) -> bool:
+    """Whether `release` is in the range.  A bound has as many parts as it was given: 6.12.117
+    is <= 6.12, and not > 6.12."""
+    found = re.match(r"\d+(?:\.\d+)*", release)
+    if found is None:
+        return False
+    have = tuple(map(int, found[0].split(".")))
+    for bound in kernels.split(","):
+        sign, version = re.findall(r"[<>=]+|\d[\d.]*", bound)
+        wanted = tuple(map(int, version.split(".")))
+        if not _COMPARE[sign](have[: len(wanted)], wanted):
+            return False
+    return True

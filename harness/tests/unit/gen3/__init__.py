@@ -1,0 +1,1 @@
+"""The modelled gen3 chip, driven by register accesses alone."""

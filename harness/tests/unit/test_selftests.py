@@ -1,0 +1,68 @@
+"""What a run of i915's selftests printed, read back."""
+
+from __future__ import annotations
+
+from harness.kernel.records import parse
+from harness.kernel.selftests import Subtest, arguments, find, groups, result
+from harness.tests.kmsg import of_dmesg, raw
+
+# `modinfo -F parm i915` of 6.12.117, cut.
+PARAMETERS = """\
+modeset:Deprecated. Use kernel command line nomodeset instead. (int)
+igt__19__mock_shmem:bool
+igt__18__mock_sanitycheck:bool
+igt__35__mock_memory_region:bool
+igt__18__live_sanitycheck:bool
+igt__55__live_late_gt_pm:bool
+igt__18__perf_engine_cs:bool
+st_random_seed:uint
+mock_selftests:Run selftests before loading, using mock hardware (0:disabled [default]) (int)
+"""
+
+LOG = """\
+[   74.669797] Setting dangerous option mock_selftests - tainting kernel
+[   74.777824] i915: Performing mock selftests with st_random_seed=0xb4047347 st_timeout=500
+[   74.788128] i915: Running sanitycheck
+[   74.788200] i915: i915_mock_sanitycheck() - ok!
+[   74.788300] i915: Running fence
+[   74.788810] i915: Running i915_sw_fence_mock_selftests/test_self
+[   75.291180] i915: Running i915_sw_fence_mock_selftests/test_dma_fence
+[   78.751828] Asynchronous wait on fence mock:mock:0 timed out (hint:fence_notify [i915])
+[   79.291180] i915/i915_sw_fence_mock_selftests: test_dma_fence failed with error -22
+"""
+
+
+def test_groups_are_the_kernels_list_in_its_order() -> None:
+    assert [g.name for g in groups(PARAMETERS, "mock")] == ["sanitycheck", "shmem", "memory_region"]
+    assert [g.name for g in groups(PARAMETERS, "live")] == ["sanitycheck", "late_gt_pm"]
+    assert groups("modeset:Deprecated. (int)\n", "mock") == []
+
+
+def test_listing_with_labels_is_read_as_well() -> None:
+    (group,) = groups("parm:           igt__19__mock_shmem:bool\n", "mock")
+    assert arguments([group]) == ["mock_selftests=-1", "igt__19__mock_shmem=1"]
+    assert result("mock") == "mock_selftests"
+
+
+def test_log_of_a_run_gives_each_subtest_its_time_and_its_error() -> None:
+    sanity, fence = find(parse(of_dmesg(LOG)))
+    assert (sanity.group, sanity.kind, sanity.subtests) == ("sanitycheck", "mock", [])
+    assert (fence.group, fence.seed) == ("fence", "0xb4047347")
+    assert fence.subtests == [
+        Subtest("test_self", 5, 0, 0.50237),
+        Subtest("test_dma_fence", 8, -22),
+    ]
+    assert fence.failed == [fence.subtests[1]]
+
+
+def test_setup_that_fails_is_the_subtests_failure() -> None:
+    log = (
+        "[    1.000000] i915: Running active\n"
+        "[    1.000100] i915/i915_active_live_selftests: setup failed for live_active_wait\n"
+    )
+    (run,) = find(parse(of_dmesg(log)))
+    assert [subtest.name for subtest in run.failed] == ["live_active_wait"]
+
+
+def test_what_userspace_writes_is_no_selftest() -> None:
+    assert find(parse(raw(0, 1, "i915: Running fence", prefix=12))) == []

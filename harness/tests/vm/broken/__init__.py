@@ -1,0 +1,1 @@
+"""Deliberately broken drivers: small patches, and how a module with them is made."""

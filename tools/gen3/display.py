@@ -1,0 +1,225 @@
+"""The display engine: two pipes with plane and cursor, and the one analog connector.
+
+Puts the parts together, composes what a pipe scans out, and is what the chip
+resets, asks for its next due time, and lets tick.  A GPU reset of gen3 takes
+all of it: afterwards every display register is as it came out of the factory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tools.gen3.crc import PipeCrc
+from tools.gen3.crt import Crt
+from tools.gen3.cursor import Cursor
+from tools.gen3.faults import Faults
+from tools.gen3.frame import Frame
+from tools.gen3.gmbus import Gmbus
+from tools.gen3.interrupts import Interrupts
+from tools.gen3.part import Clock
+from tools.gen3.pipe import Pipe
+from tools.gen3.plane import FORMATS, Pixels, Plane, Surface
+from tools.gen3.registers import Registers
+
+__all__ = ["PIPES", "Display"]
+
+PIPES = 2
+PIPESRC, TRANSCODER_STRIDE = 0x6001C, 0x1000
+PALETTE, PALETTE_STRIDE, COLOURS = 0xA000, 0x800, 256
+# Offsets, both ends included, of what a reset wipes: GPIO and GMBUS; DPLLs and display clocks;
+# palettes; transcoders, ports, pipes, planes and cursors.
+WIPED = ((0x5000, 0x51FC), (0x6000, 0x6FFC), (0xA000, 0xAFFC), (0x60000, 0x7FFFC))
+NO_SIGNAL = (640, 480)
+
+
+class Display:
+    """A Part of the chip."""
+
+    def __init__(
+        self,
+        registers: Registers,
+        interrupts: Interrupts,
+        gtt: Surface,
+        faults: Faults,
+        clock: Clock,
+        *,
+        cursors: Surface | None = None,
+        stretch: float = 1.0,
+    ) -> None:
+        """Planes are fetched through `gtt`, and cursors, too, unless `cursors` says otherwise:
+        945G takes a physical address there (cursor_needs_physical of i915).  Every frame lasts
+        `stretch` times as long as its mode says."""
+        self.on_vblank: Callable[[int], None] = _nobody
+        """Called with the pipe's number when a vertical blank of it begins."""
+        self._registers = registers
+        self._gtt = gtt
+        self._cursors = cursors or gtt
+        self._planes = [Plane(registers, n, self._written(n)) for n in range(PIPES)]
+        self._cursor = [Cursor(registers, n, self._written(n)) for n in range(PIPES)]
+        self._layers = [part.latch for part in self._planes]
+        self._layers += [part.latch for part in self._cursor]
+        self._sizes = [NO_SIGNAL] * PIPES
+        self._pipes = [
+            Pipe(
+                n,
+                registers,
+                interrupts,
+                faults,
+                clock,
+                PipeCrc(registers, n, self._scanned(n)),
+                self._latches(n),
+                self._begun(n),
+                stretch,
+            )
+            for n in range(PIPES)
+        ]
+        self._crt = Crt(registers, interrupts)
+        self._gmbus = Gmbus(registers, faults, lambda: self._crt.plugged)
+        faults.watch(self._faults_changed)
+
+    # -- as a part ---------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """A GPU reset happened: everything is off."""
+        for pipe in self._pipes:
+            pipe.settle()
+        for first, last in WIPED:
+            self._registers.restore(first, last)
+        for latch in self._layers:
+            latch.clear()
+        for pipe in self._pipes:
+            pipe.reset()
+        self._crt.reset()
+        self._gmbus.reset()
+
+    def due(self) -> int | None:
+        """When a pipe wants to run next, in ns of the chip's clock."""
+        times = [time for pipe in self._pipes if (time := pipe.due()) is not None]
+        return min(times, default=None)
+
+    def tick(self, now: int) -> None:
+        """Let every pipe account for what has passed until `now`."""
+        for pipe in self._pipes:
+            pipe.tick(now)
+
+    # -- seen from outside ---------------------------------------------------------------
+
+    def plug(self, plugged: bool) -> None:
+        """Plug the monitor in or pull it out."""
+        self._crt.plug(plugged)
+
+    def frame(self, pipe: int) -> Frame | None:
+        """What `pipe` scans out now; None while it is off.  Raises ValueError: no such pipe."""
+        pixels = self._picture(pipe)
+        return None if pixels is None else Frame.of(pixels)
+
+    def png(self, pipe: int) -> bytes:
+        """The same as a PNG file; black, and as large as the last frame, while it is off."""
+        frame = self.frame(pipe)
+        return (frame or Frame.black(*self._sizes[pipe])).png()
+
+    def line(self, pipe: int) -> int:
+        """The scanline that `pipe` is on."""
+        return self._pipes[pipe].line()
+
+    def vblanks(self, pipe: int) -> int:
+        """How many vertical blanks `pipe` has had."""
+        self._pipes[pipe].settle()
+        return self._pipes[pipe].vblanks
+
+    def state(self) -> dict[str, Any]:
+        """What a person wants to see of it."""
+        return {
+            "pipes": [self._pipe_state(pipe) for pipe in self._pipes],
+            "monitor": {
+                "plugged": self._crt.plugged,
+                "pipe": self._crt.pipe(),
+                "edid_transfers": self._gmbus.transfers,
+            },
+        }
+
+    def _pipe_state(self, pipe: Pipe) -> dict[str, Any]:
+        pipe.settle()
+        timing = pipe.timing
+        planes = []
+        for name, plane in zip("AB", self._planes, strict=True):
+            if plane.latch.shown_on(pipe.index):
+                shape = asdict(plane.shape())
+                shape["format"] = FORMATS.get(shape["format"], (f"{shape['format']}?", 0))[0]
+                planes.append({"plane": name, **shape})
+        return {
+            "enabled": pipe.enabled,
+            "running": pipe.running,
+            "mode": None if timing is None else asdict(timing),
+            "refresh_hz": None if timing is None else round(timing.refresh_hz, 3),
+            "line": pipe.line(),
+            "vblanks": pipe.vblanks,
+            "planes": planes,
+            "cursor": any(cursor.latch.shown_on(pipe.index) for cursor in self._cursor),
+        }
+
+    # -- composing -----------------------------------------------------------------------
+
+    def _picture(self, pipe: int) -> Pixels | None:
+        if pipe not in range(PIPES):
+            raise ValueError(f"no pipe {pipe!r}; there are 0 to {PIPES - 1}")
+        self._pipes[pipe].settle()
+        return self._compose(pipe) if self._pipes[pipe].running else None
+
+    def _compose(self, pipe: int) -> Pixels:
+        """Everything that `pipe` shows, black where nothing is."""
+        source = self._registers[PIPESRC + pipe * TRANSCODER_STRIDE]
+        width, height = (source >> 16) + 1, (source & 0xFFFF) + 1
+        self._sizes[pipe] = width, height
+        canvas = np.zeros((height, width), dtype=np.uint32)
+        for plane in self._planes:
+            if plane.latch.shown_on(pipe):
+                plane.draw(canvas, self._gtt, self._palette(pipe))
+        for cursor in self._cursor:
+            if cursor.latch.shown_on(pipe):
+                cursor.draw(canvas, self._cursors)
+        return canvas
+
+    def _palette(self, pipe: int) -> npt.NDArray[np.uint32]:
+        first = PALETTE + pipe * PALETTE_STRIDE
+        words = [self._registers[first + 4 * n] & 0xFFFFFF for n in range(COLOURS)]
+        return np.array(words, dtype=np.uint32)
+
+    # -- what the parts call ---------------------------------------------------------------
+
+    def _written(self, index: int) -> Callable[[], None]:
+        """Before a write to plane or cursor `index`: the pipes that it is, or may be, on."""
+
+        def written() -> None:
+            layers = self._layers[index::PIPES]
+            for number in {index, *(layer.pipe() for layer in layers)} & set(range(PIPES)):
+                self._pipes[number].touch()
+
+        return written
+
+    def _scanned(self, index: int) -> Callable[[], Pixels]:
+        return lambda: self._compose(index)
+
+    def _latches(self, index: int) -> Callable[[], None]:
+        def latch() -> None:
+            for layer in self._layers:
+                if layer.pipe() == index:
+                    layer.take()
+
+        return latch
+
+    def _begun(self, index: int) -> Callable[[], None]:
+        return lambda: self.on_vblank(index)
+
+    def _faults_changed(self) -> None:
+        for pipe in self._pipes:
+            pipe.faults_changed()
+
+
+def _nobody(pipe: int) -> None:
+    """Whoever wants to know of vertical blanks puts a function of its own in this one's place."""
