@@ -57,12 +57,16 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Flips:
-    """Flips one after the other: `done` had their event; with `lost` the last one had none."""
+    """Flips one after the other: `done` had their event; with `lost` the last one had none,
+    because the kernel `refused` it with that errno, or ""."""
 
     done: int
     lost: bool
+    refused: str = ""
 
     def __str__(self) -> str:
+        if self.refused:
+            return f"{self.done} came, then one was refused with {self.refused}"
         return f"{self.done} came{', then one did not' if self.lost else ''}"
 
 
@@ -103,7 +107,7 @@ class Display:
             for_ns=int(seconds * 1e9),
             patience_ns=int(patience_s * 1e9),
         )
-        return Flips(int(reply["flips"]), bool(reply["lost"]))
+        return Flips(int(reply["flips"]), bool(reply["lost"]), reply["refused"])
 
     def share(self, client: Client) -> Frame:
         """Another frame for the shown output, for jobs of `client` to write."""

@@ -11,7 +11,7 @@ import logging
 import platform
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,11 @@ from harness.gpu.base import Engine
 from harness.gpu.choice import choose
 from harness.inventory import Target
 from harness.kernel import resets, uevents
+from harness.kernel.records import Record
 from harness.kernel.tail import Tail
 from harness.link.agent import Agent
 from harness.link.machine import Machine
+from harness.module import Module
 
 __all__ = ["Dut"]
 
@@ -174,6 +176,27 @@ class Dut:
         dump = self.gpu.coredump(self.card)
         return Coredump(self.agent, dump, self.target.limits.command_s) if dump else None
 
+    def module(self, name: str) -> Module:
+        """A module of its kernel's, loaded or not."""
+        return Module(self.agent, name, self.target.limits.command_s)
+
+    @contextlib.contextmanager
+    def without(self, window: Window, module: Module) -> Iterator[None]:
+        """`module` is taken out while the block runs, and put back.  Raises as Module.out does.
+
+        Its events leave the trace with it: `window` has no fence account, and the trace is
+        begun anew afterwards.
+        """
+        window.trace_first = None
+        window.trace = f"{module.name} was taken out, and its events with it"
+        try:
+            with module.out():
+                yield
+        finally:
+            at, self._at, self._engines = self.at, None, None
+            at.close()
+            self._attach(wait=False)
+
     def pin(self, engine: Engine) -> None:
         """Keep jobs for `engine` on that very ring; undone with the test."""
         for knob in engine.pins:
@@ -279,11 +302,15 @@ class Dut:
     def gpu_events(self, window: Window) -> list[resets.GpuEvent]:
         """GPU events since `window` opened, up to now; in the log's order, then those of uevents,
         of which the last may not be here yet."""
-        record = self.at.mark(f"look {window.test}").record
-        window_so_far = Tail(self._boot.path / "kmsg", window.offset)
-        seen = (r for r, _ in window_so_far.advance() if window.first_seq <= r.seq <= record.seq)
+        seen = self.log(window)
         with (self._boot.path / "uevents.jsonl").open("rb") as told:
             return [*resets.find(seen), *uevents.find(told, window.mono)]
+
+    def log(self, window: Window) -> list[Record]:
+        """The kernel's records since `window` opened, up to now."""
+        last = self.at.mark(f"look {window.test}").record.seq
+        so_far = Tail(self._boot.path / "kmsg", window.offset)
+        return [record for record, _ in so_far.advance() if window.first_seq <= record.seq <= last]
 
     def recovered(self, window: Window, deadline: Deadline) -> list[resets.GpuEvent]:
         """The GPU events since `window` opened, once every reset of the whole GPU has ended;

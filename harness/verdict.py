@@ -6,6 +6,7 @@ parser.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from harness.evidence.files import read_json, write_bytes, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
 from harness.evidence.rundir import RunDir, Window
 from harness.kernel import commits, lockdep, picture, records, resets, splats
+from harness.kernel import selftests as module_tests
 from harness.kernel.cycle import cycle_of
 from harness.kernel.diagnosis import explain
 from harness.known import KnownIssues, Scope
@@ -73,6 +75,7 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         *_reports(window, _last_words(run.path, window, kmsg), "console.log"),
         *_recovery(window, kmsg),
         *_display(window, kmsg),
+        *_selftests(window, kmsg),
         *_flood(window, kmsg),
         *_losses(window, kmsg),
         *account.findings,
@@ -266,6 +269,16 @@ def _display(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
         else:
             title = f"a commit was not done in time: {timeout.step} timed out"
             yield _finding("commit-timeout", "note", title, place, timeout.text)
+
+
+def _selftests(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
+    """What the driver's own tests say of it."""
+    for run in module_tests.find(kmsg):
+        for failed in run.failed:
+            error = errno.errorcode.get(-failed.error, str(failed.error))
+            title = f"{run.kind} selftest {run.group}/{failed.name} fails with {error}"
+            place = Place(window.boot_id, "kmsg", failed.seq, failed.seq)
+            yield _finding("selftest", "fail", title, place, f"st_random_seed={run.seed}")
 
 
 def _flood(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:

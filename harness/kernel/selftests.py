@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -55,10 +55,12 @@ class Group:
 
 @dataclass(slots=True)
 class Subtest:
-    """One function of a group.  `error` is 0 or a negative errno; `seconds` until the kernel
-    went on to the next, None for one that nothing followed."""
+    """One function of a group.  `seq` is the record that tells of its start or its failure;
+    `error` is 0 or a negative errno; `seconds` until the kernel went on to the next, None for
+    one that nothing followed."""
 
     name: str
+    seq: int = 0
     error: int = 0
     seconds: float | None = None
 
@@ -68,6 +70,7 @@ class Run:
     """What one group did, as the log tells it."""
 
     group: str
+    kind: str
     seed: str
     subtests: list[Subtest] = field(default_factory=list)
 
@@ -85,14 +88,15 @@ def groups(parameters: str, kind: Kind) -> list[Group]:
     return [Group(m["group"], kind, m["name"]) for m in found if m["kind"] == kind]
 
 
-def arguments(group: Group) -> list[str]:
-    """The module parameters that run `group` alone and then leave the device without a driver."""
-    return [f"{group.kind}_selftests=-1", f"{group.parameter}=1"]
+def arguments(chosen: Sequence[Group]) -> list[str]:
+    """The module parameters that run these groups of one kind, up to the first that fails, and
+    then leave the device without a driver."""
+    return [f"{chosen[0].kind}_selftests=-1", *(f"{group.parameter}=1" for group in chosen)]
 
 
 def result(kind: Kind) -> str:
-    """The file that then holds how it ended, PASSED or a negative errno; root's to read."""
-    return f"/sys/module/{MODULE}/parameters/{kind}_selftests"
+    """The parameter that then holds how it ended: PASSED or a negative errno."""
+    return f"{kind}_selftests"
 
 
 PASSED = -errno.ENOTTY
@@ -102,23 +106,23 @@ PASSED = -errno.ENOTTY
 def find(records: Iterable[Record]) -> list[Run]:
     """What every group in `records` did, in order."""
     runs: list[Run] = []
-    seed = ""
+    kind = seed = ""
     began = 0
     for record in records:
         if record.facility:
             continue
         for line in record.lines():
             if match := _BEGIN.match(line):
-                seed = match["seed"]
+                kind, seed = match["kind"], match["seed"]
             elif match := _RUNNING.match(line):
                 _lasted(runs, record.usec - began)
                 began = record.usec
                 if match["subtest"] is None:
-                    runs.append(Run(match["suite"], seed))
+                    runs.append(Run(match["suite"], kind, seed))
                 elif runs:
-                    runs[-1].subtests.append(Subtest(match["subtest"]))
+                    runs[-1].subtests.append(Subtest(match["subtest"], record.seq))
             elif (match := _FAILED.match(line)) and runs:
-                _blame(runs[-1], match)
+                _blame(runs[-1], match, record.seq)
     return runs
 
 
@@ -129,11 +133,12 @@ def _lasted(runs: list[Run], usec: int) -> None:
             last.seconds = usec / 1e6
 
 
-def _blame(run: Run, match: re.Match[str]) -> None:
+def _blame(run: Run, match: re.Match[str], seq: int) -> None:
     """Give the error to the subtest that the line names; one whose setup failed never ran."""
     if match["unset"] is not None:
-        run.subtests.append(Subtest(match["unset"], -errno.EIO))
-    elif run.subtests and run.subtests[-1].name == match["subtest"]:
-        run.subtests[-1].error = int(match["error"])
-    else:
-        run.subtests.append(Subtest(match["subtest"], int(match["error"])))
+        # The setup of both kinds fails with that alone.
+        run.subtests.append(Subtest(match["unset"], seq, -errno.EIO))
+        return
+    if not (run.subtests and run.subtests[-1].name == match["subtest"]):
+        run.subtests.append(Subtest(match["subtest"]))
+    run.subtests[-1].seq, run.subtests[-1].error = seq, int(match["error"])

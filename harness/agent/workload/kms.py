@@ -6,13 +6,14 @@ follows from a seed, so that a frame's CRC is the same whenever it is shown.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Mapping
 from typing import Any, Callable
 
 from ..arguments import Arguments
-from ..errors import usage
+from ..errors import AgentError, usage
 from . import parcel
 from .kms_device import KmsDevice, Output, Picture
 
@@ -94,9 +95,10 @@ class KmsWorkload:
         return {}
 
     def flips(self, arguments: Arguments) -> dict[str, Any]:
-        """{for_ns, patience_ns} -> {"flips", "lost"}: flip away from the known frame and back,
-        one flip after the other, for about `for_ns`; `lost` when an event did not come within
-        `patience_ns`, with which it ends.  `flips` counts those whose event came."""
+        """{for_ns, patience_ns} -> {"flips", "lost", "refused"}: flip away from the known frame
+        and back, one flip after the other, for about `for_ns`; `lost` when an event did not
+        come within `patience_ns`, or the kernel refused the flip with the errno that
+        `refused` names, with which it ends.  `flips` counts those whose event came."""
         span = arguments.integer("for_ns")
         patience = arguments.integer("patience_ns")
         arguments.done()
@@ -105,10 +107,17 @@ class KmsWorkload:
         done = 0
         while not done or time.monotonic_ns() < end:
             for picture in (pictures[1], pictures[0]):
-                if not self._device.flip(output, picture, patience):
-                    return {"flips": done, "lost": True}
+                try:
+                    came = self._device.flip(output, picture, patience)
+                except AgentError as error:
+                    if error.number is None:
+                        raise
+                    refused = errno.errorcode.get(error.number, str(error.number))
+                    return {"flips": done, "lost": True, "refused": refused}
+                if not came:
+                    return {"flips": done, "lost": True, "refused": ""}
                 done += 1
-        return {"flips": done, "lost": False}
+        return {"flips": done, "lost": False, "refused": ""}
 
     def share(self, arguments: Arguments) -> dict[str, Any]:
         """{to: address} -> {"picture": number}: draw another frame for what is shown, and send

@@ -40,16 +40,19 @@ def test_groups_are_the_kernels_list_in_its_order() -> None:
 
 def test_listing_with_labels_is_read_as_well() -> None:
     (group,) = groups("parm:           igt__19__mock_shmem:bool\n", "mock")
-    assert arguments(group) == ["mock_selftests=-1", "igt__19__mock_shmem=1"]
-    assert result("mock") == "/sys/module/i915/parameters/mock_selftests"
+    assert arguments([group]) == ["mock_selftests=-1", "igt__19__mock_shmem=1"]
+    assert result("mock") == "mock_selftests"
 
 
 def test_log_of_a_run_gives_each_subtest_its_time_and_its_error() -> None:
     sanity, fence = find(parse(of_dmesg(LOG)))
-    assert (sanity.group, sanity.seed, sanity.subtests) == ("sanitycheck", "0xb4047347", [])
-    assert fence.group == "fence"
-    assert fence.subtests == [Subtest("test_self", 0, 0.50237), Subtest("test_dma_fence", -22)]
-    assert fence.failed == [Subtest("test_dma_fence", -22)]
+    assert (sanity.group, sanity.kind, sanity.subtests) == ("sanitycheck", "mock", [])
+    assert (fence.group, fence.seed) == ("fence", "0xb4047347")
+    assert fence.subtests == [
+        Subtest("test_self", 5, 0, 0.50237),
+        Subtest("test_dma_fence", 8, -22),
+    ]
+    assert fence.failed == [fence.subtests[1]]
 
 
 def test_setup_that_fails_is_the_subtests_failure() -> None:
