@@ -118,7 +118,7 @@ class Qemu:
         """One line for people: what this machine is."""
         how = "KVM" if self._kvm else "TCG"
         return (
-            f"QEMU ({how}), Linux {self.manifest.release}, {self._vm.gpu or self._vm.chip},"
+            f"QEMU ({how}), Linux {self.manifest.release}, {self._vm.card},"
             f" {self._vm.cpus} CPUs, {self._vm.memory_mib} MiB"
         )
 
