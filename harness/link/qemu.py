@@ -258,6 +258,8 @@ class Qemu:
             fds = [sock.fileno() for sock in ends]
             argv = [*self._argv(accel, *fds[:2]), *chip]
             self._kept = Kept(argv, fds=fds, stderr=self.run_dir / "qemu.stderr")
+        if self.trouble():  # it died before there was a QEMU to end
+            self._kept.terminate()
         try:
             self._qmp = Qmp(
                 monitor,
