@@ -127,7 +127,7 @@ def targets(ctx: click.Context) -> None:
     for column in ("target", "driver", "reached by", "console", "power", "may hang", "held by"):
         table.add_column(column)
     for target in listed.targets.values():
-        way = f"QEMU, {target.vm.gpu}" if target.vm else f"{target.user}@{target.address}"
+        way = f"QEMU, {target.vm.card}" if target.vm else f"{target.user}@{target.address}"
         public = target.public()
         holder = Reservation.holder(target.name)
         table.add_row(
