@@ -123,9 +123,9 @@ def take_snapshot(session: Session, arguments: Arguments) -> dict[str, Any]:
     "fdinfo": [as files], "bufinfo": as one of files}.
 
     `tasks` are all that sleep uninterruptibly, kernel workers that sleep at work, and all
-    threads of the workloads, whose DRM files `fdinfo` shows; `locks` is what lockdep says of held locks, printed to the kernel
-    log and read back.  An entry that fails says why in its `error`; bufinfo is read
-    last, since it may block and signals fences.
+    threads of the workloads, whose DRM files `fdinfo` shows; `locks` is what lockdep says of
+    held locks, printed to the kernel log and read back.  An entry that fails says why in its
+    `error`; bufinfo is read last, since it may block and signals fences.
     """
     files = arguments.texts("files", [])
     seconds = arguments.seconds("seconds", 30.0)

@@ -51,8 +51,9 @@ class Stall(NamedTuple):
     """`pid` recovered and stood still while `wait.pid` waited for a fence, from `begin` to `end`
     ns; `end` None: until the account's end.
 
-    `what` is the address of the lock or of the commit's state, 0 for the fence itself; `since` when `pid`
-    asked for it, `until` when it went on.  `display`: it was about to reset the display.
+    `what` is the address of the lock or of the commit's state, 0 for the fence itself; `since`
+    when `pid` asked for it, `until` when it went on.  `display`: it was about to reset the
+    display.
     """
 
     pid: int
