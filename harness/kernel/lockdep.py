@@ -64,6 +64,8 @@ _USAGE = re.compile(r"inconsistent \{(?P<before>.*?)\} -> \{(?P<after>.*?)\} usa
 _BACKTRACE = re.compile(r"^\s*(?:stack backtrace:|Call [Tt]race:)")
 _AT_FILE = re.compile(r"^\s*(?P<file>\S+):\d+ (?:suspicious|\S.*!$)")
 _OTHER_CPU = 16
+# Characters of a line that are looked at: printk's own limit is 1024 (PRINTK_MESSAGE_MAX 2048).
+_LONGEST = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ def _culprit(lock: Lock | None, frames: Sequence[Frame]) -> str:
 
 def parse(lines: Sequence[str]) -> Report | None:
     """The lockdep report in `lines` (prefixes stripped), or None."""
-    whole = joined([line for text in lines for line in text.split("\n")])
+    whole = joined([line[:_LONGEST] for text in lines for line in text.split("\n")])
     for at, line in enumerate(whole):
         if report := _headed(line):
             _Reader(report, whole[at + 1 :]).read()

@@ -24,6 +24,8 @@ _MILESTONES: frozenset[Step] = frozenset(
     ("hang", "soft-recovered", "reset-begin", "reset-done", "escalated", "reset-failed", "wedged")
 )
 _HINTED = re.compile("|".join(re.escape(hint.decode()) for hint in HINTS))
+# Characters of a line that are looked at: printk's own limit is 1024 (PRINTK_MESSAGE_MAX 2048).
+_LONGEST = 4096
 _ENDS: dict[Step, Outcome] = {
     "soft-recovered": "soft-recovered",
     "reset-done": "recovered",
@@ -99,7 +101,7 @@ def trail(records: Iterable[Record]) -> Iterator[GpuEvent]:
         if not _HINTED.search(record.text):
             continue
         for line in record.lines():
-            if event := _event(line, record):
+            if event := _event(line[:_LONGEST], record):
                 yield event
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from harness.kernel import signature, titles
 from harness.kernel.kinds import KINDS, Kind, header
@@ -68,7 +68,7 @@ class Splat:
     @cached_property
     def name(self) -> titles.Name:
         """Title, functions and what the signature is made of."""
-        return titles.of(self.kind, self.lines)
+        return _named(self.kind, self.text)
 
     @property
     def title(self) -> str:
@@ -337,6 +337,12 @@ def stream(records: Iterable[Record]) -> Iterator[Splat]:
 def find(records: Iterable[Record]) -> list[Splat]:
     """All reports in `records`, in the order of their headers."""
     return sorted(stream(records), key=lambda splat: splat.place)
+
+
+@lru_cache(maxsize=256)
+def _named(kind: str, text: str) -> titles.Name:
+    """A flood repeats itself: what was just named need not be read again."""
+    return titles.of(kind, text.split("\n"))
 
 
 def headline(splat: Splat) -> str:

@@ -25,10 +25,19 @@ __all__ = ["Case", "Score", "load", "score"]
 
 # What a collection calls by another word than we do: the collection's, then ours.
 SAME = {
-    "other_bug": ("other_bug", "oops", "double_fault", "lockdep.off", "list_corruption"),
+    "other_bug": (
+        "other_bug",
+        "oops",
+        "double_fault",
+        "lockdep.off",
+        "list_corruption",
+        "kernel_bug",
+    ),
     "kernel_bug": ("kernel_bug", "list_corruption"),
+    "lockdep.irq_inversion": ("lockdep.irq_inversion", "lockdep.irq_unsafe"),
     "gpu.job_timeout": ("gpu.job_timeout", "gpu.hang"),
 }
+SAME["any BUG:"] = (*SAME["other_bug"], "oops", "atomic_sleep", "workqueue_lockup")
 # Of the programs that drove a kernel, not of the kernel: left out, and counted.
 NOT_KERNEL = ("syz_internal", "reboot")
 
@@ -163,6 +172,8 @@ def score(cases: list[Case], rounds: int = 3) -> Score:
 
 def _recall(case: Case, result: Score) -> Splat | None:
     kind = case.kinds[0]
+    if case.source == "kernelci-logspec" and kind == "kernel_bug":
+        kind = "any BUG:"
     if kind in NOT_KERNEL:
         result.count("not of the kernel, left out", True, case.id)
         return None

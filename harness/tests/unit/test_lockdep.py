@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from harness.kernel import cycle, diagnosis, lockdep
@@ -545,3 +547,35 @@ def test_recorded_reports(name: str, takes: str, driver: str) -> None:
     whole = cycle.cycle_of(report)
     assert whole is not None
     assert whole.complete
+
+
+def mangled(text: str, rng: random.Random) -> list[str]:
+    """What a bad serial line, lost records and another CPU make of a report."""
+    lines = text.split("\n")
+    way = rng.randrange(5)
+    if way == 0:
+        return [line for line in lines if rng.random() > 0.1]
+    if way == 1:
+        rng.shuffle(lines)
+    elif way == 2:
+        other = OLD.split("\n")
+        return [line for n, own in enumerate(lines) for line in (own, other[n % len(other)])]
+    elif way == 3:
+        return [line[: rng.randrange(len(line) + 1)] for line in lines]
+    else:
+        return [
+            "".join(c if rng.random() > 0.02 else chr(rng.randrange(0x2FF)) for c in line)
+            for line in lines
+        ]
+    return lines
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_mangled_reports_are_read_without_an_exception(seed: int) -> None:
+    rng = random.Random(seed)
+    report = lockdep.parse(mangled(rng.choice([FENCED, OLD, RECURSIVE, INVERSION]), rng))
+    if report is not None:
+        found = cycle.cycle_of(report)
+        assert report.title.startswith(report.what)
+        assert (diagnosis.diagnose(report) is None) == (found is None)
+        assert found is None or all(turn.lock.label for turn in found.turns)
