@@ -176,8 +176,9 @@ class Finder:
         """Whether no report is open."""
         return not self._open
 
-    def feed(self, record: Record) -> list[Splat]:
-        """The reports that this record, or the time it was printed at, ends."""
+    def feed(self, record: Record, hinted: bool = True) -> list[Splat]:
+        """The reports that this record, or the time it was printed at, ends.  `hinted` is False
+        where it is known that the record starts none."""
         self._fed += 1
         if record.facility:
             return []  # userspace wrote it; a report is the kernel's own
@@ -189,7 +190,7 @@ class Finder:
         if self._open:
             self._expire(record, done)
         self._usec = record.usec
-        kind = _header(record)
+        kind = _header(record) if hinted else None
         current = self._open.get(record.caller)
         if kind is not None and kind.alone:
             done.append(Splat(kind.name, kind.severity, (record,), self._fed))
