@@ -33,6 +33,7 @@ SAME = {
         "kernel_bug",
     ),
     "kernel_bug": ("kernel_bug", "list_corruption"),
+    "lockdep.internal": ("lockdep.internal", "lockdep.wait_context"),
     "lockdep.irq_inversion": ("lockdep.irq_inversion", "lockdep.irq_unsafe"),
     "gpu.job_timeout": ("gpu.job_timeout", "gpu.hang"),
 }
@@ -134,10 +135,10 @@ def reports(text: bytes) -> list[Splat]:
 def _events(text: bytes) -> set[str]:
     """The kinds of GPU events in a log."""
     kinds: set[str] = set()
-    for event in resets.find(formats.read(text)):
+    for event in resets.trail(formats.read(text)):
         if event.step == "hang":
             kinds |= {"gpu.hang", "gpu.job_timeout"}
-        elif event.step in ("fault", "page-fault"):
+        elif event.step == "fault":
             kinds.add("gpu.page_fault")
         else:
             kinds.add("gpu.reset")
