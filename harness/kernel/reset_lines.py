@@ -164,9 +164,9 @@ LINES = (
 # At least one of these is in every line that a row above matches: to look for in bulk.
 HINTS = (
     b"timeout, ", b" thread ", b"reset", b"Reset", b"GPU HANG", b"stuck on ", b"Hangcheck timer",
-    b"GPU Recovery Failed", b"VRAM is lost", b"coredump", b"parser -125", b"page fault (src_id", b" fault",
+    b"GPU Recovery Failed", b"VRAM is lost", b"coredump", b"parser -125", b" fault",
     b"recovery failed", b"wedged", b"bann", b"crash dump saved", b"capturing error event",
-    b"Timedout job", b"GPU lockup", b"msec", b"hung GPU", b"gpu fault ring",
+    b"Timedout job", b"GPU lockup", b"msec", b"hung GPU",
     b"hangcheck", b"offending task", b"fifo: ", b"killed",
 )  # fmt: skip
 
