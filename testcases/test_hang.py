@@ -57,6 +57,25 @@ def test_recovers(dut: Dut, pinned: Engine, window: Window) -> None:
 
 
 @pytest.mark.destructive
+def test_recovers_from_other_kinds(dut: Dut, pinned: Engine) -> None:
+    """Whatever else hangs the engine (a command that is none, say) ends with the right error too,
+    and leaves it usable."""
+    bystander = dut.client()
+    if reason := dut.gpu.refusal(bystander.device()):
+        pytest.skip(reason)
+    kinds = dut.gpu.recipes(pinned)[1:]
+    if not kinds:
+        pytest.skip(f"there is but one way to hang {pinned.name}")
+    for kind in kinds:
+        guilty = dut.client()
+        fence = guilty.wait(guilty.hang(pinned, kind), Deadline(dut.target.limits.tdr_s))
+        assert fence.signaled, f"{kind}: no signal within {dut.target.limits.tdr_s:g} s"
+        assert fence.error in dut.gpu.hang_errors(), f"{kind}: the fence {fence}"
+        after = bystander.canary(pinned)
+        assert after.ok, f"{kind}: a second client's job does not complete after it: {after}"
+
+
+@pytest.mark.destructive
 def test_neighbour_of_a_hang(dut: Dut, pinned: Engine) -> None:
     """Two processes hang one engine, one job behind the other: both fences end with an error,
     and a third process can use the engine."""
