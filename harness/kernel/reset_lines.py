@@ -172,14 +172,14 @@ HINTS = (
 
 # "amdgpu 0000:28:00.0: ..." of dev_printk(); "[drm:foo [amdgpu]]" of DRM_ERROR().
 _DEVICE = re.compile(
-    r"^(?P<driver>[a-z]\w+) (?P<device>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d|[0-9a-f]+\.[\w-]+): "
+    r"(?:^|\s)(?P<driver>[a-z]\w+) (?P<device>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d|[0-9a-f]+\.[\w-]+): "
 )
 _MODULE = re.compile(r"\[drm:\w+(?:\.\w+)* \[(?P<driver>\w+)\]\]")
 
 
 def device_of(text: str) -> tuple[str, str]:
     """(driver, device) that a line names, each "" where it does not."""
-    if match := _DEVICE.match(text):
+    if match := _DEVICE.search(text):
         return match["driver"], match["device"]
     match = _MODULE.search(text)
     return (match["driver"] if match else ""), ""
