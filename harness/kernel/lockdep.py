@@ -213,7 +213,9 @@ def _culprit(lock: Lock | None, frames: Sequence[Frame]) -> str:
 
 def parse(lines: Sequence[str]) -> Report | None:
     """The lockdep report in `lines` (prefixes stripped), or None."""
-    whole = joined([line[:_LONGEST] for text in lines for line in text.split("\n")])
+    # rsyslog writes a line feed inside a message as "#012".
+    split = (line for text in lines for line in text.replace("#012", "\n").split("\n"))
+    whole = joined([line[:_LONGEST] for line in split])
     for at, line in enumerate(whole):
         if report := _headed(line):
             _Reader(report, whole[at + 1 :]).read()

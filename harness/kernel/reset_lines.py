@@ -82,7 +82,8 @@ LINES = (
     _line(
         "hang", "i915", "",
         r"GPU HANG: ecode \d+:(?:[0-9a-f]+:)?(?:0x)?[0-9a-f]{8}" + _IN
-        + r"(?:, (?P<why>(?:reason: )?.*?(?:\bon (?P<engine>\w+))?(?:, action: \w+)?))?$",
+        + r"(?:, (?P<why>(?:reason: )?.*?(?:\bon (?P<engine>\w+)(?: ring)?)?"
+        r"(?:, action: \w+)?))?$",
     ),
     _line("reset-begin", "i915", "gpu", _I915 + r"Resetting chip (?:for|after) " + _REASON),
     _line(

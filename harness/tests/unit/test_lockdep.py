@@ -172,6 +172,17 @@ def test_old_kernels_report() -> None:
     assert diagnosis.driver_of([link.frames for link in report.links]) == "foo"
 
 
+def test_report_that_came_through_rsyslog() -> None:
+    lines = [line for line in OLD.split("\n") if line]
+    for n, line in enumerate(lines):
+        if line.startswith(("but task", "which lock", "the existing", "-> #", "other info")):
+            lines[n] = f"#012{line}"
+    report = lockdep.parse(lines)
+    assert report is not None
+    assert report.key == parsed(OLD).key
+    assert cycle.cycle_of(report) == cycle.cycle_of(parsed(OLD))
+
+
 def test_cycle_is_told_from_the_fence_on_with_the_path_of_each_turn() -> None:
     found = cycle.cycle_of(parsed(FENCED))
     assert found is not None
