@@ -173,7 +173,8 @@ HINTS = (
 
 # "amdgpu 0000:28:00.0: ..." of dev_printk(); "[drm:foo [amdgpu]]" of DRM_ERROR().
 _DEVICE = re.compile(
-    r"(?:^|\s)(?P<driver>[a-z]\w+) (?P<device>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d|[0-9a-f]+\.[\w-]+): "
+    r"(?:^|\s)(?P<driver>[a-z]\w+) "
+    r"(?P<device>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d|[0-9a-f]+\.[\w-]+): "
 )
 _MODULE = re.compile(r"\[drm:\w+(?:\.\w+)* \[(?P<driver>\w+)\]\]")
 
