@@ -9,7 +9,7 @@ import json
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.kernel import cycle, formats, lockdep, resets, splats
-from harness.kernel.records import Record
 from harness.kernel.splats import Splat
 from tools.bench import kernel_noise
 
@@ -34,6 +33,7 @@ SAME = {
         "kernel_bug",
     ),
     "kernel_bug": ("kernel_bug", "list_corruption"),
+    "lockdep.internal": ("lockdep.internal", "lockdep.wait_context"),
     "lockdep.irq_inversion": ("lockdep.irq_inversion", "lockdep.irq_unsafe"),
     "gpu.job_timeout": ("gpu.job_timeout", "gpu.hang"),
 }
@@ -278,13 +278,3 @@ def _pairs(named: list[tuple[Case, Splat]], result: Score) -> None:
                 result.count("pairs of one title, one signature", same, both)
             elif not set((one.title, *one.alternatives)) & set((other.title, *other.alternatives)):
                 result.count("pairs of two titles, two signatures", not same, both)
-
-
-def lines_of(result: Score) -> Iterator[tuple[str, int, int]]:
-    """(name, hits, tries), in the order first counted."""
-    for name, tries in result.tries.items():
-        yield name, result.hits[name], tries
-
-
-Noise = Callable[[bytes, random.Random], bytes]
-_ = Record
