@@ -25,6 +25,7 @@ from harness.lab import dmesg as dmesg_text
 from harness.lab import fences as fence_text
 from harness.lab import report
 from harness.lab.reservation import Reservation
+from harness.lab.symbolise import Symboliser
 
 __all__ = ["main"]
 
@@ -222,12 +223,27 @@ def bench(ctx: click.Context, name: str | None, as_json: bool, corpus: Path | No
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--stats", is_flag=True, help="Figures of the whole log, by kind.")
 @click.option("--full", is_flag=True, help="With the text of every report.")
+@click.option(
+    "--symbols",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A vmlinux or module of that kernel, with debug info: gives frames their source lines.",
+)
 @click.pass_context
-def dmesg(ctx: click.Context, log: IO[bytes], as_json: bool, stats: bool, full: bool) -> None:
+def dmesg(
+    ctx: click.Context,
+    log: IO[bytes],
+    as_json: bool,
+    stats: bool,
+    full: bool,
+    symbols: tuple[Path, ...],
+) -> None:
     """Every report in a kernel log: dmesg, a console, syslog, kmsg, netconsole; - is stdin.
 
     The exit status is 1 if there is one.
     """
+    symboliser = Symboliser(symbols)
     try:
         found = dmesg_text.read(cast("BinaryIO", log))
     except OSError as error:
@@ -235,14 +251,14 @@ def dmesg(ctx: click.Context, log: IO[bytes], as_json: bool, stats: bool, full: 
             f"this log cannot be read: {error}", where=log.name, cure="name a readable file, or -"
         ) from error
     if as_json:
-        for value in [] if stats else dmesg_text.objects(found):
+        for value in [] if stats else dmesg_text.objects(found, symboliser):
             click.echo(dmesg_text.line(value))
     if as_json and stats:
         click.echo(dmesg_text.line(dmesg_text.statistics(found)))
     elif stats:
         dmesg_text.show_statistics(found, Console(highlight=False, soft_wrap=True))
     elif not as_json:
-        dmesg_text.show(found, Console(highlight=False, soft_wrap=True), full)
+        dmesg_text.show(found, Console(highlight=False, soft_wrap=True), full, symboliser)
     ctx.exit(1 if found.reports else 0)
 
 
