@@ -118,7 +118,7 @@ class Qemu:
         """One line for people: what this machine is."""
         how = "KVM" if self._kvm else "TCG"
         return (
-            f"QEMU ({how}), Linux {self.manifest.release}, {self._vm.gpu or self._vm.chip},"
+            f"QEMU ({how}), Linux {self.manifest.release}, {self._vm.card},"
             f" {self._vm.cpus} CPUs, {self._vm.memory_mib} MiB"
         )
 
@@ -258,6 +258,8 @@ class Qemu:
             fds = [sock.fileno() for sock in ends]
             argv = [*self._argv(accel, *fds[:2]), *chip]
             self._kept = Kept(argv, fds=fds, stderr=self.run_dir / "qemu.stderr")
+        if self.trouble():  # it died before there was a QEMU to end
+            self._kept.terminate()
         try:
             self._qmp = Qmp(
                 monitor,

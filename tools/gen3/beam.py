@@ -1,23 +1,30 @@
 """Where the beam of a pipe is: frames, lines, vertical blanks, as times of the chip's clock.
 
 Nothing runs in the background: whoever looks says what time it is, and is told
-which vertical blanks have begun since.  A beam also waits a little before a
-vertical blank while the driver is busy with its pipe; see QUIET_NS.
+which vertical blanks have begun since.  A vertical blank waits a little while
+the driver is in the middle of an update; see LOOK_NS.
 """
 
 from __future__ import annotations
 
 from tools.gen3.timing import Timing
 
-__all__ = ["HOLD_NS", "QUIET_NS", "Beam"]
+__all__ = ["LOOK_NS", "UPDATE_NS", "WAIT_NS", "Beam"]
 
-QUIET_NS = 2_000_000
-"""i915 keeps clear of a vertical blank for 100 us, 250 us with lockdep (VBLANK_EVASION_TIME_US),
-which on hardware is hundreds of register accesses and here is ten.  So a vertical blank begins
-no sooner than this after an access to the pipe's registers: the frame gets longer, instead of
-the update late."""
-HOLD_NS = 6_000_000
-"""The most by which one frame gets longer that way; the driver waits 8 ms (intel_vblank_evade)."""
+# i915 reads the frame counter, writes planes, and reads the counter again; it calls a vertical
+# blank in between an "Atomic update failure".  It keeps clear of one for 100 us, or 250 us with
+# lockdep (VBLANK_EVASION_TIME_US), which on hardware is hundreds of register accesses, and here
+# ten at best.  So a vertical blank waits for the end of an update, and the frame gets longer.
+LOOK_NS = 8_000_000
+"""How long after a look at the frame counter, which may begin an update, or end one: it takes
+three reads."""
+UPDATE_NS = 16_000_000
+"""How long after a write of an update that has not yet looked at the counter again."""
+WAIT_NS = 40_000_000
+"""The longest that one vertical blank waits; the kernel gives up on one after 100 ms."""
+EVASION_NS = 1_000_000
+"""Who reads the scanline this close to a vertical blank may be about to sleep until it comes
+(intel_vblank_evade): that one must not wait."""
 SECOND = 1_000_000_000
 
 
@@ -33,7 +40,11 @@ class Beam:
         self._origin = 0
         # Number of the frame whose vertical blank comes next.
         self._next = 0
-        self._touched = -HOLD_NS
+        self._looked: int | None = None
+        self._wrote: int | None = None
+        self._ended: int | None = None
+        # When it was last seen not to have begun: it cannot have begun before.
+        self._waited = 0
         self._frozen: int | None = None
         # What the counters show while the beam is off.
         self._rest = (0, 0)
@@ -48,6 +59,7 @@ class Beam:
         """Switch on, at the first visible pixel of the next frame."""
         frame = self._rest[0] + 1 if self._rest != (0, 0) else 0
         self._timing = timing
+        self._looked = self._wrote = self._ended = None
         self._hz = max(1, int(timing.clock_hz / self._stretch))
         self._origin = now - self._ns(frame * timing.frame)
         self._next = frame
@@ -72,26 +84,48 @@ class Beam:
             self._origin += now - self._frozen
             self._frozen = None
 
-    def touch(self, now: int) -> None:
-        """The driver is busy with the pipe's registers."""
-        self._touched = now
+    def looked(self, now: int) -> None:
+        """The driver reads the frame counter, which begins or ends an update."""
+        if self._wrote is not None:
+            self._ended = now
+        self._looked, self._wrote = now, None
+
+    def wrote(self, now: int) -> None:
+        """The driver writes what the next vertical blank takes over."""
+        self._wrote = now
+
+    def evades(self, now: int) -> None:
+        """The driver reads the scanline."""
+        if self._timing is not None and self._regular(self._timing) - now < EVASION_NS:
+            self._looked = self._ended = None
 
     def next_vblank(self) -> int | None:
         """When the next vertical blank begins, unless the driver holds it up further."""
         if self._timing is None or self._frozen is not None:
             return None
         regular = self._regular(self._timing)
-        return max(regular, min(self._touched + QUIET_NS, regular + HOLD_NS))
+        begin = max(regular, self._waited)
+        if self._looked is not None:
+            begin = max(begin, min(self._looked, regular) + LOOK_NS)
+        if self._wrote is not None:
+            begin = max(begin, min(self._wrote + UPDATE_NS, regular + WAIT_NS))
+        if self._ended is not None:
+            begin = max(begin, min(self._ended, regular + WAIT_NS) + LOOK_NS)
+        return begin
 
     def settle(self, now: int) -> int:
         """How many vertical blanks have begun since this was last asked."""
         begin = self.next_vblank()
-        if begin is None or self._timing is None or now < begin:
+        if begin is None or self._timing is None:
+            return 0
+        if now < begin:
+            self._waited = now
             return 0
         self._origin += begin - self._regular(self._timing)
         past = self._pixels(now) - self._next * self._timing.frame - self._timing.vblank
         begun = past // self._timing.frame + 1
         self._next += begun
+        self._looked = self._wrote = self._ended = None
         return begun
 
     def position(self, now: int) -> tuple[int, int]:

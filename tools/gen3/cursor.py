@@ -63,8 +63,8 @@ class Sprite:
 class Cursor:
     """One cursor."""
 
-    def __init__(self, registers: Registers, index: int, written: Callable[[], None]) -> None:
-        """`written` is called before each write to one of its registers takes effect."""
+    def __init__(self, registers: Registers, index: int, written: Callable[[bool], None]) -> None:
+        """`written` as Latch calls it."""
         at = index * CURSOR_STRIDE
         letter = "AB"[index]
         names = {CNTR: "CNTR", BASE: "BASE", POS: "POS"}

@@ -191,11 +191,14 @@ class Display:
 
     # -- what the parts call ---------------------------------------------------------------
 
-    def _written(self, index: int) -> None:
+    def _written(self, index: int, arms: bool) -> None:
         """Before a write to plane or cursor `index`: the pipes that it is, or may be, on."""
         layers = self._layers[index::PIPES]
         for number in {index, *(layer.pipe() for layer in layers)} & set(range(PIPES)):
-            self._pipes[number].touch()
+            if arms:
+                self._pipes[number].update()
+            else:
+                self._pipes[number].settle()
 
     def _latch(self, pipe: int) -> None:
         for layer in self._layers:

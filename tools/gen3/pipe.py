@@ -103,9 +103,9 @@ class Pipe:
         now = self._settle()
         return self._beam.line(now)
 
-    def touch(self) -> None:
-        """The driver is about to change what the pipe shows."""
-        self._beam.touch(self._settle())
+    def update(self) -> None:
+        """The driver writes what the next vertical blank takes over."""
+        self._beam.wrote(self._settle())
 
     def settle(self) -> None:
         """Account for vertical blanks that have passed."""
@@ -133,14 +133,15 @@ class Pipe:
     # -- registers ---------------------------------------------------------------------
 
     def _read_line(self) -> int:
-        now = self._busy()
+        now = self._settle()
+        self._beam.evades(now)
         return self._beam.line(now)
 
     def _read_frame(self) -> int:
-        return self._beam.position(self._busy())[0] >> 8 & 0xFFFF
+        return self._look()[0] >> 8 & 0xFFFF
 
     def _read_pixel(self) -> int:
-        frame, pixel = self._beam.position(self._busy())
+        frame, pixel = self._look()
         return (frame & 0xFF) << 24 | pixel & 0xFF_FFFF
 
     def _read_status(self) -> int:
@@ -183,10 +184,10 @@ class Pipe:
 
     # -- time --------------------------------------------------------------------------
 
-    def _busy(self) -> int:
+    def _look(self) -> tuple[int, int]:
         now = self._settle()
-        self._beam.touch(now)
-        return now
+        self._beam.looked(now)
+        return self._beam.position(now)
 
     def _settle(self) -> int:
         now = self._clock()

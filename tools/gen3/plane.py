@@ -101,8 +101,8 @@ class Shape:
 class Plane:
     """One primary plane."""
 
-    def __init__(self, registers: Registers, index: int, written: Callable[[], None]) -> None:
-        """`written` is called before each write to one of the plane's registers takes effect."""
+    def __init__(self, registers: Registers, index: int, written: Callable[[bool], None]) -> None:
+        """`written` as Latch calls it."""
         at = index * PLANE_STRIDE
         letter = "AB"[index]
         names = {CNTR: "CNTR", ADDR: "ADDR", STRIDE: "STRIDE", POS: "POS", SIZE: "SIZE"}

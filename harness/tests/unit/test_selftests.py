@@ -41,6 +41,7 @@ def test_groups_are_the_kernels_list_in_its_order() -> None:
 def test_listing_with_labels_is_read_as_well() -> None:
     (group,) = groups("parm:           igt__19__mock_shmem:bool\n", "mock")
     assert arguments([group]) == ["mock_selftests=-1", "igt__19__mock_shmem=1"]
+    assert arguments([group, group], ["igt_a", "igt_b"])[1] == "st_filter=!igt_a,!igt_b"
     assert result("mock") == "mock_selftests"
 
 
