@@ -29,6 +29,7 @@ _COLUMNS: dict[str, dict[str, Any]] = {
     "raw_syscalls:sys_exit": {"id": np.int64, "ret": np.int64},
     "signal:signal_deliver": {"sig": np.int32},
     "i915:i915_request_queue": {"ctx": np.uint64, "seqno": np.uint32},
+    "i915:i915_request_wait_begin": {"ctx": np.uint64, "seqno": np.uint32, "flags": np.uint32},
 }
 
 
