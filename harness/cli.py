@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
 import click
 from rich.console import Console
@@ -21,9 +21,11 @@ from harness import desk, doctor, inventory, known, verdict
 from harness.errors import HarnessError, UsageError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
+from harness.lab import dmesg as dmesg_text
 from harness.lab import fences as fence_text
 from harness.lab import report
 from harness.lab.reservation import Reservation
+from harness.lab.symbolise import Symboliser
 
 __all__ = ["main"]
 
@@ -126,7 +128,7 @@ def targets(ctx: click.Context) -> None:
     for column in ("target", "driver", "reached by", "console", "power", "may hang", "held by"):
         table.add_column(column)
     for target in listed.targets.values():
-        way = f"QEMU, {target.vm.gpu}" if target.vm else f"{target.user}@{target.address}"
+        way = f"QEMU, {target.vm.card}" if target.vm else f"{target.user}@{target.address}"
         public = target.public()
         holder = Reservation.holder(target.name)
         table.add_row(
@@ -202,11 +204,62 @@ def unlock(ctx: click.Context, name: str) -> None:
 @main.command()
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option(
+    "--corpus",
+    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
+    help="For kernel-log: a folder of logs with a manifest.jsonl to score the parser on.",
+)
 @click.pass_context
-def bench(ctx: click.Context, name: str | None, as_json: bool) -> None:
+def bench(ctx: click.Context, name: str | None, as_json: bool, corpus: Path | None) -> None:
     """Benchmarks, each beside what a user would use instead."""
     argv = [sys.executable, "-m", "tools.bench", *([name] if name else [])]
-    ctx.exit(subprocess.run([*argv, *(["--json"] if as_json else [])], cwd=ROOT).returncode)
+    argv += ["--json"] if as_json else []
+    argv += ["--corpus", str(corpus)] if corpus else []
+    ctx.exit(subprocess.run(argv, cwd=ROOT).returncode)
+
+
+@main.command()
+@click.argument("log", type=click.File("rb"))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--stats", is_flag=True, help="Figures of the whole log, by kind.")
+@click.option("--full", is_flag=True, help="With the text of every report.")
+@click.option(
+    "--symbols",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A vmlinux or module of that kernel, with debug info: gives frames their source lines.",
+)
+@click.pass_context
+def dmesg(
+    ctx: click.Context,
+    log: IO[bytes],
+    as_json: bool,
+    stats: bool,
+    full: bool,
+    symbols: tuple[Path, ...],
+) -> None:
+    """Every report in a kernel log: dmesg, a console, syslog, kmsg, netconsole; - is stdin.
+
+    The exit status is 1 if there is one.
+    """
+    symboliser = Symboliser(symbols)
+    try:
+        found = dmesg_text.read(cast("BinaryIO", log))
+    except OSError as error:
+        raise UsageError(
+            f"this log cannot be read: {error}", where=log.name, cure="name a readable file, or -"
+        ) from error
+    if as_json:
+        for value in [] if stats else dmesg_text.objects(found, symboliser):
+            click.echo(dmesg_text.line(value))
+    if as_json and stats:
+        click.echo(dmesg_text.line(dmesg_text.statistics(found)))
+    elif stats:
+        dmesg_text.show_statistics(found, Console(highlight=False, soft_wrap=True))
+    elif not as_json:
+        dmesg_text.show(found, Console(highlight=False, soft_wrap=True), full, symboliser)
+    ctx.exit(1 if found.reports else 0)
 
 
 @main.command()

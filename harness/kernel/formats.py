@@ -23,13 +23,13 @@ _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|
 # "[   28.086861][  T151] text".  The same in the middle of a line: two writers shared it.
 _STAMP = re.compile(r"\[ *(\d+)\.(\d{6})\](?:\[ *([TC]\d+)\])?(?: |$)")
 _TIME = re.compile(
-    r"\[ *(?P<sec>\d+)[.,](?P<frac>\d{1,9})(?: *<? *\+?\d*\.?\d*>?)?[,\d]*\] ?"
+    r"\[ *(?P<sec>\d+)[.,](?P<frac>\d{1,9})(?: *<? *\+?\d*\.?\d*>?)?[,\d]* ?\] ?"
     r"|\[ *\+(?P<step>\d+\.\d+)\] ?|\[< *(?P<delta>\d+\.\d+)>\] ?"
     r"|\[(?:\w{3} )?(?P<mon>\w{3}) +(?P<day>\d+) (?P<clock>\d\d:\d\d(?::\d\d)?)"
     r"(?:\.\d+)?(?: \d{4})?\] ?"
     r"|\[?(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.,]\d+)(?:Z|[+-]\d\d:?\d\d)\]? "
 )
-_CALLED = re.compile(r"\[ *([TC]\d+)\] ?")
+_CALLED = re.compile(r"\[ *([TC]\d+) ?\] ?")
 _LEVEL = re.compile(r"<(\d{1,3})>(?:\[?\d*\]?)??")
 _NAMED = re.compile(
     r"(kern|user|mail|daemon|auth|syslog|lpr|news|uucp|cron|authpriv|ftp|local\d) *:"

@@ -79,7 +79,13 @@ KINDS: tuple[Kind, ...] = (
         "BUG: rwlock",
     ),
     _row("lockdep.off", r"BUG: MAX_\w+ too low", "BUG: MAX_"),
-    _row("lockdep.disabled", "Disabling lock debugging due to", severity="note", alone=True),
+    _row(
+        "lockdep.disabled",
+        "Disabling lock debugging due to",
+        "Disabling lock debug",
+        severity="note",
+        alone=True,
+    ),
     # include/linux/rcupdate.h RCU_LOCKDEP_WARN; kernel/rcu/tree_stall.h, tasks.h; before 3.0
     # "rcu_sched_state detected stall on CPU 0"
     _row(
@@ -237,6 +243,12 @@ KINDS: tuple[Kind, ...] = (
     ),
     # drivers/gpu/drm/drm_atomic_helper.c, drm_vblank.c
     _row(
+        "mce",
+        r"(?:mce: )?\[Hardware Error\]: Machine check events logged",
+        "Machine check events",
+        alone=True,
+    ),
+    _row(
         "flip_timeout",
         r"(?:.* )?(?:\*ERROR\* |\[drm\] )?(?:\[[A-Z]+:\d+:[\w-]+\] )?(?:flip_done "
         r"timed out|commit wait timed out)",
@@ -253,9 +265,23 @@ _ALL = re.compile("|".join(f"(?P<k{n}>{row.pattern})" for n, row in enumerate(KI
 HINTS = tuple(dict.fromkeys(hint for row in KINDS for hint in row.hints))
 
 
+# A console on which a line did not begin anew, or lost its first bytes: nothing else says these.
+_ANYWHERE = re.compile(
+    r"general protection fault: \w{4} \[#|BUG: soft lockup - CPU#\d"
+    r"|BUG: unable to handle (?:kernel|page)"
+    r"|BUG: K[A-Z]{2,4}N?: [a-z]|Kernel panic - not syncing: |WARNING: CPU: \d+ PID: \d+ at \S+:\d"
+    r"|(?:INFO|WARNING): possible (?:recursive locking|circular locking dependency"
+    r"|irq lock inversion "
+    r"dependency) detected|kernel BUG at [\w./-]+\.[chS]:\d+!|-{8,}\[ cut here \]-{8,}"
+    r"|BUG: sleeping function called from invalid|INFO: rcu_\w+ (?:self-)?detected "
+)
+
+
 def header(text: str) -> Kind | None:
     """The kind of report that a line with this text starts, or None."""
     match = _ALL.match(text)
+    if match is None and (found := _ANYWHERE.search(text)):
+        match = _ALL.match(text, found.start())
     if match is None or match.lastgroup is None:
         return None
     return KINDS[int(match.lastgroup[1:])]
