@@ -144,10 +144,14 @@ _VICTIMS = (
 
 
 def _sleeping(lines: Sequence[str]) -> tuple[str, ...]:
+    """Who went to sleep: below the ways to sleep; of these the first where there is no other."""
     names = [f.function for trace in traces(lines) for f in trace.frames if f.certain]
     for name in names:
         for start, pattern, common in _VICTIMS:
             if name.startswith(start) and pattern.match(name):
                 return (common,) if common == name else (common, name)
-    skip = GROUPS["sleep"]
-    return next((aliases(n) for n in names if not skip(n) and not is_plumbing(n)), ())
+    ours = [name for name in names if not is_plumbing(name)]
+    for skip in (GROUPS["sleep"], GROUPS["schedule"]):
+        if (found := next((name for name in ours if not skip(name)), "")) and not ANCHORS(found):
+            return aliases(found)
+    return aliases(ours[0]) if ours else ()

@@ -296,6 +296,8 @@ def _joins(report: _Open, kind: Kind) -> bool:
             return name in _BEFORE_CUT and not report.stacked
         if _RANK.get(kind.name, 0) > _RANK[name] or kind.name == "kernel_bug" != name:
             return True
+        if kind.name == "hard_lockup":  # the watchdog once said so with a WARN()
+            return not report.stacked
         if kind.name == "panic" and name != "cut_here":
             return not report.stacked or len(report.records) <= _SOON // 2
     if report.stacked or report.ended:
