@@ -209,6 +209,8 @@ def _last_words(run: Path, window: Window, kmsg: list[records.Record]) -> Iterat
 
 def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iterator[Finding]:
     for splat in splats.find(log):
+        if splat.kind == "flip_timeout":
+            continue  # what it means depends on the reset before it: see commits
         place = Place(window.boot_id, stream, splat.records[0].seq, splat.records[-1].seq)
         severity: Severity = "fail" if splat.severity == "fail" else "note"
         report = lockdep.parse(splat.lines)
