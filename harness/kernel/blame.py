@@ -113,8 +113,10 @@ def _stalled(lines: Sequence[str], interrupted: bool) -> tuple[str, ...]:
             return ("smp_call_function", name)
         if ANCHORS(name):
             break
-        before = name if not skip(name) or not before else before
-    if not before:
+        if not skip(name) and not is_plumbing(name):
+            before = name
+    if not before:  # nothing but helpers ran: the innermost that is not the report's own
+        caught = next((name for name in chosen if not skip(name)), "")
         return aliases(caught) if caught else ()
     return tuple(dict.fromkeys((*aliases(before), *([caught] if caught else []))))
 

@@ -223,7 +223,7 @@ class Finder:
         for report in list(self._open.values()):
             patience = PATIENT if report.kind.name.split(".")[0] in _PATIENT else SILENCE
             late = record.usec - report.records[-1].usec > patience
-            if late and (report.stacked or not _STACK_NEXT.match(record.text)):
+            if late and not _goes_on(report, record.text):
                 self._close(report, done)
 
     def _answer(self, record: Record, cpu: str) -> None:
@@ -266,6 +266,11 @@ class Finder:
         kind = _BY_NAME["warning"] if report.kind.name == "cut_here" else report.kind
         kept = tuple(report.records[: report.last])
         done.append(Splat(_final(kind, report), kind.severity, kept, report.place))
+
+
+def _goes_on(report: _Open, text: str) -> bool:
+    """Whether a line that comes late is surely the report's still."""
+    return frame(text) is not None if report.stacked else bool(_STACK_NEXT.match(text))
 
 
 def _final(kind: Kind, report: _Open) -> str:

@@ -51,7 +51,7 @@ _SYMBOL = re.compile(rf"{_NAME}{_WHERE}{_MODULE}")
 # What may stand before the symbol: an address or two in brackets, "? " for a guess, ARM's and
 # s390's parenthesis, "from ", kmemleak's and perf's "0xffff... ", s390's " #0 [...]".
 _FRAME = re.compile(
-    r"^\s*(?:<\w+> +)?\(?(?:#\d+ )?(?:\[[<\s]*(?P<address>[0-9a-f]{6,16}"
+    r"^\s*(?:<{1,2}\w+>{1,2} +)?\(?(?:#\d+ )?(?:\[[<\s]*(?P<address>[0-9a-f]{6,16}"
     r"|inline)[>\s]*\]\s*){0,2}\s*"
     r"(?:0x[0-9a-f]{8,16}:? )?(?P<guess>\? +)?\(?(?:\d+:)?"
     rf"(?:from )?{_NAME}(?:{_WHERE})?\)?{_MODULE}(?P<rest>.*)$"
