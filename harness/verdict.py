@@ -85,6 +85,9 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
     if armed == "went off" and not reported:
         findings.append(_finding("lockdep-off", "unknown", "lockdep went off without a report"))
     findings = _folded(findings)
+    if window.trouble:
+        # A GPU that is taken from under it makes any kernel complain: none of that is its fault.
+        findings = [msgspec.structs.replace(finding, severity="note") for finding in findings]
     scope = _scope(run, window, known)
     outcome, reason, excused = _weigh(window, findings, armed, scope)
     fixed = scope.fixed() if outcome == "pass" else []

@@ -57,6 +57,22 @@ def test_recovers(dut: Dut, pinned: Engine, window: Window) -> None:
 
 
 @pytest.mark.destructive
+def test_the_guilty_is_told(dut: Dut, pinned: Engine, window: Window) -> None:
+    """The driver tells the context that hung of its guilt, and no other context of any."""
+    guilty, bystander = dut.client(), dut.client()
+    if reason := dut.gpu.refusal(guilty.device()):
+        pytest.skip(reason)
+    assert bystander.canary(pinned).ok
+    fence = guilty.wait(guilty.hang(pinned), Deadline(dut.target.limits.tdr_s))
+    assert fence.signaled
+    if any(event.step == "soft-recovered" for event in dut.gpu_events(window)):
+        pytest.skip("recovered without a reset: nobody is called guilty")
+    assert "guilty" in guilty.reset_state(), "the context that hung is not called guilty"
+    assert "guilty" not in bystander.reset_state(), "a context that did nothing is called guilty"
+    assert "guilty" not in guilty.reset_state(guilty.context()), "a new context is called guilty"
+
+
+@pytest.mark.destructive
 def test_recovers_from_other_kinds(dut: Dut, pinned: Engine) -> None:
     """Whatever else hangs the engine (a command that is none, say) ends with the right error too,
     and leaves it usable."""

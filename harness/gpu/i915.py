@@ -59,6 +59,9 @@ class I915:
         known = _HEARTBEAT in card.get("engines", {}).get(engine.name, {})
         return (Knob(path, str(_HASTE_MS)),) if known else ()
 
+    def no_reset(self, card: Mapping[str, Any]) -> Knob | None:
+        return Knob(f"{debugfs(card)}/i915_params/reset", "0")
+
     def refusal(self, device: Mapping[str, Any]) -> str:
         generation = device.get("generation", 0)
         if generation == 2:

@@ -79,7 +79,13 @@ KINDS: tuple[Kind, ...] = (
         "BUG: rwlock",
     ),
     _row("lockdep.off", r"BUG: MAX_\w+ too low", "BUG: MAX_"),
-    _row("lockdep.disabled", "Disabling lock debugging due to", severity="note", alone=True),
+    _row(
+        "lockdep.disabled",
+        "Disabling lock debugging due to",
+        "Disabling lock debug",
+        severity="note",
+        alone=True,
+    ),
     # include/linux/rcupdate.h RCU_LOCKDEP_WARN; kernel/rcu/tree_stall.h, tasks.h; before 3.0
     # "rcu_sched_state detected stall on CPU 0"
     _row(

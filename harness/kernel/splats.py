@@ -30,8 +30,7 @@ PATIENT = 12_000_000
 # Two CPUs print a little out of order, in microseconds; a new boot starts from 0.
 SLACK = 1_000_000
 # Lines that are no report's, one after the other, that end one.
-STRANGERS = 6
-STRANGERS_BETWEEN = 16  # where callers are not told
+STRANGERS = 16
 
 
 @dataclass(frozen=True)
@@ -147,6 +146,8 @@ _SEPARATED = ("kasan", "kmsan", "kcsan", "kfence", "ubsan")
 _ONE_STACK = ("lockdep", "hung_task", "atomic_sleep", "preempt_debug")
 _PATIENT = ("rcu", "soft_lockup", "hard_lockup", "hung_task", "panic")
 # After "end trace" x86 prints the registers once more, since 4.20 (oops_end).
+# What a machine that stalled prints at last, after a header that came long before.
+_STACK_NEXT = re.compile(r"CPU: |Pid: |Modules linked in|[RE]IP: |Call [Tt]race|task:|irq event")
 _AFTER = re.compile(
     r"\s*$|(?:[RE]?[A-Z]{2}\d?|R\d\d|DR\d|CR\d|PKRU|FS|Code|RIP|EIP|CS|Krnl|PC is|LR is)[: ]"
 )
@@ -176,8 +177,9 @@ class Finder:
         """Whether no report is open."""
         return not self._open
 
-    def feed(self, record: Record) -> list[Splat]:
-        """The reports that this record, or the time it was printed at, ends."""
+    def feed(self, record: Record, hinted: bool = True) -> list[Splat]:
+        """The reports that this record, or the time it was printed at, ends.  `hinted` is False
+        where it is known that the record starts none."""
         self._fed += 1
         if record.facility:
             return []  # userspace wrote it; a report is the kernel's own
@@ -189,7 +191,7 @@ class Finder:
         if self._open:
             self._expire(record, done)
         self._usec = record.usec
-        kind = _header(record)
+        kind = _header(record) if hinted else None
         current = self._open.get(record.caller)
         if kind is not None and kind.alone:
             done.append(Splat(kind.name, kind.severity, (record,), self._fed))
@@ -220,7 +222,8 @@ class Finder:
             return
         for report in list(self._open.values()):
             patience = PATIENT if report.kind.name.split(".")[0] in _PATIENT else SILENCE
-            if record.usec - report.records[-1].usec > patience:
+            late = record.usec - report.records[-1].usec > patience
+            if late and not _goes_on(report, record.text):
                 self._close(report, done)
 
     def _answer(self, record: Record, cpu: str) -> None:
@@ -252,9 +255,8 @@ class Finder:
             report.last, report.strangers = len(report.records), 0
         elif record.text.strip():
             report.strangers += 1
-        most = STRANGERS if record.caller else STRANGERS_BETWEEN
         over = report.ended and report.kind.name.split(".")[0] in (*_SEPARATED, *_ONE_STACK)
-        if over or report.strangers > most or len(report.records) >= LONGEST:
+        if over or report.strangers > STRANGERS or len(report.records) >= LONGEST:
             self._close(report, done)
 
     def _close(self, report: _Open, done: list[Splat]) -> None:
@@ -264,6 +266,11 @@ class Finder:
         kind = _BY_NAME["warning"] if report.kind.name == "cut_here" else report.kind
         kept = tuple(report.records[: report.last])
         done.append(Splat(_final(kind, report), kind.severity, kept, report.place))
+
+
+def _goes_on(report: _Open, text: str) -> bool:
+    """Whether a line that comes late is surely the report's still."""
+    return frame(text) is not None if report.stacked else bool(_STACK_NEXT.match(text))
 
 
 def _final(kind: Kind, report: _Open) -> str:
@@ -294,6 +301,8 @@ def _joins(report: _Open, kind: Kind) -> bool:
             return name in _BEFORE_CUT and not report.stacked
         if _RANK.get(kind.name, 0) > _RANK[name] or kind.name == "kernel_bug" != name:
             return True
+        if kind.name == "hard_lockup":  # the watchdog once said so with a WARN()
+            return not report.stacked
         if kind.name == "panic" and name != "cut_here":
             return not report.stacked or len(report.records) <= _SOON // 2
     if report.stacked or report.ended:

@@ -32,17 +32,18 @@ def names() -> list[str]:
 @click.command()
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def main(name: str | None, as_json: bool) -> None:
+@click.option("--corpus", type=click.Path(path_type=Path), help="Logs to score kernel-log on.")
+def main(name: str | None, as_json: bool, corpus: Path | None) -> None:
     """Benchmarks, each beside what a user would use instead."""
     try:
-        met = _show(_results(name), as_json)
+        met = _show(_results(name and name.replace("-", "_"), corpus), as_json)
     except HarnessError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_status)
     sys.exit(0 if met else 1)
 
 
-def _results(name: str | None) -> Iterator[Result]:
+def _results(name: str | None, corpus: Path | None) -> Iterator[Result]:
     if name is not None and name not in names():
         raise UsageError(
             f"no benchmark named {name!r}{nearest(name, names())}",
@@ -50,7 +51,8 @@ def _results(name: str | None) -> Iterator[Result]:
         )
     for chosen in names() if name is None else [name]:
         module = importlib.import_module(f"tools.bench.bench_{chosen}")
-        yield from cast("list[Result]", module.run())
+        scored = corpus is not None and chosen == "kernel_log"
+        yield from cast("list[Result]", module.run(corpus) if scored else module.run())
 
 
 def _show(results: Iterator[Result], as_json: bool) -> bool:

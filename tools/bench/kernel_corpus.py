@@ -9,15 +9,14 @@ import json
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-from harness.kernel import formats, resets, splats
-from harness.kernel.records import Record
+from harness.kernel import cycle, formats, lockdep, resets, splats
 from harness.kernel.splats import Splat
 from tools.bench import kernel_noise
 
@@ -34,6 +33,7 @@ SAME = {
         "kernel_bug",
     ),
     "kernel_bug": ("kernel_bug", "list_corruption"),
+    "lockdep.internal": ("lockdep.internal", "lockdep.wait_context"),
     "lockdep.irq_inversion": ("lockdep.irq_inversion", "lockdep.irq_unsafe"),
     "gpu.job_timeout": ("gpu.job_timeout", "gpu.hang"),
 }
@@ -135,12 +135,14 @@ def reports(text: bytes) -> list[Splat]:
 def _events(text: bytes) -> set[str]:
     """The kinds of GPU events in a log."""
     kinds: set[str] = set()
-    for event in resets.find(formats.read(text)):
-        if event.step == "hang":
-            kinds |= {"gpu.hang", "gpu.job_timeout"}
-        elif event.step in ("fault", "page-fault"):
+    events = list(resets.trail(formats.read(text)))
+    # i915 resets without a word of the hang where it captured an error state before.
+    if resets.recoveries(events):
+        kinds |= {"gpu.hang", "gpu.job_timeout"}
+    for event in events:
+        if event.step == "fault":
             kinds.add("gpu.page_fault")
-        else:
+        elif event.step.startswith("reset"):
             kinds.add("gpu.reset")
     return kinds
 
@@ -154,6 +156,7 @@ def score(cases: list[Case], rounds: int = 3) -> Score:
     result = Score()
     named: list[tuple[Case, Splat]] = []
     for case in cases:
+        _cycles(case, result)
         if case.role == "negative":
             wrong = [splat.title for splat in reports(case.text)]
             result.count("clean logs without a report", not wrong, f"{case.id}: {wrong[:3]}")
@@ -168,6 +171,21 @@ def score(cases: list[Case], rounds: int = 3) -> Score:
             result.count("error lines seen", bool(reports(case.text)), case.id)
     _pairs(named, result)
     return result
+
+
+def _cycles(case: Case, result: Score) -> None:
+    """Of circular reports: whether their locks came out, and of those whose chain the log does
+    not cut off whether the whole cycle did."""
+    for splat in reports(case.text):
+        report = lockdep.parse(splat.lines) if splat.kind == "lockdep.circular" else None
+        if report is None:
+            continue
+        found = cycle.cycle_of(report)
+        who = f"{case.id}: {found.classes if found else report.title}"
+        result.count("lock cycles, of all reports, cut ones too", found is not None, who)
+        if any(link.depth == 0 for link in report.links):
+            whole = found is not None and found.complete
+            result.count("lock cycles whole, of chains printed to their end", whole, who)
 
 
 def _recall(case: Case, result: Score) -> Splat | None:
@@ -260,13 +278,3 @@ def _pairs(named: list[tuple[Case, Splat]], result: Score) -> None:
                 result.count("pairs of one title, one signature", same, both)
             elif not set((one.title, *one.alternatives)) & set((other.title, *other.alternatives)):
                 result.count("pairs of two titles, two signatures", not same, both)
-
-
-def lines_of(result: Score) -> Iterator[tuple[str, int, int]]:
-    """(name, hits, tries), in the order first counted."""
-    for name, tries in result.tries.items():
-        yield name, result.hits[name], tries
-
-
-Noise = Callable[[bytes, random.Random], bytes]
-_ = Record

@@ -12,7 +12,8 @@ from collections.abc import Callable
 __all__ = ["NOISES"]
 
 Noise = Callable[[bytes, random.Random], bytes]
-_STAMP = re.compile(rb"^((?:<\d+>)?)\[ *(\d+)\.(\d{3,6})\](\[ *[TC]\d+\])? ?", re.MULTILINE)
+_STAMP = re.compile(rb"((?:^<\d+>)?)\[ *(\d+)\.(\d{3,6}) ?\](\[ *[TC]\d+ *\])? ?", re.MULTILINE)
+_FIRST = re.compile(rb"^" + _STAMP.pattern.replace(b"(?:^<", b"(?:<"), re.MULTILINE)
 
 
 def _hex(dice: random.Random, like: bytes) -> bytes:
@@ -52,23 +53,23 @@ def times(text: bytes, dice: random.Random) -> bytes:
 
 def no_times(text: bytes, dice: random.Random) -> bytes:
     """printk.time=0; without stamps the callers are gone as well, so only where there are none."""
-    return text if re.search(rb"\]\[ *[TC]\d+\]", text) else _STAMP.sub(rb"\1", text)
+    return text if re.search(rb"\]\[ *[TC]\d+ *\]", text) else _STAMP.sub(rb"\1", text)
 
 
 def syslog(text: bytes, dice: random.Random) -> bytes:
     """The same through syslog."""
     front = b"Jul %2d 12:00:00 box kernel: " % dice.randrange(1, 29)
-    return _STAMP.sub(lambda m: front + m[0].removeprefix(m[1]), text)
+    return _FIRST.sub(lambda m: front + m[0].removeprefix(m[1]), text)
 
 
 def levels(text: bytes, dice: random.Random) -> bytes:
     """dmesg -r."""
-    return _STAMP.sub(lambda m: m[0] if m[1] else b"<%d>" % dice.randrange(7) + m[0], text)
+    return _FIRST.sub(lambda m: m[0] if m[1] else b"<%d>" % dice.randrange(7) + m[0], text)
 
 
 def dmesg_x(text: bytes, dice: random.Random) -> bytes:
     """dmesg -x."""
-    return _STAMP.sub(lambda m: m[0] if m[1] else b"kern  :warn  : " + m[0], text)
+    return _FIRST.sub(lambda m: m[0] if m[1] else b"kern  :warn  : " + m[0], text)
 
 
 def callers(text: bytes, dice: random.Random) -> bytes:
@@ -83,11 +84,11 @@ def callers(text: bytes, dice: random.Random) -> bytes:
                 while number in used:
                     number += 1
                 used.add(number)
-                known[match[0]] = b"][%s%5d]" % (match[1], number)
+                known[match[0]] = b"][%6s]" % (b"%s%d" % (match[1], number))
             return known[match[0]]
 
         return re.sub(rb"\]\[ *([TC])\d+\]", other, text)
-    tag = b"[T%5d]" % dice.randrange(1, 99999)
+    tag = b"[%6s]" % (b"T%d" % dice.randrange(1, 99999))
     return _STAMP.sub(lambda m: m[0].rstrip() + tag + b" ", text)
 
 

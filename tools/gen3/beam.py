@@ -1,8 +1,8 @@
 """Where the beam of a pipe is: frames, lines, vertical blanks, as times of the chip's clock.
 
 Nothing runs in the background: whoever looks says what time it is, and is told
-which vertical blanks have begun since.  A vertical blank waits a little while
-the driver is in the middle of an update; see LOOK_NS.
+which vertical blanks have begun since.  No vertical blank begins in the middle
+of an update; see Beam.wrote.
 """
 
 from __future__ import annotations
@@ -11,20 +11,18 @@ from tools.gen3.timing import Timing
 
 __all__ = ["LOOK_NS", "UPDATE_NS", "WAIT_NS", "Beam"]
 
-# i915 reads the frame counter, writes planes, and reads the counter again; it calls a vertical
-# blank in between an "Atomic update failure".  It keeps clear of one for 100 us, or 250 us with
-# lockdep (VBLANK_EVASION_TIME_US), which on hardware is hundreds of register accesses, and here
-# ten at best.  So a vertical blank waits for the end of an update, and the frame gets longer.
-LOOK_NS = 8_000_000
-"""How long after a look at the frame counter, which may begin an update, or end one: it takes
-three reads."""
-UPDATE_NS = 16_000_000
-"""How long after a write of an update that has not yet looked at the counter again."""
-WAIT_NS = 40_000_000
+UPDATE_NS = 8_000_000
+"""How long a vertical blank waits after a write for the look that ends the update: not every
+update ends with one."""
+WAIT_NS = 32_000_000
 """The longest that one vertical blank waits; the kernel gives up on one after 100 ms."""
+LOOK_NS = 4_000_000
+"""How long it waits after a look at the counters: who sleeps until it comes gives up after as
+long at the earliest (intel_vblank_evade, with ticks of 4 ms)."""
 EVASION_NS = 1_000_000
-"""Who reads the scanline this close to a vertical blank may be about to sleep until it comes
-(intel_vblank_evade): that one must not wait."""
+"""Who reads the scanline this close to a vertical blank may be about to sleep that way."""
+UNSEEN_NS = 100_000_000
+"""A look that is older than this was not the beginning of an update."""
 SECOND = 1_000_000_000
 
 
@@ -40,9 +38,11 @@ class Beam:
         self._origin = 0
         # Number of the frame whose vertical blank comes next.
         self._next = 0
-        self._looked: int | None = None
+        # The last look at the counters, the vertical blanks since, and the last write since.
+        self._looked = -UNSEEN_NS
+        self._patient = 0
+        self._unseen = 0
         self._wrote: int | None = None
-        self._ended: int | None = None
         # When it was last seen not to have begun: it cannot have begun before.
         self._waited = 0
         self._frozen: int | None = None
@@ -59,7 +59,7 @@ class Beam:
         """Switch on, at the first visible pixel of the next frame."""
         frame = self._rest[0] + 1 if self._rest != (0, 0) else 0
         self._timing = timing
-        self._looked = self._wrote = self._ended = None
+        self._unseen, self._wrote = 0, None
         self._hz = max(1, int(timing.clock_hz / self._stretch))
         self._origin = now - self._ns(frame * timing.frame)
         self._next = frame
@@ -84,33 +84,59 @@ class Beam:
             self._origin += now - self._frozen
             self._frozen = None
 
-    def looked(self, now: int) -> None:
-        """The driver reads the frame counter, which begins or ends an update."""
-        if self._wrote is not None:
-            self._ended = now
-        self._looked, self._wrote = now, None
+    def looked(self, now: int) -> int:
+        """The driver reads the frame counter, which begins an update, or ends one.
 
-    def wrote(self, now: int) -> None:
-        """The driver writes what the next vertical blank takes over."""
+        Returns how many vertical blanks have not begun after all.
+        """
+        undone = self._undo(now) if self._wrote is not None else 0
+        self._looked, self._unseen, self._wrote = now, 0, None
+        self._patient = now + LOOK_NS
+        return undone
+
+    def wrote(self, now: int) -> int:
+        """The driver writes what the next vertical blank takes over; returns as `looked` does.
+
+        i915 looks at the frame counter, writes, and looks again, and calls a vertical blank in
+        between an "Atomic update failure".  It keeps clear of one for 100 us, or 250 us with
+        lockdep (VBLANK_EVASION_TIME_US): on hardware hundreds of register accesses, here ten at
+        best, and none on a loaded host.  So a vertical blank that nobody has seen yet waits for
+        the end of the update, and the frame gets longer.
+        """
+        undone = self._undo(now)
         self._wrote = now
+        return undone
 
     def evades(self, now: int) -> None:
-        """The driver reads the scanline."""
-        if self._timing is not None and self._regular(self._timing) - now < EVASION_NS:
-            self._looked = self._ended = None
+        """The driver reads the scanline, to keep clear of a vertical blank or to end an update."""
+        if self._timing is None:
+            return
+        regular = self._regular(self._timing)
+        if self._wrote is None:
+            if regular - now < EVASION_NS:
+                self._patient = now
+        elif now >= regular:
+            self._wrote = now - UPDATE_NS + LOOK_NS
+
+    def _undo(self, now: int) -> int:
+        """Put off until after `now` what has begun since the last look."""
+        idle = self._timing is None or self._frozen is not None or not self._unseen
+        if idle or now - self._looked > UNSEEN_NS:
+            return 0
+        assert self._timing is not None
+        undone, self._unseen = self._unseen, 0
+        self._next -= undone
+        self._origin += now + 1 - self._regular(self._timing)
+        return undone
 
     def next_vblank(self) -> int | None:
         """When the next vertical blank begins, unless the driver holds it up further."""
         if self._timing is None or self._frozen is not None:
             return None
         regular = self._regular(self._timing)
-        begin = max(regular, self._waited)
-        if self._looked is not None:
-            begin = max(begin, min(self._looked, regular) + LOOK_NS)
+        begin = max(regular, self._waited, min(self._patient, regular + LOOK_NS))
         if self._wrote is not None:
             begin = max(begin, min(self._wrote + UPDATE_NS, regular + WAIT_NS))
-        if self._ended is not None:
-            begin = max(begin, min(self._ended, regular + WAIT_NS) + LOOK_NS)
         return begin
 
     def settle(self, now: int) -> int:
@@ -125,7 +151,7 @@ class Beam:
         past = self._pixels(now) - self._next * self._timing.frame - self._timing.vblank
         begun = past // self._timing.frame + 1
         self._next += begun
-        self._looked = self._wrote = self._ended = None
+        self._unseen += begun
         return begun
 
     def position(self, now: int) -> tuple[int, int]:

@@ -105,7 +105,8 @@ class Pipe:
 
     def update(self) -> None:
         """The driver writes what the next vertical blank takes over."""
-        self._beam.wrote(self._settle())
+        now = self._settle()
+        self.vblanks -= self._beam.wrote(now)
 
     def settle(self) -> None:
         """Account for vertical blanks that have passed."""
@@ -138,10 +139,14 @@ class Pipe:
         return self._beam.line(now)
 
     def _read_frame(self) -> int:
-        return self._look()[0] >> 8 & 0xFFFF
+        now = self._settle()
+        self._beam.evades(now)
+        return self._beam.position(now)[0] >> 8 & 0xFFFF
 
     def _read_pixel(self) -> int:
-        frame, pixel = self._look()
+        now = self._settle()
+        self.vblanks -= self._beam.looked(now)
+        frame, pixel = self._beam.position(now)
         return (frame & 0xFF) << 24 | pixel & 0xFF_FFFF
 
     def _read_status(self) -> int:
@@ -183,11 +188,6 @@ class Pipe:
             self._beam.start(mode, self._clock())
 
     # -- time --------------------------------------------------------------------------
-
-    def _look(self) -> tuple[int, int]:
-        now = self._settle()
-        self._beam.looked(now)
-        return self._beam.position(now)
 
     def _settle(self) -> int:
         now = self._clock()

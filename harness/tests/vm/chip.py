@@ -123,7 +123,8 @@ def displayed(
         yield
     finally:
         sh(sim, f"kill -- -{group}; while kill -0 -- -{group} 2> /dev/null; do sleep 0.1; done")
-    chip.until(lambda state: not state["pipes"][pipe]["running"], "the pipe off again")
+    # The kernel takes the framebuffer away with its client, and leaves the CRTC on.
+    chip.until(lambda state: not state["pipes"][pipe]["planes"], "the picture gone")
 
 
 def crtc_id(sim: Dut, pipe: int) -> str:
