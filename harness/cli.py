@@ -25,6 +25,7 @@ from harness.lab import dmesg as dmesg_text
 from harness.lab import fences as fence_text
 from harness.lab import report
 from harness.lab.reservation import Reservation
+from harness.lab.symbolise import Symboliser
 
 __all__ = ["main"]
 
@@ -127,7 +128,7 @@ def targets(ctx: click.Context) -> None:
     for column in ("target", "driver", "reached by", "console", "power", "may hang", "held by"):
         table.add_column(column)
     for target in listed.targets.values():
-        way = f"QEMU, {target.vm.gpu}" if target.vm else f"{target.user}@{target.address}"
+        way = f"QEMU, {target.vm.card}" if target.vm else f"{target.user}@{target.address}"
         public = target.public()
         holder = Reservation.holder(target.name)
         table.add_row(
@@ -222,28 +223,59 @@ def bench(ctx: click.Context, name: str | None, as_json: bool, corpus: Path | No
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--stats", is_flag=True, help="Figures of the whole log, by kind.")
 @click.option("--full", is_flag=True, help="With the text of every report.")
+@click.option(
+    "--symbols",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A vmlinux or module of that kernel, with debug info: gives frames their source lines.",
+)
+@click.option("--ktap", is_flag=True, help="KUnit's and kselftest's results instead of reports.")
 @click.pass_context
-def dmesg(ctx: click.Context, log: IO[bytes], as_json: bool, stats: bool, full: bool) -> None:
+def dmesg(
+    ctx: click.Context,
+    log: IO[bytes],
+    as_json: bool,
+    stats: bool,
+    full: bool,
+    symbols: tuple[Path, ...],
+    ktap: bool,
+) -> None:
     """Every report in a kernel log: dmesg, a console, syslog, kmsg, netconsole; - is stdin.
 
-    The exit status is 1 if there is one.
+    The exit status is 1 if there is one, or with --ktap a test that failed or is missing.
     """
+    symboliser = Symboliser(symbols)
     try:
+        if ktap:
+            ctx.exit(_subtests(cast("BinaryIO", log), as_json))
         found = dmesg_text.read(cast("BinaryIO", log))
     except OSError as error:
         raise UsageError(
             f"this log cannot be read: {error}", where=log.name, cure="name a readable file, or -"
         ) from error
     if as_json:
-        for value in [] if stats else dmesg_text.objects(found):
+        for value in [] if stats else dmesg_text.objects(found, symboliser):
             click.echo(dmesg_text.line(value))
     if as_json and stats:
         click.echo(dmesg_text.line(dmesg_text.statistics(found)))
     elif stats:
         dmesg_text.show_statistics(found, Console(highlight=False, soft_wrap=True))
     elif not as_json:
-        dmesg_text.show(found, Console(highlight=False, soft_wrap=True), full)
+        dmesg_text.show(found, Console(highlight=False, soft_wrap=True), full, symboliser)
     ctx.exit(1 if found.reports else 0)
+
+
+def _subtests(log: BinaryIO, as_json: bool) -> int:
+    bad = 0
+    for test in dmesg_text.subtests(log):
+        bad |= test.outcome in ("fail", "missing")
+        if as_json:
+            click.echo(dmesg_text.line(dmesg_text.subtest(test)))
+        else:
+            why = f": {test.why}" if test.why else ""
+            click.echo(f"{test.outcome:7} {test.name}{why}")
+    return bad
 
 
 @main.command()

@@ -30,7 +30,7 @@ from harness.evidence.files import write_bytes, write_json
 from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
 from harness.gpu import Backend, backend_for, observe
-from harness.gpu.base import Engine
+from harness.gpu.base import Engine, Knob
 from harness.gpu.choice import choose
 from harness.inventory import Target
 from harness.kernel import resets, uevents
@@ -195,17 +195,29 @@ class Dut:
         finally:
             at, self._at, self._engines = self.at, None, None
             at.close()
-            self._attach(wait=False)
+            self._attach(wait=True)
 
     def pin(self, engine: Engine) -> None:
         """Keep jobs for `engine` on that very ring; undone with the test."""
-        for knob in engine.pins:
-            self.call("knob", path=knob.path, value=knob.value)
+        self.turn(*engine.pins)
 
     def hasten(self, engine: Engine) -> None:
         """Let the driver notice hangs of `engine` as soon as it can; undone with the test."""
-        for knob in self.gpu.haste(engine, self.card):
+        self.turn(*self.gpu.haste(engine, self.card))
+
+    def turn(self, *knobs: Knob) -> None:
+        """Change settings of the driver's; undone by `restore`, with the test at the latest."""
+        for knob in knobs:
             self.call("knob", path=knob.path, value=knob.value)
+
+    def restore(self) -> None:
+        """Put all knobs back.  Raises TargetError where one cannot be."""
+        for failure in self.call("restore")["failed"]:
+            raise TargetError(
+                f"not restored: {failure['what']}",
+                where=failure["path"],
+                cure="reboot the target",
+            )
 
     def reset_gpu(self, deadline: Deadline) -> None:
         """Trigger the driver's own reset by hand.  Raises TargetError where it has none."""

@@ -114,6 +114,11 @@ class VmSpec(_Table, frozen=True):
     cpus: Annotated[int, Meta(ge=1, le=64)] = 2
     cmdline: str = ""
 
+    @property
+    def card(self) -> str:
+        """Its GPU, for people."""
+        return self.gpu or f"modelled {self.chip}"
+
 
 class Target(_Table, frozen=True):
     """A machine as targets.toml describes it."""

@@ -6,6 +6,7 @@ hangs.  Recovery must get through, whatever the commit holds while it waits.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,8 +24,9 @@ from harness.gpu.base import Engine
 How = Literal["modeset", "flip"]
 # As test_display: within this a display is back after a reset, and a flip comes.
 PATIENCE_S = 10.0
-# A recovery that has not ended its job so long after the hang was noticed is looked at.
-STILL_S = 2.0
+# A recovery that has not ended its job so long after the hang was noticed is looked at, and again
+# later: what it stands still behind may change.
+STILL_S = (2.0, 11.0, 20.0)
 
 
 class Waiting(NamedTuple):
@@ -65,14 +67,13 @@ def waiting(dut: Dut, how: How, *, soon: bool = False) -> Iterator[Waiting]:
 
 def recovered(dut: Dut, window: Window, guilty: Client, job: Job) -> Fence:
     """Wait for the job's end; a recovery that stands still is looked at while it does."""
-    deadline, noticed, looked = Deadline(dut.target.limits.tdr_s), None, False
+    deadline, noticed, looks = Deadline(dut.target.limits.tdr_s), None, list(STILL_S)
     fence = guilty.wait(job, Deadline(0.5))
     while not fence.signaled and not deadline.expired():
         if noticed is None and any(e.step == "hang" for e in dut.gpu_events(window)):
-            noticed = Deadline(STILL_S)
-        if noticed is not None and noticed.expired() and not looked:
-            dut.snapshot(window, "standing-still")
-            looked = True
+            noticed = time.monotonic()
+        if noticed is not None and looks and time.monotonic() - noticed > looks[0]:
+            dut.snapshot(window, f"standing-still-{looks.pop(0):.0f}s")
         fence = guilty.wait(job, Deadline(0.5))
     return fence
 

@@ -57,6 +57,41 @@ def test_recovers(dut: Dut, pinned: Engine, window: Window) -> None:
 
 
 @pytest.mark.destructive
+def test_the_guilty_is_told(dut: Dut, pinned: Engine, window: Window) -> None:
+    """The driver tells the context that hung of its guilt, and no other context of any."""
+    guilty, bystander = dut.client(), dut.client()
+    if reason := dut.gpu.refusal(guilty.device()):
+        pytest.skip(reason)
+    assert bystander.canary(pinned).ok
+    fence = guilty.wait(guilty.hang(pinned), Deadline(dut.target.limits.tdr_s))
+    assert fence.signaled
+    if any(event.step == "soft-recovered" for event in dut.gpu_events(window)):
+        pytest.skip("recovered without a reset: nobody is called guilty")
+    assert "guilty" in guilty.reset_state(), "the context that hung is not called guilty"
+    assert "guilty" not in bystander.reset_state(), "a context that did nothing is called guilty"
+    assert "guilty" not in guilty.reset_state(guilty.context()), "a new context is called guilty"
+
+
+@pytest.mark.destructive
+def test_recovers_from_other_kinds(dut: Dut, pinned: Engine) -> None:
+    """Whatever else hangs the engine (a command that is none, say) ends with the right error too,
+    and leaves it usable."""
+    bystander = dut.client()
+    if reason := dut.gpu.refusal(bystander.device()):
+        pytest.skip(reason)
+    kinds = dut.gpu.recipes(pinned)[1:]
+    if not kinds:
+        pytest.skip(f"there is but one way to hang {pinned.name}")
+    for kind in kinds:
+        guilty = dut.client()
+        fence = guilty.wait(guilty.hang(pinned, kind), Deadline(dut.target.limits.tdr_s))
+        assert fence.signaled, f"{kind}: no signal within {dut.target.limits.tdr_s:g} s"
+        assert fence.error in dut.gpu.hang_errors(), f"{kind}: the fence {fence}"
+        after = bystander.canary(pinned)
+        assert after.ok, f"{kind}: a second client's job does not complete after it: {after}"
+
+
+@pytest.mark.destructive
 def test_neighbour_of_a_hang(dut: Dut, pinned: Engine) -> None:
     """Two processes hang one engine, one job behind the other: both fences end with an error,
     and a third process can use the engine."""

@@ -122,10 +122,10 @@ def take_snapshot(session: Session, arguments: Arguments) -> dict[str, Any]:
     "locks": text, "no_locks": why, "files": [{"path", "text", "truncated", "error", "ns"}],
     "fdinfo": [as files], "bufinfo": as one of files}.
 
-    `tasks` are all that sleep uninterruptibly and all threads of the workloads, whose DRM
-    files `fdinfo` shows; `locks` is what lockdep says of held locks, printed to the kernel
-    log and read back.  An entry that fails says why in its `error`; bufinfo is read
-    last, since it may block and signals fences.
+    `tasks` are all that sleep uninterruptibly, kernel workers that sleep at work, and all
+    threads of the workloads, whose DRM files `fdinfo` shows; `locks` is what lockdep says of
+    held locks, printed to the kernel log and read back.  An entry that fails says why in its
+    `error`; bufinfo is read last, since it may block and signals fences.
     """
     files = arguments.texts("files", [])
     seconds = arguments.seconds("seconds", 30.0)

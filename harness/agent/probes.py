@@ -44,6 +44,7 @@ class Probe(NamedTuple):
 
 
 _RETURNED = ("ret=$retval:s32",)
+_STATE = ("commit={0}:x64",)
 
 PROBES = (
     # drivers/dma-buf/dma-fence.c: who waits for a fence, how, and with what result.
@@ -60,9 +61,13 @@ PROBES = (
     # drivers/gpu/drm/drm_modeset_lock.c: who takes, or waits for, which modeset lock.
     Probe("lock_begin", "p", "drm_modeset_lock", "drm", ("lock={0}:x64",)),
     Probe("lock_end", "r", "drm_modeset_lock", "drm", _RETURNED),
-    # drivers/gpu/drm/drm_atomic.c and drm_atomic_helper.c: who waits for an earlier commit, and
-    # who says that one is done.
-    Probe("commit_begin", "p", "drm_crtc_commit_wait", "drm", ("commit={0}:x64",)),
+    # drivers/gpu/drm/drm_atomic.c and drm_atomic_helper.c: who waits for an earlier commit, when
+    # its own is set up, gets its state, or is carried out; and who says that one is done.
+    Probe("setup_begin", "p", "drm_atomic_helper_setup_commit", "drm_kms_helper", _STATE),
+    Probe("setup_end", "r", "drm_atomic_helper_setup_commit", "drm_kms_helper", _RETURNED),
+    Probe("swap_begin", "p", "drm_atomic_helper_swap_state", "drm_kms_helper", _STATE),
+    Probe("swap_end", "r", "drm_atomic_helper_swap_state", "drm_kms_helper", _RETURNED),
+    Probe("commit_begin", "p", "drm_crtc_commit_wait", "drm", _STATE),
     Probe("commit_end", "r", "drm_crtc_commit_wait", "drm", _RETURNED),
     Probe("commit_done", "p", "drm_atomic_helper_commit_hw_done", "drm_kms_helper"),
 )

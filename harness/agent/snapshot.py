@@ -96,7 +96,8 @@ def _failed(path: str, why: str) -> dict[str, Any]:
 
 
 def _stuck(ours: set[int]) -> list[tuple[int, int, str]]:
-    """(pid, tid, state) of every thread in uninterruptible sleep, and of all of `ours`.
+    """(pid, tid, state) of every thread in uninterruptible sleep, of every kernel worker at work
+    that sleeps, and of all of `ours`.
 
     Only `stat` is read here, which takes no lock that a stuck task may hold.
     """
@@ -108,8 +109,11 @@ def _stuck(ours: set[int]) -> list[tuple[int, int, str]]:
             for tid in os.listdir(f"/proc/{name}/task"):
                 with open(f"/proc/{name}/task/{tid}/stat", "rb") as file:
                     # comm is in parentheses and may hold both spaces and parentheses.
-                    state = file.read().rpartition(b")")[2].split()[0].decode()
-                if state == "D" or int(name) in ours:
+                    comm, _, rest = file.read().rpartition(b")")
+                state = rest.split()[0].decode()
+                # "kworker/u9:1+i915_flip": a plus while it works (workqueue.c, wq_worker_comm).
+                worker = b"(kworker/" in comm and b"+" in comm and state != "R"
+                if state == "D" or worker or int(name) in ours:
                     found.append((int(name), int(tid), state))
         except (OSError, IndexError):
             continue  # it ended meanwhile
@@ -171,8 +175,9 @@ def _lock_lister(seconds: float) -> Callable[[], bytes]:
                 record = os.read(log, _RECORD).decode("utf-8", "replace")
             except BlockingIOError:
                 break  # it is written before the request returns: this is all
-            # "level,sequence,...;text\n", and lines about the device behind it.
-            text = record.partition(";")[2].partition("\n")[0]
+            # "level,sequence,...;text\n", and lines about the device behind it; in the text
+            # line ends are escaped (kernel/printk/printk.c, msg_add_ext_text).
+            text = record.partition(";")[2].partition("\n")[0].replace("\\x0a", "\n").strip("\n")
             if text.startswith(_FIRST_LINE):
                 lines = []
             lines.append(text)

@@ -6,6 +6,7 @@ stacks and held locks come from a snapshot that was taken while it lasted.
 
 from __future__ import annotations
 
+import errno
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -46,16 +47,16 @@ def check(ledger: Ledger, snapshots: Sequence[Snapshot], deadline_ns: int) -> li
     for stall in ledger.stalls:
         known = (stall.wait.context, stall.wait.seqno) in hung
         if _deadlocked(ledger, stall, 0 if known else deadline_ns):
-            recovery = _recovery(ledger, stall)
-            sorts[recovery, stall.behind, stall.display].append(stall)
+            sorts[_recovery(ledger, stall), stall.behind, stall.display].append(stall)
     found = []
-    for (_, behind, display), stalls in sorts.items():
+    for (recovery, behind, display), stalls in sorts.items():
         total = _union(ledger, stalls)
         if total < _HELD_UP_NS:
             continue
         what = "display reset" if display else "recovery"
         title = f"{what} held up {total / 1e9:.1f} s {_HOW[behind]}"
-        text = "\n\n".join([*_told(ledger, stalls), *_shown(ledger, stalls, snapshots)])
+        shown = _shown(ledger, stalls, snapshots)
+        text = "\n\n".join([_span(ledger, recovery), *_told(ledger, stalls), *shown])
         # The same bug holds up a little longer tonight.
         same = signature(KIND, f"{what} held up {_HOW[behind]}")
         found.append(Finding(KIND, "fail", title, same, None, text))
@@ -81,6 +82,11 @@ def _recovery(ledger: Ledger, stall: Stall) -> int:
     """When the recovery began that stood still."""
     begins = [r.begin for r in ledger.recoveries if r.pid == stall.pid and r.begin <= stall.since]
     return max(begins, default=0)
+
+
+def _span(ledger: Ledger, began: int) -> str:
+    ends = [r.end for r in ledger.recoveries if r.begin == began and r.end is not None]
+    return f"the recovery: {_s(began)} to {_s(ends[0]) if ends else 'the end of the test'}"
 
 
 def _union(ledger: Ledger, stalls: Iterable[Stall]) -> int:
@@ -120,10 +126,12 @@ def _wants(stall: Stall) -> str:
 
 
 def _result(result: int | None) -> str:
-    if result is None:
+    """What the wait returned: 0 or, from i915's own (i915_request.c), -ETIME when it gave up."""
+    if result is None or result > 0:
         return ""
-    meaning = {0: ", the time was up"}.get(result, "")
-    return f" with {result}{meaning}"
+    name = errno.errorcode.get(-result, "")
+    given_up = ", the time was up" if result == 0 or name == "ETIME" else ""
+    return f" with {result}{given_up or (f' ({name})' if name else '')}"
 
 
 def _shown(ledger: Ledger, stalls: Sequence[Stall], snapshots: Iterable[Snapshot]) -> Iterator[str]:

@@ -35,6 +35,7 @@ EVENTS = (
     *lifetimes.DRIVERS_OWN,
     *recoveries.DRIVERS_OWN,
     *stalls.DRIVERS_OWN,
+    *waits.DRIVERS_OWN,
 )
 """What a ledger is made of."""
 
@@ -164,6 +165,7 @@ def build(
     _judge_ends(ledger, late_ns)
     _doubt(ledger)
     _join(ledger)
+    _name_waits(ledger)
     return ledger
 
 
@@ -229,3 +231,15 @@ def _join(ledger: Ledger) -> None:
     for job, row in zip(ledger.jobs, ledger.rows_of(ledger.jobs), strict=True):
         if job.error is not None and row is not None:
             ledger.fences.error[row] = job.error
+
+
+def _name_waits(ledger: Ledger) -> None:
+    """Of waits that do not say for whose fence they are."""
+    f, keys = ledger.fences, ledger.fences.key()
+    named = []
+    for wait in ledger.waits:
+        row = None if wait.driver else ledger.row_of(wait.context, wait.seqno, wait.begin, keys)
+        if row is not None:
+            wait = wait._replace(driver=f[row].driver, timeline=f[row].timeline)
+        named.append(wait)
+    ledger.waits = tuple(named)

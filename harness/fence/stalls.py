@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -24,9 +25,11 @@ __all__ = ["DRIVERS_OWN", "EVENTS", "Behind", "Stall", "find"]
 
 _LOCK = ("lab:lock_begin", "lab:lock_end")
 _COMMIT = ("lab:commit_begin", "lab:commit_end")
+_SETUP = ("lab:setup_begin", "lab:setup_end")
+_SWAP = ("lab:swap_begin", "lab:swap_end")
 _DISPLAY = ("lab:display_begin", "lab:display_end")
 _DONE = "lab:commit_done"
-EVENTS = (*_LOCK, *_COMMIT, _DONE)
+EVENTS = (*_LOCK, *_COMMIT, *_SETUP, *_SWAP, _DONE)
 """What `find` reads of any driver."""
 
 DRIVERS_OWN = _DISPLAY
@@ -48,8 +51,9 @@ class Stall(NamedTuple):
     """`pid` recovered and stood still while `wait.pid` waited for a fence, from `begin` to `end`
     ns; `end` None: until the account's end.
 
-    `what` is the address of the lock or the commit, 0 for the fence itself; `since` when `pid`
-    asked for it, `until` when it went on.  `display`: it was about to reset the display.
+    `what` is the address of the lock or of the commit's state, 0 for the fence itself; `since`
+    when `pid` asked for it, `until` when it went on.  `display`: it was about to reset the
+    display.
     """
 
     pid: int
@@ -87,7 +91,8 @@ def find(
     """In order of their beginnings; `last` is the account's end."""
     if not recoveries:
         return ()
-    locks, commits = _calls(recording, *_LOCK, "lock"), _calls(recording, *_COMMIT, "commit")
+    locks = _calls(recording, *_LOCK, "lock")
+    commits = [_calls(recording, *stem, "commit") for stem in (_COMMIT, _SETUP, _SWAP)]
     display = _calls(recording, *_DISPLAY, "")
     done = recording.table(_DONE)
     sleeps: dict[int | None, list[Wait]] = defaultdict(list)
@@ -99,7 +104,7 @@ def find(
         for since, until, lock in locks.of(pid, first, final):
             for wait in sleeps[_holder(locks, lock, pid, since)]:
                 found.append(_stall(pid, Behind.LOCK, lock, since, until, wait))
-        for since, until, commit in commits.of(pid, first, final):
+        for since, until, commit in chain(*(each.of(pid, first, final) for each in commits)):
             ended = until or last
             between = (done.time >= since) & (done.time <= ended) & (done.pid != pid)
             for wait in sleeps[_worker(done.pid[between], waits, pid, since, ended)]:

@@ -80,6 +80,9 @@ class Amdgpu:
     def haste(self, engine: Engine, card: Mapping[str, Any]) -> tuple[Knob, ...]:
         return ()  # lockup_timeout is read-only
 
+    def no_reset(self, card: Mapping[str, Any]) -> Knob | None:
+        return None  # gpu_recovery is read-only
+
     def refusal(self, device: Mapping[str, Any]) -> str:
         family = device.get("family", 0)
         name = _NO_RESET.get(family, "")

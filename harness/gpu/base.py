@@ -101,6 +101,9 @@ class Backend(Protocol):
     def haste(self, engine: Engine, card: Mapping[str, Any]) -> tuple[Knob, ...]:
         """Knobs that let the driver notice a hang of `engine` sooner; () where it has none."""
 
+    def no_reset(self, card: Mapping[str, Any]) -> Knob | None:
+        """The knob with which the driver does not reset the GPU any more; None if it has none."""
+
     def refusal(self, device: Mapping[str, Any]) -> str:
         """Why this device (what a client is told of it) must not be hung, or ""."""
 

@@ -44,8 +44,9 @@ class I915:
 
     def hang_errors(self) -> frozenset[int]:
         # The guilty one's; that of one that was taken along before it hung by itself, for the
-        # first error stays (__i915_request_reset, i915_request_set_error_once).
-        return frozenset({-errno.EIO, -errno.EAGAIN})
+        # first error stays (__i915_request_reset, i915_request_set_error_once); that of one
+        # that was cancelled for its age, 20 s by default (intel_gt_watchdog_work).
+        return frozenset({-errno.EIO, -errno.EAGAIN, -errno.EINTR})
 
     def timeout_s(self, engine: Engine, card: Mapping[str, Any]) -> float | None:
         # A heartbeat behind the hang must be missed at the next one: never sooner than one
@@ -57,6 +58,9 @@ class I915:
         path = f"/sys/class/drm/{card['name']}/engine/{engine.name}/{_HEARTBEAT}"
         known = _HEARTBEAT in card.get("engines", {}).get(engine.name, {})
         return (Knob(path, str(_HASTE_MS)),) if known else ()
+
+    def no_reset(self, card: Mapping[str, Any]) -> Knob | None:
+        return Knob(f"{debugfs(card)}/i915_params/reset", "0")
 
     def refusal(self, device: Mapping[str, Any]) -> str:
         generation = device.get("generation", 0)

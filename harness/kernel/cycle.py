@@ -77,7 +77,8 @@ def cycle_of(report: Report) -> Cycle | None:
     if report.kind == "lockdep.recursive" and report.wanted:
         return Cycle((Turn(report.wanted, report.backtrace, now=True),))
     if report.kind == "lockdep.inconsistent" and report.wanted:
-        return Cycle((Turn(report.wanted, report.backtrace, interrupt=True),))
+        inside = _in_interrupt(report)
+        return Cycle((Turn(report.wanted, inside or report.backtrace, interrupt=True),))
     if report.kind in ("lockdep.irq_unsafe", "lockdep.irq_inversion"):
         return _through_interrupt(report)
     return None
@@ -125,8 +126,17 @@ def _through_interrupt(report: Report) -> Cycle | None:
         return None
     unsafe, safe = inside[0], inside[-1]
     middle = [name for name in order if name not in (safe, unsafe)]
-    turns = [Turn(named(safe), interrupt=True), *(Turn(named(name)) for name in middle)]
+    safely = Turn(named(safe), _in_interrupt(report), interrupt=True)
+    turns = [safely, *(Turn(named(name)) for name in middle)]
     return Cycle((*turns, Turn(named(unsafe), report.backtrace, now=True)))
+
+
+def _in_interrupt(report: Report) -> tuple[Frame, ...]:
+    """The stack of the interrupt that takes the lock, where the report has it."""
+    for what, frames in report.became:
+        if what.startswith("IN-") or what.endswith("-safe"):
+            return frames
+    return report.backtrace if report.usage and report.usage[1].startswith("IN-") else ()
 
 
 def boot_primed(frames: Sequence[Frame]) -> bool:

@@ -61,9 +61,16 @@ _HOLDS = re.compile(r"^\s*#(?P<nth>\d+):")
 _DO = re.compile(r"^(?P<indent>\s*)(?P<do>r?lock|sync)\((?P<name>.*)\);")
 _INTERRUPT = re.compile(r"^(?P<indent>\s*)(?P<do><Interrupt>|local_irq_disable\(\);)")
 _USAGE = re.compile(r"inconsistent \{(?P<before>.*?)\} -> \{(?P<after>.*?)\} usage")
+_CONTEXT = re.compile(r"^context-\{(?P<outer>\d+):(?P<inner>\d+)\}")
+_BECAME = re.compile(
+    r"which became (?P<what>\S+-irq-(?:un)?safe|\S+-(?:un)?safe) at:"
+    r"|^\{(?P<usage>.*?)\} state was registered at:"
+)
 _BACKTRACE = re.compile(r"^\s*(?:stack backtrace:|Call [Tt]race:)")
 _AT_FILE = re.compile(r"^\s*(?P<file>\S+):\d+ (?:suspicious|\S.*!$)")
 _OTHER_CPU = 16
+# Characters of a line that are looked at: printk's own limit is 1024 (PRINTK_MESSAGE_MAX 2048).
+_LONGEST = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,9 @@ class Report:
     """A lockdep report, read.
 
     `links` as printed: the deepest first, #0 last.  `order`: the new dependency, or the chain
-    of classes of "Chain exists of".  `usage`: what an inconsistent lock was and became.
+    of classes of "Chain exists of".  `usage`: what an inconsistent lock was and became;
+    `became`: the stacks in which a lock became safe, unsafe or used so.  `context`: the wait type
+    that an invalid one is under.
     """
 
     kind: str
@@ -109,6 +118,8 @@ class Report:
     links: list[Link] = field(default_factory=list)
     order: tuple[str, ...] = ()
     usage: tuple[str, str] | None = None
+    context: tuple[int, int] | None = None
+    became: list[tuple[str, tuple[Frame, ...]]] = field(default_factory=list)
     scenario: list[Step] = field(default_factory=list)
     holders: list[Holder] = field(default_factory=list)
     backtrace: tuple[Frame, ...] = ()
@@ -202,7 +213,9 @@ def _culprit(lock: Lock | None, frames: Sequence[Frame]) -> str:
 
 def parse(lines: Sequence[str]) -> Report | None:
     """The lockdep report in `lines` (prefixes stripped), or None."""
-    whole = joined([line for text in lines for line in text.split("\n")])
+    # rsyslog writes a line feed inside a message as "#012".
+    split = (line for text in lines for line in text.replace("#012", "\n").split("\n"))
+    whole = joined([line[:_LONGEST] for line in split])
     for at, line in enumerate(whole):
         if report := _headed(line):
             _Reader(report, whole[at + 1 :]).read()
@@ -230,8 +243,9 @@ class _Reader:
     def __init__(self, report: Report, lines: Sequence[str]) -> None:
         self._report = report
         self._lines = lines
-        # Who gets the frames that come now: a link, or the backtrace once that began.
+        # Who gets the frames that come now: a link, what a lock became, or the backtrace.
         self._link: tuple[int, Lock] | None = None
+        self._became = ""
         self._frames: list[Frame] = []
         self._tracing = False
         self._holder: tuple[str, list[Lock]] | None = None
@@ -273,15 +287,22 @@ class _Reader:
         elif _BACKTRACE.match(line):
             self._flush()
             self._tracing = True
+        elif became := _BECAME.search(line):
+            self._flush()
+            self._became = became["what"] or became["usage"]
+        elif context := _CONTEXT.match(line):
+            report.context = (int(context["outer"]), int(context["inner"]))
         elif not report.file and (file := _AT_FILE.match(line)):
             report.file = file["file"]
         elif not self._scene(line):
             self._frame(line)
 
     def _frame(self, line: str) -> None:
-        if not (self._link or self._tracing):
+        if not (self._link or self._tracing or self._became):
             return
-        if line.startswith("other info that might help"):
+        if line.startswith(("other info that might help", "irq event stamp")) or (
+            self._became and lock_in(line)
+        ):
             self._flush()
         elif found := frame(line):
             self._frames.append(found)
@@ -304,9 +325,11 @@ class _Reader:
         frames = tuple(self._frames)
         if self._link:
             self._report.links.append(Link(*self._link, frames))
+        elif self._became:
+            self._report.became.append((self._became, frames))
         elif self._tracing and not self._report.backtrace:
             self._report.backtrace = frames
-        self._link, self._frames, self._tracing = None, [], False
+        self._link, self._became, self._frames, self._tracing = None, "", [], False
 
     def _scene(self, line: str) -> bool:
         """A line of the scenario, whose second column is the other CPU's."""

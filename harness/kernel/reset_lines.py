@@ -74,12 +74,16 @@ LINES = (
     _line("coredump", "amdgpu", "", r"AMDGPU device coredump file has been created"),
     # -ECANCELED: the context is guilty, and takes no more jobs.
     _line("banned", "amdgpu", "", r"amdgpu_cs_ioctl.*Failed to initialize parser -125!"),
-    _line("fault", "amdgpu", "", r"\[(?:gfx|mm)hub\d*\](?: no-retry)? page fault \(src_id:"),
+    _line(
+        "fault", "amdgpu", "",
+        r"\[(?:gfx|mm)hub\d*\](?: no-retry)? page fault \(src_id:|GPU fault detected: \d+ 0x",
+    ),
     # i915.  "0x" before the code and "reason:" to 5.1; the engine moves to the reset from 5.3 on.
     _line(
         "hang", "i915", "",
         r"GPU HANG: ecode \d+:(?:[0-9a-f]+:)?(?:0x)?[0-9a-f]{8}" + _IN
-        + r"(?:, (?P<why>(?:reason: )?.*?(?:\bon (?P<engine>\w+))?(?:, action: \w+)?))?$",
+        + r"(?:, (?P<why>(?:reason: )?.*?(?:\bon (?P<engine>\w+)(?: ring)?)?"
+        r"(?:, action: \w+)?))?$",
     ),
     _line("reset-begin", "i915", "gpu", _I915 + r"Resetting chip (?:for|after) " + _REASON),
     _line(
@@ -130,6 +134,12 @@ LINES = (
     _line("reset-begin", "radeon", "gpu", r"GPU softreset: 0x"),
     _line("reset-failed", "radeon", "gpu", r"radeon.*GPU reset failed"),
     # panfrost_job.c, etnaviv_gpu.c, msm_gpu.c, nouveau's nvkm/engine/fifo
+    _line(
+        "fault", "panfrost", "",
+        r"Unhandled Page fault in AS\d+ at VA|js fault, js=(?P<engine>\d)",
+    ),
+    _line("fault", "etnaviv", "", r"etnaviv.*MMU fault status 0x"),
+    _line("fault", "msm", "", r"\*\*\* gpu fault: "),
     _line("hang", "panfrost", "", r"gpu sched timeout, js=(?P<engine>\d+)"),
     _line("hang", "etnaviv", "gpu", r"etnaviv.*recover hung GPU!"),
     _line(
@@ -140,8 +150,11 @@ LINES = (
     _line("process", "msm", "", r"offending task: (?P<process>\S+)"),
     _line(
         "hang", "nouveau", "engine",
-        r"fifo: (?:SCHED_ERROR \S+ \[(?P<why>CTXSW_TIMEOUT)\]"
-        r"|fault \w+ \[\w+\] at .* engine \w+ \[(?P<engine>\w+)\])",
+        r"fifo: SCHED_ERROR \S+ \[(?P<why>CTXSW_TIMEOUT)\]",
+    ),
+    _line(
+        "fault", "nouveau", "engine",
+        r"fifo: fault \w+ \[\w+\] at .* engine \w+ \[(?P<engine>\w+)\]",
     ),
     _line(
         "banned", "nouveau", "engine",
@@ -152,22 +165,23 @@ LINES = (
 # At least one of these is in every line that a row above matches: to look for in bulk.
 HINTS = (
     b"timeout, ", b" thread ", b"reset", b"Reset", b"GPU HANG", b"stuck on ", b"Hangcheck timer",
-    b"GPU Recovery Failed", b"VRAM is lost", b"coredump", b"parser -125", b"page fault (src_id",
+    b"GPU Recovery Failed", b"VRAM is lost", b"coredump", b"parser -125", b" fault",
     b"recovery failed", b"wedged", b"bann", b"crash dump saved", b"capturing error event",
-    b"Timedout job", b"GPU lockup", b"msec", b"hung GPU", b"gpu fault ring",
+    b"Timedout job", b"GPU lockup", b"msec", b"hung GPU",
     b"hangcheck", b"offending task", b"fifo: ", b"killed",
 )  # fmt: skip
 
 # "amdgpu 0000:28:00.0: ..." of dev_printk(); "[drm:foo [amdgpu]]" of DRM_ERROR().
 _DEVICE = re.compile(
-    r"^(?P<driver>[a-z]\w+) (?P<device>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d|[0-9a-f]+\.[\w-]+): "
+    r"(?:^|\s)(?P<driver>[a-z]\w+) "
+    r"(?P<device>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d|[0-9a-f]+\.[\w-]+): "
 )
 _MODULE = re.compile(r"\[drm:\w+(?:\.\w+)* \[(?P<driver>\w+)\]\]")
 
 
 def device_of(text: str) -> tuple[str, str]:
     """(driver, device) that a line names, each "" where it does not."""
-    if match := _DEVICE.match(text):
+    if match := _DEVICE.search(text):
         return match["driver"], match["device"]
     match = _MODULE.search(text)
     return (match["driver"] if match else ""), ""

@@ -24,6 +24,8 @@ _MILESTONES: frozenset[Step] = frozenset(
     ("hang", "soft-recovered", "reset-begin", "reset-done", "escalated", "reset-failed", "wedged")
 )
 _HINTED = re.compile("|".join(re.escape(hint.decode()) for hint in HINTS))
+# Characters of a line that are looked at: printk's own limit is 1024 (PRINTK_MESSAGE_MAX 2048).
+_LONGEST = 4096
 _ENDS: dict[Step, Outcome] = {
     "soft-recovered": "soft-recovered",
     "reset-done": "recovered",
@@ -88,7 +90,14 @@ class Recovery:
             "begun": f"{scope or 'reset'} begun, no end in the log",
             "": "the context is banned" if self.banned else "no recovery in the log",
         }[self.outcome]
-        return f"{self.driver} hang{engine}{process}: {end}"
+        what = "hang" if self.hung else "reset without a hang"
+        return f"{self.driver} {what}{engine}{process}: {end}"
+
+    @property
+    def hung(self) -> bool:
+        """Whether the driver said so: by a message, or by i915's reason for a reset."""
+        said = any(event.step in ("hang", "soft-recovered") for event in self.events)
+        return said or bool(self.driver == "i915" and self.why)
 
 
 def trail(records: Iterable[Record]) -> Iterator[GpuEvent]:
@@ -99,7 +108,7 @@ def trail(records: Iterable[Record]) -> Iterator[GpuEvent]:
         if not _HINTED.search(record.text):
             continue
         for line in record.lines():
-            if event := _event(line, record):
+            if event := _event(line[:_LONGEST], record):
                 yield event
 
 
@@ -250,6 +259,7 @@ class _Grouping:
 
     @staticmethod
     def _note(recovery: Recovery, event: GpuEvent) -> None:
+        recovery.device = recovery.device or event.device
         if event not in recovery.events:
             recovery.events.append(event)
 

@@ -88,10 +88,16 @@ def groups(parameters: str, kind: Kind) -> list[Group]:
     return [Group(m["group"], kind, m["name"]) for m in found if m["kind"] == kind]
 
 
-def arguments(chosen: Sequence[Group]) -> list[str]:
+def arguments(chosen: Sequence[Group], without: Iterable[str] = ()) -> list[str]:
     """The module parameters that run these groups of one kind, up to the first that fails, and
-    then leave the device without a driver."""
-    return [f"{chosen[0].kind}_selftests=-1", *(f"{group.parameter}=1" for group in chosen)]
+    then leave the device without a driver; `without` are subtests to leave out."""
+    chosen_ones = [f"{group.parameter}=1" for group in chosen]
+    left_out = ",".join(f"!{name}" for name in without)
+    return [
+        f"{chosen[0].kind}_selftests=-1",
+        *([f"st_filter={left_out}"] if left_out else []),
+        *chosen_ones,
+    ]
 
 
 def result(kind: Kind) -> str:

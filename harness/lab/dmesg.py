@@ -14,16 +14,29 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from harness.kernel import facts, lockdep, resets
-from harness.kernel.diagnosis import explain
+from harness.kernel import facts, formats, ktap, lockdep, resets
+from harness.kernel.cycle import cycle_of
+from harness.kernel.diagnosis import diagnose, explain
 from harness.kernel.resets import GpuEvent, Recovery
 from harness.kernel.scan import Boot, Lost, Scan
 from harness.kernel.splats import Splat
+from harness.lab.symbolise import Symboliser
 
-__all__ = ["Reading", "line", "objects", "read", "show", "show_statistics", "statistics"]
+__all__ = [
+    "Reading",
+    "line",
+    "objects",
+    "read",
+    "show",
+    "show_statistics",
+    "statistics",
+    "subtest",
+    "subtests",
+]
 
 # Reports that differ, and GPU events, kept of one log; more are only counted.
 MOST = 5_000
+NO_SYMBOLS = Symboliser(())
 
 
 @dataclass(slots=True)
@@ -95,10 +108,15 @@ def _fold(found: Reading, splat: Splat) -> None:
         found.unkept += 1
 
 
-def show(found: Reading, console: Console, whole: bool = False) -> None:
-    """For people.  `whole`: with the text of every report."""
+def show(
+    found: Reading,
+    console: Console,
+    whole: bool = False,
+    symbols: Symboliser = NO_SYMBOLS,
+) -> None:
+    """For people.  `whole`: with the text of every report, its frames with their source."""
     for group in found.failures:
-        _show_group(group, console, whole)
+        _show_group(group, console, whole, symbols)
     for recovery in found.recoveries:
         first = recovery.events[0]
         device = f"{recovery.driver} {recovery.device}".strip() or "gpu"
@@ -114,7 +132,7 @@ def show(found: Reading, console: Console, whole: bool = False) -> None:
     )
 
 
-def _show_group(group: Group, console: Console, whole: bool) -> None:
+def _show_group(group: Group, console: Console, whole: bool, symbols: Symboliser) -> None:
     splat = group.splat
     first = splat.records[0]
     times = f"  [yellow]x{group.count}[/]" if group.count > 1 else ""
@@ -133,8 +151,11 @@ def _show_group(group: Group, console: Console, whole: bool) -> None:
         console.print(escape("\n".join(f"  {line}" for line in meaning.split("\n"))))
     elif not whole and (path := _path(splat)):
         console.print(escape(f"  {path}"))
+    for name in symbols.mismatched(splat.lines):
+        console.print(f"  [yellow]the symbols of {escape(name)} are of another build[/]")
     if whole:
-        console.print(escape("\n".join(f"  | {line}" for line in splat.lines)), style="dim")
+        told = symbols.annotate(splat.lines)
+        console.print(escape("\n".join(f"  | {line}" for line in told)), style="dim")
 
 
 def _cpu(known: facts.Facts) -> str:
@@ -161,7 +182,7 @@ def _path(splat: Splat) -> str:
     return ""
 
 
-def objects(found: Reading) -> Iterator[dict[str, Any]]:
+def objects(found: Reading, symbols: Symboliser = NO_SYMBOLS) -> Iterator[dict[str, Any]]:
     """For programs: an object for each group of reports and each GPU event."""
     for group in found.failures:
         splat = group.splat
@@ -185,10 +206,42 @@ def objects(found: Reading) -> Iterator[dict[str, Any]]:
             "comm": known.comm,
             "kernel": known.kernel,
             "explanation": explain(report) if report else "",
-            "text": splat.text,
+            **_locks(report),
+            "text": "\n".join(symbols.annotate(splat.lines)),
         }
     for event in found.events:
         yield {"type": "gpu", **{name: getattr(event, name) for name in event.__slots__}}
+
+
+def _locks(report: lockdep.Report | None) -> dict[str, Any]:
+    """Of a lockdep report: the classes of its cycle, and what a fence-signalling section takes."""
+    cycle = cycle_of(report) if report else None
+    found = diagnose(report) if report else None
+    if cycle is None or found is None:
+        return {}
+    return {
+        "cycle": list(cycle.classes),
+        "cycle_complete": cycle.complete,
+        "takes": found.takes,
+        "driver": found.driver,
+    }
+
+
+def subtests(stream: BinaryIO) -> Iterator[ktap.Subtest]:
+    """What KUnit and kselftest said in a log.  Raises OSError where it cannot be read."""
+    records = formats.read(stream)
+    return ktap.parse(line for record in records if not record.facility for line in record.lines())
+
+
+def subtest(test: ktap.Subtest) -> dict[str, Any]:
+    """For programs: a result."""
+    return {
+        "type": "subtest",
+        "name": test.name,
+        "outcome": test.outcome,
+        "why": test.why,
+        "said": list(test.said),
+    }
 
 
 def statistics(found: Reading) -> dict[str, Any]:

@@ -6,6 +6,7 @@ the lab's trouble and never the kernel's.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -175,6 +176,11 @@ class Gen3:
         last = f": {said[-1].strip()}" if said and self._kept.status < 128 else ""
         return f"the model of the {self._chip} died ({self._kept.how()}{last}); see {_LOG}"
 
+    def settle(self) -> None:
+        """QEMU has ended, so the model does or did: wait until it can be told which was first."""
+        if self._kept is not None:
+            self._kept.wait(_GRACE_S)
+
     def stop(self) -> None:
         """End it; QEMU has gone before.  What it died of by itself stays known."""
         if self._kept is None:
@@ -183,7 +189,8 @@ class Gen3:
             self._stopping = True
             self._kept.end()
         self._kept.forget()
-        self.control_socket.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a leaving must not fail for a leftover
+            self.control_socket.unlink()
 
     def _watch(self) -> None:
         assert self._kept is not None

@@ -20,16 +20,19 @@ __all__ = ["ROOT", "Session", "targets_file"]
 ROOT = Path(__file__).resolve().parents[2]
 
 
+NAVI = ("amdgpu", 'gpu = "ati-vga"', "amdgpu.lockup_timeout=2000,2000,2000,2000")
+
+
 def targets_file(
-    path: Path, name: str, cmdline: str = "", extra: str = "", tdr_s: int = 40
+    path: Path, name: str, cmdline: str = "", extra: str = "", tdr_s: int = 40, chip: str = ""
 ) -> Path:
-    """A target list with one virtual Navi called `name`."""
-    timeouts = "amdgpu.lockup_timeout=2000,2000,2000,2000"
+    """A target list with one virtual Navi called `name`, or one modelled `chip`."""
+    driver, gpu, words = ("i915", f'chip = "{chip}"', "") if chip else NAVI
     path.write_text(
         f"[targets.{name}]\n"
-        'driver = "amdgpu"\n'
+        f'driver = "{driver}"\n'
         "destructive = true\n"
-        f'vm = {{ gpu = "ati-vga", cmdline = "{timeouts} {cmdline}" }}\n'
+        f'vm = {{ {gpu}, cmdline = "{f"{words} {cmdline}".strip()}" }}\n'
         f"limits = {{ boot_s = 240, tdr_s = {tdr_s}, command_s = 60 }}\n"
         f"{extra}\n"
     )

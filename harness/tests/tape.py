@@ -23,10 +23,13 @@ _COLUMNS: dict[str, dict[str, Any]] = {
     "lab:lock_end": {"ret": np.int32},
     "lab:commit_begin": {"commit": np.uint64},
     "lab:commit_end": {"ret": np.int32},
+    "lab:swap_begin": {"commit": np.uint64},
+    "lab:swap_end": {"ret": np.int32},
     "raw_syscalls:sys_enter": {"id": np.int64, "args": np.uint64},
     "raw_syscalls:sys_exit": {"id": np.int64, "ret": np.int64},
     "signal:signal_deliver": {"sig": np.int32},
     "i915:i915_request_queue": {"ctx": np.uint64, "seqno": np.uint32},
+    "i915:i915_request_wait_begin": {"ctx": np.uint64, "seqno": np.uint32, "flags": np.uint32},
 }
 
 

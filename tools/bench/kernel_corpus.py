@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-from harness.kernel import formats, resets, splats
+from harness.kernel import cycle, formats, lockdep, resets, splats
 from harness.kernel.splats import Splat
 from tools.bench import kernel_noise
 
@@ -134,15 +134,15 @@ def reports(text: bytes) -> list[Splat]:
 
 def _events(text: bytes) -> set[str]:
     """The kinds of GPU events in a log."""
+    kinds: set[str] = set()
     events = list(resets.trail(formats.read(text)))
-    # i915 tells of a hang with the reset alone where it captures no error state
-    kinds = {"gpu.hang"} if resets.recoveries(events) else set()
+    # i915 resets without a word of the hang where it captured an error state before.
+    if resets.recoveries(events):
+        kinds |= {"gpu.hang", "gpu.job_timeout"}
     for event in events:
-        if event.step == "hang":
-            kinds |= {"gpu.hang", "gpu.job_timeout"}
-        elif event.step == "fault":
+        if event.step == "fault":
             kinds.add("gpu.page_fault")
-        else:
+        elif event.step.startswith("reset"):
             kinds.add("gpu.reset")
     return kinds
 
@@ -156,6 +156,7 @@ def score(cases: list[Case], rounds: int = 3) -> Score:
     result = Score()
     named: list[tuple[Case, Splat]] = []
     for case in cases:
+        _cycles(case, result)
         if case.role == "negative":
             wrong = [splat.title for splat in reports(case.text)]
             result.count("clean logs without a report", not wrong, f"{case.id}: {wrong[:3]}")
@@ -170,6 +171,21 @@ def score(cases: list[Case], rounds: int = 3) -> Score:
             result.count("error lines seen", bool(reports(case.text)), case.id)
     _pairs(named, result)
     return result
+
+
+def _cycles(case: Case, result: Score) -> None:
+    """Of circular reports: whether their locks came out, and of those whose chain the log does
+    not cut off whether the whole cycle did."""
+    for splat in reports(case.text):
+        report = lockdep.parse(splat.lines) if splat.kind == "lockdep.circular" else None
+        if report is None:
+            continue
+        found = cycle.cycle_of(report)
+        who = f"{case.id}: {found.classes if found else report.title}"
+        result.count("lock cycles, of all reports, cut ones too", found is not None, who)
+        if any(link.depth == 0 for link in report.links):
+            whole = found is not None and found.complete
+            result.count("lock cycles whole, of chains printed to their end", whole, who)
 
 
 def _recall(case: Case, result: Score) -> Splat | None:

@@ -1,23 +1,28 @@
 """Where the beam of a pipe is: frames, lines, vertical blanks, as times of the chip's clock.
 
 Nothing runs in the background: whoever looks says what time it is, and is told
-which vertical blanks have begun since.  A beam also waits a little before a
-vertical blank while the driver is busy with its pipe; see QUIET_NS.
+which vertical blanks have begun since.  No vertical blank begins in the middle
+of an update; see Beam.wrote.
 """
 
 from __future__ import annotations
 
 from tools.gen3.timing import Timing
 
-__all__ = ["HOLD_NS", "QUIET_NS", "Beam"]
+__all__ = ["LOOK_NS", "UPDATE_NS", "WAIT_NS", "Beam"]
 
-QUIET_NS = 2_000_000
-"""i915 keeps clear of a vertical blank for 100 us, 250 us with lockdep (VBLANK_EVASION_TIME_US),
-which on hardware is hundreds of register accesses and here is ten.  So a vertical blank begins
-no sooner than this after an access to the pipe's registers: the frame gets longer, instead of
-the update late."""
-HOLD_NS = 6_000_000
-"""The most by which one frame gets longer that way; the driver waits 8 ms (intel_vblank_evade)."""
+UPDATE_NS = 8_000_000
+"""How long a vertical blank waits after a write for the look that ends the update: not every
+update ends with one."""
+WAIT_NS = 32_000_000
+"""The longest that one vertical blank waits; the kernel gives up on one after 100 ms."""
+LOOK_NS = 4_000_000
+"""How long it waits after a look at the counters: who sleeps until it comes gives up after as
+long at the earliest (intel_vblank_evade, with ticks of 4 ms)."""
+EVASION_NS = 1_000_000
+"""Who reads the scanline this close to a vertical blank may be about to sleep that way."""
+UNSEEN_NS = 100_000_000
+"""A look that is older than this was not the beginning of an update."""
 SECOND = 1_000_000_000
 
 
@@ -33,7 +38,13 @@ class Beam:
         self._origin = 0
         # Number of the frame whose vertical blank comes next.
         self._next = 0
-        self._touched = -HOLD_NS
+        # The last look at the counters, the vertical blanks since, and the last write since.
+        self._looked = -UNSEEN_NS
+        self._patient = 0
+        self._unseen = 0
+        self._wrote: int | None = None
+        # When it was last seen not to have begun: it cannot have begun before.
+        self._waited = 0
         self._frozen: int | None = None
         # What the counters show while the beam is off.
         self._rest = (0, 0)
@@ -48,6 +59,7 @@ class Beam:
         """Switch on, at the first visible pixel of the next frame."""
         frame = self._rest[0] + 1 if self._rest != (0, 0) else 0
         self._timing = timing
+        self._unseen, self._wrote = 0, None
         self._hz = max(1, int(timing.clock_hz / self._stretch))
         self._origin = now - self._ns(frame * timing.frame)
         self._next = frame
@@ -72,26 +84,74 @@ class Beam:
             self._origin += now - self._frozen
             self._frozen = None
 
-    def touch(self, now: int) -> None:
-        """The driver is busy with the pipe's registers."""
-        self._touched = now
+    def looked(self, now: int) -> int:
+        """The driver reads the frame counter, which begins an update, or ends one.
+
+        Returns how many vertical blanks have not begun after all.
+        """
+        undone = self._undo(now) if self._wrote is not None else 0
+        self._looked, self._unseen, self._wrote = now, 0, None
+        self._patient = now + LOOK_NS
+        return undone
+
+    def wrote(self, now: int) -> int:
+        """The driver writes what the next vertical blank takes over; returns as `looked` does.
+
+        i915 looks at the frame counter, writes, and looks again, and calls a vertical blank in
+        between an "Atomic update failure".  It keeps clear of one for 100 us, or 250 us with
+        lockdep (VBLANK_EVASION_TIME_US): on hardware hundreds of register accesses, here ten at
+        best, and none on a loaded host.  So a vertical blank that nobody has seen yet waits for
+        the end of the update, and the frame gets longer.
+        """
+        undone = self._undo(now)
+        self._wrote = now
+        return undone
+
+    def evades(self, now: int) -> None:
+        """The driver reads the scanline, to keep clear of a vertical blank or to end an update."""
+        if self._timing is None:
+            return
+        regular = self._regular(self._timing)
+        if self._wrote is None:
+            if regular - now < EVASION_NS:
+                self._patient = now
+        elif now >= regular:
+            self._wrote = now - UPDATE_NS + LOOK_NS
+
+    def _undo(self, now: int) -> int:
+        """Put off until after `now` what has begun since the last look."""
+        idle = self._timing is None or self._frozen is not None or not self._unseen
+        if idle or now - self._looked > UNSEEN_NS:
+            return 0
+        assert self._timing is not None
+        undone, self._unseen = self._unseen, 0
+        self._next -= undone
+        self._origin += now + 1 - self._regular(self._timing)
+        return undone
 
     def next_vblank(self) -> int | None:
         """When the next vertical blank begins, unless the driver holds it up further."""
         if self._timing is None or self._frozen is not None:
             return None
         regular = self._regular(self._timing)
-        return max(regular, min(self._touched + QUIET_NS, regular + HOLD_NS))
+        begin = max(regular, self._waited, min(self._patient, regular + LOOK_NS))
+        if self._wrote is not None:
+            begin = max(begin, min(self._wrote + UPDATE_NS, regular + WAIT_NS))
+        return begin
 
     def settle(self, now: int) -> int:
         """How many vertical blanks have begun since this was last asked."""
         begin = self.next_vblank()
-        if begin is None or self._timing is None or now < begin:
+        if begin is None or self._timing is None:
+            return 0
+        if now < begin:
+            self._waited = now
             return 0
         self._origin += begin - self._regular(self._timing)
         past = self._pixels(now) - self._next * self._timing.frame - self._timing.vblank
         begun = past // self._timing.frame + 1
         self._next += begun
+        self._unseen += begun
         return begun
 
     def position(self, now: int) -> tuple[int, int]:

@@ -62,10 +62,6 @@ class Config:
             mask = self._writable[place]
             self._bytes[place] = self._bytes[place] & ~mask | new & mask
 
-    def interrupts_disabled(self) -> bool:
-        """Whether the command register forbids INTA."""
-        return bool(self._bytes[COMMAND + 1] & 0x04)
-
     def _fix(self, offset: int, value: int, writable: int) -> None:
         self._bytes[offset : offset + 4] = value.to_bytes(4, "little")
         self._writable[offset : offset + 4] = writable.to_bytes(4, "little")

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tools.gen3.crc import PipeCrc
+from tools.gen3.crc import Fetched, PipeCrc
 from tools.gen3.crt import Crt
 from tools.gen3.cursor import Cursor
 from tools.gen3.faults import Faults
@@ -23,8 +23,9 @@ from tools.gen3.gmbus import Gmbus
 from tools.gen3.interrupts import Interrupts
 from tools.gen3.part import Clock
 from tools.gen3.pipe import Pipe
-from tools.gen3.plane import FORMATS, Pixels, Plane, Surface
+from tools.gen3.plane import FORMATS, Plane, Surface
 from tools.gen3.registers import Registers
+from tools.gen3.scene import Scene
 
 __all__ = ["PIPES", "Display"]
 
@@ -58,9 +59,9 @@ class Display:
         """Called with the pipe's number when a vertical blank of it begins."""
         self._registers = registers
         self._gtt = gtt
-        self._cursors = cursors or gtt
-        self._planes = [Plane(registers, n, self._written(n)) for n in range(PIPES)]
-        self._cursor = [Cursor(registers, n, self._written(n)) for n in range(PIPES)]
+        self._cursors = gtt if cursors is None else cursors
+        self._planes = [Plane(registers, n, partial(self._written, n)) for n in range(PIPES)]
+        self._cursor = [Cursor(registers, n, partial(self._written, n)) for n in range(PIPES)]
         self._layers = [part.latch for part in self._planes]
         self._layers += [part.latch for part in self._cursor]
         self._sizes = [NO_SIGNAL] * PIPES
@@ -71,9 +72,9 @@ class Display:
                 interrupts,
                 faults,
                 clock,
-                PipeCrc(registers, n, self._scanned(n)),
-                self._latches(n),
-                self._begun(n),
+                PipeCrc(registers, n, partial(self.scene, n), partial(self.fetched, n)),
+                partial(self._latch, n),
+                partial(self._begun, n),
                 stretch,
             )
             for n in range(PIPES)
@@ -115,8 +116,14 @@ class Display:
 
     def frame(self, pipe: int) -> Frame | None:
         """What `pipe` scans out now; None while it is off.  Raises ValueError: no such pipe."""
-        pixels = self._picture(pipe)
-        return None if pixels is None else Frame.of(pixels)
+        if pipe not in range(PIPES):
+            raise ValueError(f"no pipe {pipe!r}; there are 0 to {PIPES - 1}")
+        self._pipes[pipe].settle()
+        if not self._pipes[pipe].running:
+            return None
+        scene = self.scene(pipe)
+        self._sizes[pipe] = scene.width, scene.height
+        return Frame.of(scene.compose(*self.fetched(pipe, scene)))
 
     def png(self, pipe: int) -> bytes:
         """The same as a PNG file; black, and as large as the last frame, while it is off."""
@@ -165,56 +172,41 @@ class Display:
 
     # -- composing -----------------------------------------------------------------------
 
-    def _picture(self, pipe: int) -> Pixels | None:
-        if pipe not in range(PIPES):
-            raise ValueError(f"no pipe {pipe!r}; there are 0 to {PIPES - 1}")
-        self._pipes[pipe].settle()
-        return self._compose(pipe) if self._pipes[pipe].running else None
-
-    def _compose(self, pipe: int) -> Pixels:
-        """Everything that `pipe` shows, black where nothing is."""
+    def scene(self, pipe: int) -> Scene:
+        """What the registers let `pipe` scan out."""
         source = self._registers[PIPESRC + pipe * TRANSCODER_STRIDE]
-        width, height = (source >> 16) + 1, (source & 0xFFFF) + 1
-        self._sizes[pipe] = width, height
-        canvas = np.zeros((height, width), dtype=np.uint32)
-        for plane in self._planes:
-            if plane.latch.shown_on(pipe):
-                plane.draw(canvas, self._gtt, self._palette(pipe))
-        for cursor in self._cursor:
-            if cursor.latch.shown_on(pipe):
-                cursor.draw(canvas, self._cursors)
-        return canvas
+        sprites = (cursor.sprite() for cursor in self._cursor if cursor.latch.shown_on(pipe))
+        return Scene(
+            width=(source >> 16) + 1,
+            height=(source & 0xFFFF) + 1,
+            planes=tuple(p.shape() for p in self._planes if p.latch.shown_on(pipe)),
+            sprites=tuple(sprite for sprite in sprites if sprite is not None),
+        )
 
-    def _palette(self, pipe: int) -> npt.NDArray[np.uint32]:
+    def fetched(self, pipe: int, scene: Scene) -> Fetched:
+        """The memory that `scene` shows, and the palette of `pipe`."""
         first = PALETTE + pipe * PALETTE_STRIDE
         words = [self._registers[first + 4 * n] & 0xFFFFFF for n in range(COLOURS)]
-        return np.array(words, dtype=np.uint32)
+        return scene.fetch(self._gtt, self._cursors), np.array(words, dtype=np.uint32)
 
     # -- what the parts call ---------------------------------------------------------------
 
-    def _written(self, index: int) -> Callable[[], None]:
+    def _written(self, index: int, arms: bool) -> None:
         """Before a write to plane or cursor `index`: the pipes that it is, or may be, on."""
+        layers = self._layers[index::PIPES]
+        for number in {index, *(layer.pipe() for layer in layers)} & set(range(PIPES)):
+            if arms:
+                self._pipes[number].update()
+            else:
+                self._pipes[number].settle()
 
-        def written() -> None:
-            layers = self._layers[index::PIPES]
-            for number in {index, *(layer.pipe() for layer in layers)} & set(range(PIPES)):
-                self._pipes[number].touch()
+    def _latch(self, pipe: int) -> None:
+        for layer in self._layers:
+            if layer.pipe() == pipe:
+                layer.take()
 
-        return written
-
-    def _scanned(self, index: int) -> Callable[[], Pixels]:
-        return lambda: self._compose(index)
-
-    def _latches(self, index: int) -> Callable[[], None]:
-        def latch() -> None:
-            for layer in self._layers:
-                if layer.pipe() == index:
-                    layer.take()
-
-        return latch
-
-    def _begun(self, index: int) -> Callable[[], None]:
-        return lambda: self.on_vblank(index)
+    def _begun(self, pipe: int) -> None:
+        self.on_vblank(pipe)
 
     def _faults_changed(self) -> None:
         for pipe in self._pipes:

@@ -54,10 +54,10 @@ class Ggtt:
 
     def translate(self, page: int) -> int | None:
         """The physical address of page number `page` of the GTT; None without a valid PTE."""
-        try:
-            pte = self.ptes[page]
-        except IndexError:
+        # Blits with wild coordinates reach beyond both ends.
+        if not 0 <= page < len(self.ptes):
             return None
+        pte = self.ptes[page]
         if not pte & VALID:
             return None
         physical = pte & 0xFFFF_F000

@@ -38,11 +38,11 @@ class Latch:
         offsets: Sequence[int],
         arm: int,
         control: Control,
-        written: Callable[[], None],
+        written: Callable[[bool], None],
     ) -> None:
         """A write of `arm` arms; so does one of the control register while what is scanned out
         has none of its enabling bits (i9xx_plane_update_arm of i915).  `written` is called before
-        a write takes effect here."""
+        a write takes effect here, with whether it is of these two."""
         self._registers = registers
         self._offsets = tuple(offsets)
         self._control = control
@@ -77,15 +77,15 @@ class Latch:
         self.active, self._armed = (0,) * len(self._offsets), None
 
     def _waiting(self, old: int, new: int) -> None:
-        self._written()
+        self._written(False)
 
     def _arming(self, old: int, new: int) -> None:
         # First whatever vertical blank has passed: it takes over what was armed before.
-        self._written()
+        self._written(True)
         self._arm()
 
     def _controlled(self, old: int, new: int) -> None:
-        self._written()
+        self._written(True)
         if not self.on:
             self._arm()
 

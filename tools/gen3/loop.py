@@ -13,6 +13,11 @@ from typing import Protocol
 __all__ = ["Loop", "Source", "Timed"]
 
 
+# While accesses come one upon the other, the chip is asked only that often what is due:
+# to ask costs as much as to serve one.
+_BUSY_NS = 1_000_000
+
+
 class Source(Protocol):
     """What has input now and then."""
 
@@ -59,24 +64,27 @@ class Loop:
         guest, others = self._guest.fileno(), self._others
         self._poll.register(guest, select.POLLIN)
         self._look_around()
+        asked = 0
+        ready: list[tuple[int, int]] = []
         while True:
-            chip = timed()
-            due = chip.due()
-            if due is None:
-                ready = poll()
-            elif (left := due - (now := clock())) > 0:
-                # Rounded up to milliseconds: who is late by less than one is in time.
-                ready = poll(left / 1_000_000)
-            else:
-                chip.tick(now)
-                ready = poll(0)
+            now = clock()
+            wait: float | None = _BUSY_NS / 1e6
+            if not ready or now - asked >= _BUSY_NS:
+                asked, chip = now, timed()
+                due = chip.due()
+                # Rounded up to milliseconds by poll: who is late by less than one is in time.
+                wait = None if due is None else max(0.0, (due - now) / 1e6)
+                if wait == 0:
+                    chip.tick(now)
+            ready = poll(wait)
             for fd, _ in ready:
                 if fd == guest:
                     serve()
                 elif fd in others:
                     others[fd].ready()
                     self._look_around()
-            if self._line.fileno() not in (-1, *others):
+            line = self._line.fileno()
+            if line >= 0 and line not in others:
                 self._look_around()
 
     def _look_around(self) -> None:

@@ -103,9 +103,10 @@ class Pipe:
         now = self._settle()
         return self._beam.line(now)
 
-    def touch(self) -> None:
-        """The driver is about to change what the pipe shows."""
-        self._beam.touch(self._settle())
+    def update(self) -> None:
+        """The driver writes what the next vertical blank takes over."""
+        now = self._settle()
+        self.vblanks -= self._beam.wrote(now)
 
     def settle(self) -> None:
         """Account for vertical blanks that have passed."""
@@ -127,19 +128,25 @@ class Pipe:
     def reset(self) -> None:
         """A GPU reset took the registers; the beam goes with them."""
         self._beam.forget()
+        self._crc.reset()
         self._raise()
 
     # -- registers ---------------------------------------------------------------------
 
     def _read_line(self) -> int:
-        now = self._busy()
+        now = self._settle()
+        self._beam.evades(now)
         return self._beam.line(now)
 
     def _read_frame(self) -> int:
-        return self._beam.position(self._busy())[0] >> 8 & 0xFFFF
+        now = self._settle()
+        self._beam.evades(now)
+        return self._beam.position(now)[0] >> 8 & 0xFFFF
 
     def _read_pixel(self) -> int:
-        frame, pixel = self._beam.position(self._busy())
+        now = self._settle()
+        self.vblanks -= self._beam.looked(now)
+        frame, pixel = self._beam.position(now)
         return (frame & 0xFF) << 24 | pixel & 0xFF_FFFF
 
     def _read_status(self) -> int:
@@ -182,11 +189,6 @@ class Pipe:
 
     # -- time --------------------------------------------------------------------------
 
-    def _busy(self) -> int:
-        now = self._settle()
-        self._beam.touch(now)
-        return now
-
     def _settle(self) -> int:
         now = self._clock()
         self._account(now)
@@ -198,7 +200,7 @@ class Pipe:
             return
         self.vblanks += begun
         status = VBLANK | VSYNC
-        if self._crc.deliver():
+        if self._crc.frame_ended():
             status |= CRC_DONE
         self._latch()
         self._registers[STAT + self._at] |= status

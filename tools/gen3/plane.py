@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tools.gen3.latch import Control, Latch
 from tools.gen3.registers import Register, Registers
 
-__all__ = ["FORMATS", "Pixels", "Plane", "Surface", "linear"]
+__all__ = ["FORMATS", "Pixels", "Plane", "Shape", "Surface", "linear"]
 
 Pixels = npt.NDArray[np.uint32]
 """Rows of 0x00RRGGBB."""
@@ -28,10 +28,11 @@ ENABLE, GAMMA = 1 << 31, 1 << 30
 FORMAT_SHIFT, FORMAT_MASK = 26, 0xF
 PIPE_SHIFT = 24
 
+INDEXED = 2
 # DISP_FORMAT: name, bytes of a pixel.  What i915 offers on gen3 (i8xx_plane_formats), and the
 # other order of 8:8:8.
 FORMATS = {
-    2: ("C8", 1),
+    INDEXED: ("C8", 1),
     3: ("ARGB1555", 2),
     4: ("XRGB1555", 2),
     5: ("RGB565", 2),
@@ -62,12 +63,46 @@ class Shape:
     width: int
     height: int
 
+    @property
+    def corrected(self) -> bool:
+        """Whether the palette has a say in its colours."""
+        return self.gamma or self.format == INDEXED
+
+    def within(self, width: int, height: int) -> tuple[int, int]:
+        """How much of it, from its upper left, is inside of a pipe of that size."""
+        if self.format not in FORMATS:
+            return 0, 0
+        return (
+            max(0, min(self.width, width - self.x)),
+            max(0, min(self.height, height - self.y)),
+        )
+
+    def fetch(self, surface: Surface, width: int, height: int) -> bytes:
+        """The bytes of what is inside of a pipe of that size; empty when nothing is."""
+        columns, rows = self.within(width, height)
+        if not columns or not rows:
+            return b""
+        return surface.read(
+            self.address, self.stride * (rows - 1) + columns * FORMATS[self.format][1]
+        )
+
+    def draw(self, canvas: Pixels, fetched: bytes, palette: npt.NDArray[np.uint32]) -> None:
+        """Put what was fetched for a pipe of the canvas's size onto it."""
+        columns, rows = self.within(canvas.shape[1], canvas.shape[0])
+        if not columns or not rows:
+            return
+        window = canvas[self.y : self.y + rows, self.x : self.x + columns]
+        raw = linear(fetched, rows, self.stride, columns, FORMATS[self.format][1])
+        _paint(window, raw, self.format, palette)
+        if self.gamma and self.format != INDEXED:
+            _correct(window, palette)
+
 
 class Plane:
     """One primary plane."""
 
-    def __init__(self, registers: Registers, index: int, written: Callable[[], None]) -> None:
-        """`written` is called before each write to one of the plane's registers takes effect."""
+    def __init__(self, registers: Registers, index: int, written: Callable[[bool], None]) -> None:
+        """`written` as Latch calls it."""
         at = index * PLANE_STRIDE
         letter = "AB"[index]
         names = {CNTR: "CNTR", ADDR: "ADDR", STRIDE: "STRIDE", POS: "POS", SIZE: "SIZE"}
@@ -89,30 +124,14 @@ class Plane:
             height=(size >> 16) + 1,
         )
 
-    def draw(self, canvas: Pixels, surface: Surface, palette: npt.NDArray[np.uint32]) -> None:
-        """Put the plane's pixels onto what its pipe shows."""
-        shape = self.shape()
-        if shape.format not in FORMATS:
-            return
-        height = max(0, min(shape.height, canvas.shape[0] - shape.y))
-        width = max(0, min(shape.width, canvas.shape[1] - shape.x))
-        if not height or not width:
-            return
-        bytes_each = FORMATS[shape.format][1]
-        length = shape.stride * (height - 1) + width * bytes_each
-        fetched = surface.read(shape.address, length)
-        rows = linear(fetched, height, shape.stride, width, bytes_each)
-        window = canvas[shape.y : shape.y + height, shape.x : shape.x + width]
-        window[:] = _colours(rows, shape.format, palette)
-        if shape.gamma and shape.format != 2:
-            _correct(window, palette)
-
 
 def linear(
     fetched: bytes, height: int, stride: int, width: int, bytes_each: int
 ) -> npt.NDArray[np.unsignedinteger]:
     """Rows of raw pixels out of `fetched`, which ends with the last row's last pixel."""
-    whole = np.frombuffer(fetched.ljust(max(stride, 1) * height, b"\0"), dtype=np.uint8)
+    if len(fetched) < stride * height:
+        fetched = fetched.ljust(stride * height, b"\0")
+    whole = np.frombuffer(fetched, dtype=np.uint8)
     if stride < width * bytes_each:
         # Nonsense, which the hardware would show as overlapping rows.
         at = np.arange(height)[:, None] * stride + np.arange(width * bytes_each)[None, :]
@@ -122,15 +141,20 @@ def linear(
     return np.ascontiguousarray(rows).view(f"<u{bytes_each}")
 
 
-def _colours(
-    raw: npt.NDArray[np.unsignedinteger], kind: int, palette: npt.NDArray[np.uint32]
-) -> Pixels:
-    """0x00RRGGBB of raw pixels; fields narrower than 8 bits repeat their upper bits."""
-    if kind == 2:
-        return np.take(palette, raw)
-    pixels = raw.astype(np.uint32)
+def _paint(
+    window: Pixels,
+    raw: npt.NDArray[np.unsignedinteger],
+    kind: int,
+    palette: npt.NDArray[np.uint32],
+) -> None:
+    """Raw pixels as 0x00RRGGBB; fields narrower than 8 bits repeat their upper bits."""
     if kind in (6, 7):
-        return np.bitwise_and(pixels, 0xFFFFFF, dtype=np.uint32)
+        np.bitwise_and(raw, np.uint32(0xFFFFFF), out=window)
+        return
+    if kind == INDEXED:
+        np.take(palette, raw, out=window)
+        return
+    pixels = raw.astype(np.uint32)
     if kind in (14, 15):
         red, green, blue = pixels & 0xFF, pixels >> 8 & 0xFF, pixels >> 16 & 0xFF
     else:
@@ -143,7 +167,7 @@ def _colours(
             green, red = pixels >> 5 & 0x1F, pixels >> 10 & 0x1F
             green = green << 3 | green >> 2
         red = red << 3 | red >> 2
-    return np.asarray(red << 16 | green << 8 | blue, dtype=np.uint32)
+    window[:] = red << 16 | green << 8 | blue
 
 
 def _correct(window: Pixels, palette: npt.NDArray[np.uint32]) -> None:

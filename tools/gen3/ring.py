@@ -310,7 +310,7 @@ class Ring:
             then = handler(self, words)
         else:
             then = handler(self, words)
-            if then is not Next.JUMP:
+            if then is not Next.JUMP and self._batch is not None:
                 self._batch = batch + 4 * length
                 if self._last is not None and self._batch > self._last:
                     self.leave()

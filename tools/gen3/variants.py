@@ -44,12 +44,16 @@ VARIANTS = {
         Variant(
             "g33",
             device=0x29C2,
-            gtt_bytes=512 * KIB,
-            pgtbl_ctl=0,
+            # The smallest that there is, and an aperture of half of what it maps: each PTE is
+            # an access that i915's probe makes, and what must not go through the aperture, as
+            # the ring, finds its place above it.
+            gtt_bytes=128 * KIB,
+            pgtbl_ctl=2 << 1,  # I965_PGETBL_SIZE_128KB
             wide_ptes=True,
             physical_status_page=False,
             physical_cursor=False,
             reset_clears_itself=True,
+            aperture_bytes=64 * MIB,
         ),
         Variant(
             "945g",

@@ -75,6 +75,7 @@ def test_asics_without_reset_are_refused(device: dict[str, int], refused: bool) 
 
 def test_errors_of_a_hang_are_the_kernels() -> None:
     assert backend_for("amdgpu").hang_errors() == {-errno.ETIME, -errno.ECANCELED, -errno.ENODATA}
+    assert backend_for("i915").hang_errors() == {-errno.EIO, -errno.EAGAIN, -errno.EINTR}
 
 
 def test_driver_without_a_back_end_is_told() -> None:

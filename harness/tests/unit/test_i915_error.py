@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import base64
+import re
+import shutil
 import struct
+import subprocess
 import zlib
+from pathlib import Path
 
 import pytest
 
+from harness.agent.workload import i915_batches as batches
+from harness.agent.workload.i915_batches import spin
 from harness.gpu.i915_error import EMPTY, parse, problems
 
 __all__: list[str] = []
@@ -86,3 +92,34 @@ def test_noise_is_no_state() -> None:
     assert problems(EMPTY)
     assert problems(b"\xff\x00" * 100)
     assert problems(b"")
+
+
+# Left by i915 of Linux 6.12 on the modelled G33 after a hang of "spin".
+RECORDED = Path(__file__).parent / "data" / "error-state-g33.txt"
+
+
+def test_a_recorded_state_is_whole_and_holds_the_batch_that_hung() -> None:
+    dump = RECORDED.read_bytes()
+    assert problems(dump) == []
+    state = parse(dump)
+    assert (state.ecode, state.process, state.pid) == ("3:1:637fff41", "lab-i915", 310)
+    (rcs,) = state.engines
+    batch = rcs.buffers["batch"]
+    assert batch is not None
+    assert batch[: batches.SIZE] == spin(3, 0x01000000, False).data
+    # It was caught in its loop: at the jump, or at the loop's beginning.
+    assert rcs.registers["ACTHD"] == 0x01000040
+    assert rcs.registers["IPEHR"] == 0x18800080
+
+
+def test_intel_s_decoder_reads_the_same() -> None:
+    tool = shutil.which("intel_error_decode")
+    if tool is None:
+        pytest.skip("no intel_error_decode: install intel-gpu-tools")
+    done = subprocess.run([tool, str(RECORDED)], capture_output=True, text=True, check=True)
+    assert "Detected GEN3 chipset" in done.stdout
+    assert "busy: Instruction parser" in done.stdout
+    batch = done.stdout[done.stdout.index("batch (rcs0) at 0x00000000_01000000") :]
+    commands = re.findall(r"^(0x\w{8}): .* (MI_\w+)", batch, re.MULTILINE)
+    ours = [(at, name) for at, name in commands if name != "MI_NOOP"]
+    assert ours[0] == ("0x01000f40", "MI_BATCH_BUFFER_START")

@@ -17,6 +17,7 @@ from harness.inventory import Inventory, default_path, is_loopback, load
 __all__: list[str] = []
 
 _SHIPPED = Path(__file__).resolve().parents[3] / "targets.toml"
+_VM = '[targets.vm]\ndriver = "i915"\n'
 _BOX = '[targets.box]\ndriver = "i915"\naddress = "box.lab"\nhost_key = "SHA256:x"\n'
 
 
@@ -81,6 +82,9 @@ def _line(error: UsageError) -> int:
         ('[[targets]]\ndriver = "i915"\n', 1, "targets: expected a table, got an array"),
         # What only two keys together make wrong.
         (_BOX + 'vm = { gpu = "ati-vga" }\n', 5, "'box': has both an address and a vm"),
+        (_VM + 'vm = { gpu = "ati-vga", chip = "g33" }\n', 3, "vm has both a gpu and a chip"),
+        (_VM + "vm = { cpus = 1 }\n", 3, "vm has neither a gpu nor a chip"),
+        (_VM + 'vm = { chip = "g34" }\n', 3, "one of 'g33', '945g', got 'g34'"),
         ('[targets.box]\ndriver = "i915"\n', 1, "neither an address nor a vm"),
         ('[targets.box]\ndriver = "i915"\naddress = "x"\n', 3, "no host key"),
         (_BOX + 'name = "box"\n', 5, "name is given by the table header"),
@@ -206,6 +210,9 @@ def test_a_harmless_target_may_be_on_loopback(tmp_path: Path) -> None:
 def test_the_list_that_ships_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     inventory = load(_SHIPPED)
     assert inventory.get("sim-navi").virtual
+    gen3 = inventory.get("sim-gen3").vm
+    assert gen3 is not None
+    assert (gen3.chip, gen3.gpu, gen3.card) == ("g33", None, "modelled g33")
     assert [target.name for target in inventory.virtual()] == list(inventory.targets)
     monkeypatch.setenv("LAB_TARGETS", "/elsewhere")
     assert default_path() == Path("/elsewhere")

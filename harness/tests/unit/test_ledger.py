@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -276,3 +277,23 @@ def test_a_job_that_cannot_name_its_fence_is_found_by_who_made_it() -> None:
     seqnos = [None if row is None else ledger.fences[row].seqno for row in rows]
     assert seqnos == [1, 3, None, None], "the third waited before anything was made"
     assert only(ledger, 4, 1).error == -errno.EIO
+
+
+def test_a_driver_s_own_waits_are_waits() -> None:
+    tape = Tape()
+    tape.request(4, 7, 1.0, 2.0)
+    tape.put("i915:i915_request_wait_begin", 1.1, 3, ctx=4, seqno=7, flags=1)
+    tape.put("i915:i915_request_wait_end", 2.1, 3)
+    tape.put("i915:i915_request_wait_begin", 1.2, 5, ctx=1 << 32 | 4, seqno=7, flags=0)
+    # Within dma_fence_wait_timeout() it is that one's.
+    who: Any = {"driver": "0000:00:02.0", "timeline": "lab-i915[3]"}
+    tape.fence("wait_start", 1.3, 4, 7, pid=6, **who)
+    tape.put("i915:i915_request_wait_begin", 1.3, 6, ctx=4, seqno=7, flags=1)
+    tape.put("i915:i915_request_wait_end", 2.1, 6)
+    tape.fence("wait_end", 2.2, 4, 7, pid=6, **who)
+    waits = {wait.pid: wait for wait in tape.ledger(3).waits}
+    assert {pid: wait.interruptible for pid, wait in waits.items()} == {3: True, 5: False, 6: None}
+    assert {wait.timeline for wait in waits.values()} == {"lab-i915[3]"}
+    assert {wait.context for wait in waits.values()} == {4}
+    ends = {pid: wait.end for pid, wait in waits.items()}
+    assert ends == {3: int(2.1 * SECOND), 5: None, 6: int(2.2 * SECOND)}

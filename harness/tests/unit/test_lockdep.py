@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from harness.kernel import cycle, diagnosis, lockdep
@@ -170,6 +172,17 @@ def test_old_kernels_report() -> None:
     assert diagnosis.driver_of([link.frames for link in report.links]) == "foo"
 
 
+def test_report_that_came_through_rsyslog() -> None:
+    lines = [line for line in OLD.split("\n") if line]
+    for n, line in enumerate(lines):
+        if line.startswith(("but task", "which lock", "the existing", "-> #", "other info")):
+            lines[n] = f"#012{line}"
+    report = lockdep.parse(lines)
+    assert report is not None
+    assert report.key == parsed(OLD).key
+    assert cycle.cycle_of(report) == cycle.cycle_of(parsed(OLD))
+
+
 def test_cycle_is_told_from_the_fence_on_with_the_path_of_each_turn() -> None:
     found = cycle.cycle_of(parsed(FENCED))
     assert found is not None
@@ -323,6 +336,23 @@ and this task is already holding:
 which would create a new lock dependency:
  (&(&tree->lock)->rlock){-.-.} -> (&(&info->lock)->rlock){+.+.}
 
+but this new dependency connects a HARDIRQ-irq-safe lock:
+ (&(&tree->lock)->rlock){-.-.}
+
+... which became HARDIRQ-irq-safe at:
+  lock_acquire+0x170/0x3f0
+  _raw_spin_lock_irqsave+0x8c/0xbf
+  foo_endio+0x199/0xc20
+  do_IRQ+0x93/0x1d0
+
+to a HARDIRQ-irq-unsafe lock:
+ (&(&info->lock)->rlock){+.+.}
+
+... which became HARDIRQ-irq-unsafe at:
+...
+  lock_acquire+0x170/0x3f0
+  foo_alloc+0x1/0x2
+
 other info that might help us debug this:
 
  Possible interrupt unsafe locking scenario:
@@ -350,6 +380,17 @@ def test_recursion_inside_a_section_is_told_as_such() -> None:
     assert "inside a fence-signalling section" in found.text
 
 
+def test_wait_context_is_read() -> None:
+    report = parsed(
+        "[ BUG: Invalid wait context ]\nfoo/1 is trying to lock:\n"
+        "ffff8881 (&x->mutex){+.+.}-{3:3}, at: foo_take+0x1/0x2\n"
+        "other info that might help us debug this:\ncontext-{5:5}\n"
+    )
+    assert report.context == (5, 5)
+    assert report.wanted is not None
+    assert report.wanted.wait == (3, 3)
+
+
 def test_cycle_through_an_interrupt() -> None:
     report = parsed(INVERSION)
     assert report.kind == "lockdep.irq_unsafe"
@@ -362,6 +403,11 @@ def test_cycle_through_an_interrupt() -> None:
     assert found is not None
     assert found.classes == ("&(&tree->lock)->rlock", "&(&info->lock)->rlock")
     assert [turn.interrupt for turn in found.turns] == [True, False]
+    assert [(what, len(frames)) for what, frames in report.became] == [
+        ("HARDIRQ-irq-safe", 4),
+        ("HARDIRQ-irq-unsafe", 2),
+    ]
+    assert "in an interrupt do_IRQ > foo_endio" in cycle.text(found)
 
 
 @pytest.mark.parametrize(
@@ -545,3 +591,35 @@ def test_recorded_reports(name: str, takes: str, driver: str) -> None:
     whole = cycle.cycle_of(report)
     assert whole is not None
     assert whole.complete
+
+
+def mangled(text: str, rng: random.Random) -> list[str]:
+    """What a bad serial line, lost records and another CPU make of a report."""
+    lines = text.split("\n")
+    way = rng.randrange(5)
+    if way == 0:
+        return [line for line in lines if rng.random() > 0.1]
+    if way == 1:
+        rng.shuffle(lines)
+    elif way == 2:
+        other = OLD.split("\n")
+        return [line for n, own in enumerate(lines) for line in (own, other[n % len(other)])]
+    elif way == 3:
+        return [line[: rng.randrange(len(line) + 1)] for line in lines]
+    else:
+        return [
+            "".join(c if rng.random() > 0.02 else chr(rng.randrange(0x2FF)) for c in line)
+            for line in lines
+        ]
+    return lines
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_mangled_reports_are_read_without_an_exception(seed: int) -> None:
+    rng = random.Random(seed)
+    report = lockdep.parse(mangled(rng.choice([FENCED, OLD, RECURSIVE, INVERSION]), rng))
+    if report is not None:
+        found = cycle.cycle_of(report)
+        assert report.title.startswith(report.what)
+        assert (diagnosis.diagnose(report) is None) == (found is None)
+        assert found is None or all(turn.lock.label for turn in found.turns)

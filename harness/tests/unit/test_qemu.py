@@ -277,6 +277,19 @@ def test_a_qemu_that_refuses_shows_its_own_words(tmp_path: Path) -> None:
 
 
 @needs_qemu
+def test_a_model_that_does_not_start_is_named_with_its_last_words(tmp_path: Path) -> None:
+    vm = VmSpec(chip="g33", memory_mib=256, cpus=1)
+    target = Target(driver="i915", name="vm-under-test", vm=vm)
+    (tmp_path / "run" / "gen3.sock").mkdir(parents=True)  # where it wants to listen
+    machine = Qemu(target, _manifest(tmp_path), tmp_path / "run", print, kvm=False)
+    with pytest.raises(LabError, match=r"model of the g33 died \(exit status 1: IsADirectory"):
+        machine.start(Deadline(60))
+    assert not machine.alive()
+    (tmp_path / "run" / "gen3.sock").rmdir()
+    machine.stop()
+
+
+@needs_qemu
 def test_a_kernel_that_is_none_ends_in_a_lab_error_with_the_last_lines(tmp_path: Path) -> None:
     machine = Qemu(_target(), _manifest(tmp_path), tmp_path / "run", print, kvm=False)
     with pytest.raises(LabError, match="vm-under-test"):

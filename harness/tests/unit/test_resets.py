@@ -119,6 +119,7 @@ def test_amdgpu_soft_recovery_and_manual_reset() -> None:
     )
     assert (soft.engine, soft.scope, soft.outcome) == ("comp_1.0.0", "engine", "soft-recovered")
     assert (asked.engine, asked.scope, asked.outcome) == ("", "gpu", "recovered")
+    assert asked.title == "amdgpu reset without a hang: GPU reset succeeded"
 
 
 I915 = "i915 0000:00:02.0: [drm] "
@@ -152,6 +153,10 @@ I915 = "i915 0000:00:02.0: [drm] "
             "", "X", "gpu", "failed",
         ),
         (
+            ["[drm] GPU HANG: ecode 9:0:0x85dffffb, in foo [1296], reason: Hang on render ring, action: reset", "drm/i915: Resetting chip after gpu hang"],
+            "render", "foo", "gpu", "begun",
+        ),
+        (
             [f"{I915}GT0: Resetting chip for GuC failed to reset engine mask=0x1", f"{I915}*ERROR* GT0: Failed to reset chip"],
             "", "", "gpu", "failed",
         ),
@@ -160,7 +165,7 @@ I915 = "i915 0000:00:02.0: [drm] "
             "", "", "gpu", "wedged",
         ),
     ],
-    ids=["6.x chip", "engine", "5.6 no ecode", "5.2", "4.3", "4.x failed", "GuC", "3.x"],
+    ids=["6.x chip", "engine", "5.6 no ecode", "5.2", "4.3", "4.x failed", "4.13", "GuC", "3.x"],
 )  # fmt: skip
 def test_i915_generations(
     lines: list[str], engine: str, process: str, scope: str, outcome: str

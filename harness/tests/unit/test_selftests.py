@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from harness.evidence.rundir import RunDir
 from harness.kernel.records import parse
 from harness.kernel.selftests import Subtest, arguments, find, groups, result
 from harness.tests.kmsg import of_dmesg, raw
+from harness.tests.unit.test_verdict import closed
+from harness.verdict import judge
 
 # `modinfo -F parm i915` of 6.12.117, cut.
 PARAMETERS = """\
@@ -41,6 +46,7 @@ def test_groups_are_the_kernels_list_in_its_order() -> None:
 def test_listing_with_labels_is_read_as_well() -> None:
     (group,) = groups("parm:           igt__19__mock_shmem:bool\n", "mock")
     assert arguments([group]) == ["mock_selftests=-1", "igt__19__mock_shmem=1"]
+    assert arguments([group, group], ["igt_a", "igt_b"])[1] == "st_filter=!igt_a,!igt_b"
     assert result("mock") == "mock_selftests"
 
 
@@ -66,3 +72,17 @@ def test_setup_that_fails_is_the_subtests_failure() -> None:
 
 def test_what_userspace_writes_is_no_selftest() -> None:
     assert find(parse(raw(0, 1, "i915: Running fence", prefix=12))) == []
+
+
+def test_failing_selftest_is_a_finding_and_a_passing_one_is_none(tmp_path: Path) -> None:
+    stream = of_dmesg(LOG)
+    window = closed(RunDir.create(tmp_path, "box"), stream, stream.count(b"\n") - 1)
+    verdict = judge(RunDir(next(tmp_path.glob("*-box-*"))), window)
+    assert verdict.outcome == "fail"
+    (finding,) = verdict.findings
+    assert finding.title == "mock selftest fence/test_dma_fence fails with EINVAL"
+    assert finding.place is not None
+    assert (finding.place.first, finding.text) == (8, "st_random_seed=0xb4047347")
+    passed = LOG.replace("i915/i915_sw_fence_mock_selftests: test_dma_fence failed with", "told of")
+    again = closed(RunDir.create(tmp_path, "two"), of_dmesg(passed), stream.count(b"\n") - 1)
+    assert judge(RunDir(next(tmp_path.glob("*-two-*"))), again).outcome == "pass"

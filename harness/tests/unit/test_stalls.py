@@ -80,6 +80,7 @@ def test_a_modeset_lock_whose_holder_waits_for_the_hung_job() -> None:
     )
     assert "kworker/tdr [9] recovers and wants a modeset lock (0xffff888004a0b2a8)" in finding.text
     assert "with 0, the time was up" in finding.text
+    assert "the recovery: 4.000000 s to 16.000000 s" in finding.text
     assert "signalled by kworker/tdr [9]" in finding.text
     assert "there are no stacks" in finding.text
 
@@ -97,10 +98,11 @@ def test_one_that_never_ends() -> None:
     assert finding.text.count("still when the test ended") == 2
 
 
-def test_a_commit_that_recovery_waits_for() -> None:
+@pytest.mark.parametrize("where", ["commit", "swap"])
+def test_a_commit_that_recovery_waits_for(where: str) -> None:
     tape = hang()
     waits(tape, COMMIT, 2.0, 12.0)
-    call(tape, "commit", WORKER, 5.0, 12.2, commit=LOCK)
+    call(tape, where, WORKER, 5.0, 12.2, commit=LOCK)
     tape.put("lab:commit_done", 12.1, COMMIT)
     ended(tape)
     assert one(tape.ledger(20.0)) == (Behind.COMMIT, 5.0, 12.0, COMMIT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,11 +10,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from harness.cli import main
 from harness.errors import LabError, UsageError
 from harness.kernel.stack import frame
 from harness.kernel.symbols import Image, kernel_build_id, module_name
 from harness.lab.symbolise import Symboliser
+from harness.tests.unit.test_lockdep import FENCED
 
 TOOLS = ("gcc", "ld", "nm", "objdump", "addr2line", "objcopy")
 pytestmark = pytest.mark.skipif(
@@ -209,3 +213,29 @@ def test_kernel_build_id_is_taken_from_the_report() -> None:
         == "ab" * 20
     )
     assert kernel_build_id(["CPU: 1 PID: 2 Comm: x Not tainted 6.1 #1"]) == ""  # fmt: skip
+
+
+def test_lab_dmesg_shows_source_lines(built: Path, tmp_path: Path) -> None:
+    head = [
+        "BUG: sleeping function called from invalid context at foo.c:1",
+        "Call Trace:",
+        " <TASK>",
+    ]
+    text = "\n".join([*head, printed(built / "vmlinux"), " </TASK>"])
+    (tmp_path / "log").write_text("".join(f"[    1.000000] {x}\n" for x in text.split("\n")))
+    argv = ["dmesg", str(tmp_path / "log"), "--symbols", str(built / "vmlinux")]
+    shown = CliRunner().invoke(main, [*argv, "--full"]).output
+    assert f"foo.c:{line_of('foo_lock(n + 1);')}" in shown
+    (line,) = CliRunner().invoke(main, [*argv, "--json"]).output.splitlines()
+    assert "(inlined)" in json.loads(line)["text"]
+
+
+def test_lab_dmesg_tells_the_cycle_to_programs(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("".join(f"[    1.000000] {x}\n" for x in FENCED.split("\n")))
+    (line,) = (
+        CliRunner().invoke(main, ["dmesg", str(tmp_path / "log"), "--json"]).output.split("\n")[:-1]
+    )
+    told = json.loads(line)
+    assert told["cycle"] == ["console_lock", "fs_reclaim", "dma_fence_map"]
+    assert told["cycle_complete"] is True
+    assert (told["takes"], told["driver"]) == ("console_lock", "foo")

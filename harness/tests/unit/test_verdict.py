@@ -72,6 +72,18 @@ def test_splat_fails_a_test_whose_body_passed(run: RunDir) -> None:
     assert "dma_fence_map" in finding.text
 
 
+@pytest.mark.parametrize("facts", [{}, {"died": "it rebooted"}, {"body": "failed"}])
+def test_nothing_counts_once_the_lab_broke_under_the_target(
+    run: RunDir, facts: dict[str, Any]
+) -> None:
+    stream = raw(0, 1, "lab: start") + of_dmesg(CIRCULAR, first=1)
+    window = closed(run, stream, 400, trouble="the model of the g33 died", **facts)
+    verdict = judge(run, window)
+    assert (verdict.outcome, verdict.reason) == ("error", "the model of the g33 died")
+    assert "lockdep" in {finding.kind for finding in verdict.findings}
+    assert {finding.severity for finding in verdict.findings} == {"note"}
+
+
 def test_splat_outside_the_window_is_not_this_tests_doing(run: RunDir) -> None:
     stream = of_dmesg(CIRCULAR) + raw(100, 200_000_000, "start") + raw(101, 200_000_001, "end")
     window = closed(run, stream, 101, first_seq=100, offset=len(of_dmesg(CIRCULAR)))

@@ -1,4 +1,4 @@
-"""The virtual target's display as tests see it: what is shown, its CRCs, who shows it."""
+"""A virtual target's display as tests see it: what is shown, its CRCs, who shows it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def connector(sim: Dut) -> dict[str, Any]:
 
 def connector_id(sim: Dut) -> str:
     """Its KMS number; which also makes the kernel read the monitor."""
-    table = sh(sim, "modetest -M amdgpu -c")
+    table = sh(sim, f"modetest -M {sim.target.driver} -c")
     found = re.search(r"^(\d+)\s+\d+\s+connected\s", table, re.MULTILINE)
     assert found is not None, table
     return found[1]
@@ -66,7 +66,7 @@ def connector_id(sim: Dut) -> str:
 
 def modetest(sim: Dut, seconds: float, mode: str, *args: str) -> str:
     """A shell command that shows a picture; modetest ends with its standard input."""
-    words = ("modetest", "-M", "amdgpu", "-s", f"{connector_id(sim)}:{mode}", *args)
+    words = ("modetest", "-M", sim.target.driver, "-s", f"{connector_id(sim)}:{mode}", *args)
     return f"sleep {seconds} | {' '.join(words)}"
 
 

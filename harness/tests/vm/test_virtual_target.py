@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from harness.inventory import Target
 from harness.link.console import log_file
 from harness.link.qemu import Qemu
 from harness.link.virtual import load_manifest
+from harness.tests.vm.bare import Vm
 
 ROOT = Path(__file__).parents[3]
 # Seconds; generous, for an overloaded machine under emulation.  Nothing here is timed.
@@ -30,39 +30,9 @@ def _target() -> Target:
     return inventory.load(ROOT / "targets.toml").get("sim-navi")
 
 
-class Vm:
-    """A machine and the few ways these tests look into it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.log = directory / "console.log"
-        self.machine = Qemu(_target(), load_manifest(), directory / "run", log_file(self.log))
-        self._known = directory / "known_hosts"
-
-    def sh(self, script: str) -> str:
-        """What a shell script printed there; it must succeed."""
-        at = self.machine.endpoint()
-        self._known.write_text(f"[{at.host}]:{at.port} {at.host_key}\n")
-        options = {
-            "UserKnownHostsFile": self._known,
-            "StrictHostKeyChecking": "yes",
-            "IdentitiesOnly": "yes",
-            "BatchMode": "yes",
-        }
-        words = ["ssh", "-F", "none", "-i", str(at.key), "-p", str(at.port)]
-        words += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        done = subprocess.run(
-            [*words, f"{at.user}@{at.host}", f"sh -euc {shlex.quote(script)}"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-
 @pytest.fixture(scope="module")
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
-    made = Vm(tmp_path_factory.mktemp("vm"))
+    made = Vm(_target(), tmp_path_factory.mktemp("vm"))
     try:
         made.machine.start(Deadline(BOOT_S))
         yield made
@@ -205,6 +175,7 @@ from harness import inventory
 from harness.deadline import Deadline
 from harness.link.qemu import Qemu
 from harness.link.virtual import load_manifest
+from harness.tests.vm.bare import Vm
 target = inventory.load(Path("targets.toml")).get("sim-navi")
 machine = Qemu(target, load_manifest(), Path(sys.argv[1]), lambda data: None)
 machine.on(Deadline(60))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.tests.unit.gen3.rig import BATCH_END, SURFACE, Rig
+from harness.tests.unit.gen3.rig import BASE, BATCH_END, SURFACE, Rig
 from tools.gen3.tiling import FENCES
 
 PITCH, ROWS = 1024, 64
@@ -124,6 +124,27 @@ def test_raster_operations(rig: Rig, rop: int, expected: int) -> None:
     rig.chip.write(2, OTHER + 3 * PITCH + 2 * 4, 4, 0x00FF)
     rig.batch(*fill(0x0FF0, BITS_32 | rop << 16), BATCH_END)
     assert pixel(rig, OTHER, 2, 3) == expected
+
+
+def test_a_rectangle_outside_of_the_gtt_is_lost(rig: Rig) -> None:
+    # The page that a negative number would find from the other end.
+    last = rig.chip.variant.gtt_bytes - 4
+    rig.chip.write(3, last, 4, BASE + SURFACE | 1)
+    before = bytes(rig.ram)
+    height = 1 + (SURFACE >> 12)
+    rig.batch(
+        2 << 29 | 0x50 << 22 | WRITE_ALL | 4,
+        BITS_32 | FILL | 4096,
+        xy(0, -height),
+        xy(16, -height + 1),
+        SURFACE,
+        1,
+        BATCH_END,
+    )
+    assert rig.idle()
+    # All behind the commands themselves is as it was.
+    unchanged = rig.ram[BASE + SURFACE :] == before[BASE + SURFACE :]
+    assert unchanged
 
 
 def test_an_empty_or_inverted_rectangle_writes_nothing(rig: Rig) -> None:

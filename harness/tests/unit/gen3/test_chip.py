@@ -27,8 +27,11 @@ def rig() -> Rig:
     return Rig("g33")
 
 
-@pytest.mark.parametrize(("name", "device", "gtt"), [("g33", 0x29C2, 512), ("945g", 0x2772, 256)])
-def test_the_header_of_configuration_space(name: str, device: int, gtt: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "device", "aperture", "gtt"),
+    [("g33", 0x29C2, 64, 128), ("945g", 0x2772, 256, 256)],
+)
+def test_the_header_of_configuration_space(name: str, device: int, aperture: int, gtt: int) -> None:
     chip = Rig(name).chip
     assert chip.config_read(0, 4) == 0x8086 | device << 16
     assert chip.config_read(0x0A, 2) == 0x0380
@@ -39,7 +42,7 @@ def test_the_header_of_configuration_space(name: str, device: int, gtt: int) -> 
         chip.config_write(0x10 + 4 * bar, 4, 0xFFFF_FFFF)
         value = chip.config_read(0x10 + 4 * bar, 4)
         sizes.append(-(value & ~0xF) & 0xFFFF_FFFF)
-    assert sizes == [512 << 10, 16, 256 << 20, gtt << 10, 0, 0, 0]
+    assert sizes == [512 << 10, 16, aperture << 20, gtt << 10, 0, 0, 0]
 
 
 def test_only_what_is_writable_is_written(rig: Rig) -> None:

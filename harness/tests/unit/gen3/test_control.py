@@ -173,12 +173,24 @@ def test_clients_come_and_go_and_qemu_is_served_all_the_while(model: Model) -> N
 
 
 def test_what_is_due_is_ticked_once_and_with_the_time(model: Model) -> None:
-    model.now = 5_000
-    model.proxy.device.when = 3_000
+    model.now = 50_000_000
+    model.proxy.device.when = 30_000_000
     model.qemu.config(0, 2)  # whatever wakes the loop
     model.qemu.reply()
     assert gen3.ask(model.path, "state") == {"state": {"ticks": 1}}
-    assert model.proxy.device.ticks == [5_000]
+    assert model.proxy.device.ticks == [50_000_000]
+
+
+def test_what_is_due_is_ticked_between_accesses_that_never_pause(model: Model) -> None:
+    device = model.proxy.device
+    for number in range(1, 20):
+        device.when = number * 2_000_000 - 1
+        model.now = number * 2_000_000
+        model.qemu.config(0, 2)
+        model.qemu.reply()
+        model.qemu.config(0, 2)
+        model.qemu.reply()
+    assert len(device.ticks) == 19
 
 
 def test_the_harness_tells_who_refused_and_who_is_not_there(model: Model, tmp_path: Path) -> None:

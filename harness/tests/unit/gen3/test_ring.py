@@ -166,6 +166,13 @@ def test_registers_are_written_by_the_ring_but_not_by_a_plain_batch(rig: Rig) ->
     assert rig.peek(SCRATCH) == 0xCD
 
 
+def test_a_batch_that_disables_its_ring_ends_with_it(rig: Rig) -> None:
+    rig.batch(LOAD_REGISTER, CTL, 0, STORE_IMM | VIRTUAL, SCRATCH, 1, BATCH_END)
+    assert rig[CTL] == 0
+    assert rig.peek(SCRATCH) == 0
+    assert rig[MI_MODE] & 1 << 9
+
+
 @pytest.mark.parametrize(("pipe", "bit"), [(0, 1 << 3), (1, 1 << 7)])
 def test_the_ring_waits_for_a_vblank(rig: Rig, pipe: int, bit: int) -> None:
     rig.emit(WAIT_FOR_EVENT | bit)

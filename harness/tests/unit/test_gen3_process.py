@@ -1,0 +1,181 @@
+"""The model's process as the harness keeps it: how it starts, ends, and what is told of it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.errors import LabError, UsageError
+from harness.inventory import Target, VmSpec
+from harness.link.gen3 import Gen3, refuse
+from harness.link.kept import Kept
+
+
+class Rig:
+    """A model without its QEMU: we are that."""
+
+    def __init__(self, directory: Path) -> None:
+        self.run_dir, self.evidence = directory / "live", directory / "evidence"
+        self.run_dir.mkdir()
+        self.evidence.mkdir()
+        self.died = threading.Event()
+        self.model = Gen3("g33", self.run_dir, self.evidence, self.died.set)
+        self.pci, self.qtest = self.model.start("tcg")
+        self.pci.settimeout(60)
+
+    def config(self, offset: int) -> int:
+        """A dword of configuration space; also the proof that the model has started."""
+        self.pci.send(struct.pack("<i4xQIIi", 3, 12, offset, 0, 4))
+        return int(struct.unpack("<i4xQQ", self.pci.recv(4096))[2])
+
+    def leave(self) -> None:
+        """As a QEMU that ends."""
+        self.pci.close()
+        self.qtest.close()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.leave()
+    made.model.stop()
+
+
+def _ended(pid: int) -> bool:
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([fd], [], [], 30)[0])
+    finally:
+        os.close(fd)
+
+
+def test_it_serves_a_chip_and_ends_with_qemu_without_trouble(rig: Rig) -> None:
+    assert rig.config(0) == 0x29C28086
+    assert rig.model.alive()
+    assert rig.model.control("state")["state"]["chip"] == "g33"
+    pid = rig.model.pid
+    rig.leave()
+    rig.model.stop()
+    assert _ended(pid)
+    assert (rig.model.alive(), rig.model.pid, rig.model.trouble()) == (False, 0, "")
+    assert not rig.died.is_set()
+    assert not rig.model.control_socket.exists()
+    rig.model.stop()
+
+
+def test_a_kill_is_told_at_once_and_stays_known(rig: Rig) -> None:
+    rig.config(0)
+    os.kill(rig.model.pid, signal.SIGKILL)
+    assert rig.died.wait(30)
+    told = "the model of the g33 died (killed by signal 9); see gen3.log"
+    assert rig.model.trouble() == told
+    with pytest.raises(LabError, match="killed by signal 9"):
+        rig.model.control("state")
+    rig.model.stop()
+    assert rig.model.trouble() == told
+
+
+def test_an_exception_in_the_model_is_loud(rig: Rig) -> None:
+    rig.config(0)
+    rig.pci.send(struct.pack("<i4xQ", 99, 0))
+    assert rig.died.wait(30)
+    assert "exit status 1: " in rig.model.trouble()
+    assert "ProtocolError: unknown command 99 with 0 bytes" in rig.model.trouble()
+    log = (rig.evidence / "gen3.log").read_text()
+    assert log.startswith("Traceback (most recent call last):")
+
+
+def test_a_model_that_does_not_see_qemu_go_is_ended_and_that_is_no_trouble(rig: Rig) -> None:
+    rig.config(0)
+    pid = rig.model.pid
+    os.kill(pid, signal.SIGSTOP)
+    rig.leave()
+    stopping = threading.Thread(target=rig.model.stop)
+    stopping.start()
+    stopping.join(60)
+    assert not stopping.is_alive()
+    assert _ended(pid)
+    assert rig.model.trouble() == ""
+    assert not rig.died.is_set()
+
+
+def test_before_it_starts_nothing_is_claimed(tmp_path: Path) -> None:
+    model = Gen3("g33", tmp_path, tmp_path, lambda: None)
+    assert (model.alive(), model.pid, model.trouble()) == (False, 0, "")
+    model.stop()
+
+
+def test_a_killed_harness_takes_the_model_along(tmp_path: Path) -> None:
+    code = f"""
+import time
+from pathlib import Path
+from harness.link.gen3 import Gen3
+where = Path({str(tmp_path)!r})
+model = Gen3("945g", where, where, lambda: None)
+ends = model.start("kvm")
+print(model.pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as harness:
+        assert harness.stdout is not None
+        pid = int(harness.stdout.readline())
+        harness.kill()
+        assert _ended(pid)
+
+
+def test_a_model_starts_without_any_of_the_callers_python(tmp_path: Path) -> None:
+    """-I and an absolute name: whatever the working directory and the environment say."""
+    (tmp_path / "socket.py").write_text("raise SystemExit('the wrong one')")
+    main = Path(__file__).parents[3] / "tools/gen3/__main__.py"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        argv = [sys.executable, "-I", str(main), "--chip", "945g"]
+        argv += ["--pci", str(theirs.fileno()), "--control", str(tmp_path / "c")]
+        child = subprocess.Popen(
+            argv,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(tmp_path)},
+            pass_fds=[theirs.fileno()],
+            stderr=subprocess.PIPE,
+        )
+        theirs.close()
+        ours.settimeout(60)
+        ours.send(struct.pack("<i4xQIIi", 3, 12, 0, 0, 4))
+        assert struct.unpack("<i4xQQ", ours.recv(4096))[2] == 0x27728086
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 0, said
+
+
+def test_more_cpus_than_qemu_can_serve_are_refused_with_the_reason() -> None:
+    def target(chip: str | None, cpus: int) -> Target:
+        vm = VmSpec(chip=chip, gpu=None if chip else "ati-vga", cpus=cpus)  # type: ignore[arg-type]
+        return Target(driver="i915", name="vm", vm=vm)
+
+    with pytest.raises(UsageError, match="2 CPUs under KVM would lose accesses") as caught:
+        refuse(target("g33", 2), "kvm")
+    assert "cpus = 1" in caught.value.cure
+    for chip, cpus, accel in (("g33", 1, "kvm"), ("g33", 4, "tcg"), (None, 4, "kvm")):
+        refuse(target(chip, cpus), accel)
+
+
+def test_a_program_that_is_not_there_has_ended(tmp_path: Path) -> None:
+    kept = Kept([str(tmp_path / "none")], fds=[], stderr=tmp_path / "log")
+    assert kept.wait(30)
+    assert kept.pid == 0
+    assert "none" in (tmp_path / "log").read_text()
+    kept.terminate()
+    kept.forget()

@@ -1,0 +1,135 @@
+"""A modelled chip as tests see it: from outside, over its control socket."""
+
+from __future__ import annotations
+
+import struct
+import time
+import zlib
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from harness.deadline import Deadline
+from harness.dut import Dut
+from harness.gpu.base import debugfs
+from harness.link.machine import state_dir
+from harness.tests.vm.guest import PATIENCE_S, sh
+from harness.tests.vm.screen import MODES, connector_id
+from tools.gen3.control import Client
+from tools.gen3.crc import channels
+from tools.gen3.plane import Pixels
+
+__all__ = ["Chip", "crc_line", "crc_lines", "decoded", "displayed", "the_crc_line"]
+
+SHOWN = "/run/lab-shown.txt"
+
+
+class Chip:
+    """The control socket of the model that `sim` runs on."""
+
+    def __init__(self, sim: Dut) -> None:
+        self._client = Client(state_dir(sim.target) / "gen3.sock", PATIENCE_S)
+
+    def close(self) -> None:
+        """Every fault off, and the monitor back."""
+        self._client.call("reset-faults")
+        self._client.call("plug", on=True)
+        self._client.close()
+
+    def fault(self, name: str, value: str) -> None:
+        self._client.call("set", fault=name, value=value)
+
+    def plug(self, on: bool) -> None:
+        self._client.call("plug", on=on)
+
+    def png(self, pipe: int = 0) -> bytes:
+        return b64decode(self._client.call("frame", pipe=pipe)["png"])
+
+    def display(self) -> dict[str, Any]:
+        """The state of the display engine."""
+        state = self._client.call("state")
+        found = state.get("display") or state["state"]["display"]
+        assert isinstance(found, dict)
+        return found
+
+    def pipe(self, index: int = 0) -> dict[str, Any]:
+        found = self.display()["pipes"][index]
+        assert isinstance(found, dict)
+        return found
+
+    def until(self, so: Callable[[dict[str, Any]], bool], what: str) -> None:
+        """Wait for a state of the display; looks every 10 ms, since nobody tells."""
+        deadline = Deadline(PATIENCE_S)
+        while not so(state := self.display()):
+            assert not deadline.expired(), f"{what}: never; it is {state}"
+            time.sleep(0.01)
+
+
+def decoded(png: bytes) -> Pixels:
+    """Rows of 0x00RRGGBB of an RGB PNG whose rows are not filtered, as the model writes them."""
+    at, data = 8, b""
+    width = height = 0
+    while at < len(png):
+        length, kind = struct.unpack(">I4s", png[at : at + 8])
+        chunk = png[at + 8 : at + 8 + length]
+        if kind == b"IHDR":
+            width, height = struct.unpack(">II", chunk[:8])
+        elif kind == b"IDAT":
+            data += chunk
+        at += 12 + length
+    rows = np.frombuffer(zlib.decompress(data), dtype=np.uint8).reshape(height, 1 + 3 * width)
+    assert not rows[:, 0].any()
+    pixels = rows[:, 1:].reshape(height, width, 3).astype(np.uint32)
+    return np.asarray(pixels[:, :, 0] << 16 | pixels[:, :, 1] << 8 | pixels[:, :, 2], np.uint32)
+
+
+def crc_line(pixels: Pixels) -> str:
+    """What DRM's CRC file says of a frame: four results of gen3's unit, and none for the fifth
+    (i9xx_pipe_crc_irq_handler)."""
+    return " ".join(f"0x{value:08x}" for value in (*channels(pixels), 0))
+
+
+def crc_lines(sim: Dut, count: int = 4) -> list[str]:
+    """The CRCs of the next `count` frames, as DRM prints them."""
+    crc = f"{debugfs(sim.card)}/crtc-0/crc"
+    read = f"timeout 60 dd if={crc}/data bs=512 count={count} status=none"
+    lines = sh(sim, f"echo auto > {crc}/control; {read}").replace("\0", "").splitlines()
+    return [line.partition(" ")[2] for line in lines]
+
+
+def the_crc_line(sim: Dut) -> str:
+    """Of a picture that stands still."""
+    (value,) = set(crc_lines(sim))
+    return value
+
+
+@contextmanager
+def displayed(
+    sim: Dut, chip: Chip, *args: str, mode: str = MODES[0], pipe: int = 0
+) -> Iterator[None]:
+    """modetest shows its picture on `pipe` meanwhile."""
+    crtc = f"@{crtc_id(sim, pipe)}" if pipe else ""
+    show = f"modetest -M {sim.target.driver} -s {connector_id(sim)}{crtc}:{mode} {' '.join(args)}"
+    # A session of its own, hence a process group that one kill reaches.
+    command = f"setsid sh -c 'sleep 600 | {show}' > {SHOWN} 2>&1 & echo $!"
+    group = sh(sim, command).strip()
+    try:
+        chip.until(
+            lambda state: any(p["width"] for p in state["pipes"][pipe]["planes"]), "a picture"
+        )
+        yield
+    finally:
+        sh(sim, f"kill -- -{group}; while kill -0 -- -{group} 2> /dev/null; do sleep 0.1; done")
+    # The kernel takes the framebuffer away with its client, and leaves the CRTC on.
+    chip.until(lambda state: not state["pipes"][pipe]["planes"], "the picture gone")
+
+
+def crtc_id(sim: Dut, pipe: int) -> str:
+    """The KMS number of a CRTC."""
+    table = sh(sim, f"modetest -M {sim.target.driver} -p").split("CRTCs:", 1)[1]
+    rows = [line.split() for line in table.split("Planes:", 1)[0].splitlines()]
+    numbers = [row[0] for row in rows if len(row) > 3 and row[0].isdigit() and "(" in row[2]]
+    return numbers[pipe]
