@@ -230,6 +230,7 @@ def bench(ctx: click.Context, name: str | None, as_json: bool, corpus: Path | No
     metavar="FILE",
     help="A vmlinux or module of that kernel, with debug info: gives frames their source lines.",
 )
+@click.option("--ktap", is_flag=True, help="KUnit's and kselftest's results instead of reports.")
 @click.pass_context
 def dmesg(
     ctx: click.Context,
@@ -238,13 +239,16 @@ def dmesg(
     stats: bool,
     full: bool,
     symbols: tuple[Path, ...],
+    ktap: bool,
 ) -> None:
     """Every report in a kernel log: dmesg, a console, syslog, kmsg, netconsole; - is stdin.
 
-    The exit status is 1 if there is one.
+    The exit status is 1 if there is one, or with --ktap a test that failed or is missing.
     """
     symboliser = Symboliser(symbols)
     try:
+        if ktap:
+            ctx.exit(_subtests(cast("BinaryIO", log), as_json))
         found = dmesg_text.read(cast("BinaryIO", log))
     except OSError as error:
         raise UsageError(
@@ -260,6 +264,18 @@ def dmesg(
     elif not as_json:
         dmesg_text.show(found, Console(highlight=False, soft_wrap=True), full, symboliser)
     ctx.exit(1 if found.reports else 0)
+
+
+def _subtests(log: BinaryIO, as_json: bool) -> int:
+    bad = 0
+    for test in dmesg_text.subtests(log):
+        bad |= test.outcome in ("fail", "missing")
+        if as_json:
+            click.echo(dmesg_text.line(dmesg_text.subtest(test)))
+        else:
+            why = f": {test.why}" if test.why else ""
+            click.echo(f"{test.outcome:7} {test.name}{why}")
+    return bad
 
 
 @main.command()

@@ -195,7 +195,7 @@ class Dut:
         finally:
             at, self._at, self._engines = self.at, None, None
             at.close()
-            self._attach(wait=False)
+            self._attach(wait=True)
 
     def pin(self, engine: Engine) -> None:
         """Keep jobs for `engine` on that very ring; undone with the test."""

@@ -66,8 +66,10 @@ def _card(sys: str, number: int, names: list[str], debug_seconds: float) -> dict
 
 
 def _connector(path: str, name: str, seconds: float) -> dict[str, Any]:
-    if _text(f"{path}/status") == "unknown":
+    status, modes = _text(f"{path}/status"), _text(f"{path}/modes")
+    if status == "unknown" or (status == "connected" and not modes):
         # Nobody has looked yet: no console and no client uses the card (drm_sysfs.c, status_store).
+        # A driver that found a monitor by itself, as i915's hotplug does, has not read its EDID.
         with contextlib.suppress(AgentError):
             fileio.write(f"{path}/status", b"detect\n", seconds)
     try:

@@ -113,8 +113,10 @@ def _stalled(lines: Sequence[str], interrupted: bool) -> tuple[str, ...]:
             return ("smp_call_function", name)
         if ANCHORS(name):
             break
-        before = name if not skip(name) or not before else before
-    if not before:
+        if not skip(name) and not is_plumbing(name):
+            before = name
+    if not before:  # nothing but helpers ran: the innermost that is not the report's own
+        caught = next((name for name in chosen if not skip(name)), "")
         return aliases(caught) if caught else ()
     return tuple(dict.fromkeys((*aliases(before), *([caught] if caught else []))))
 
@@ -144,10 +146,14 @@ _VICTIMS = (
 
 
 def _sleeping(lines: Sequence[str]) -> tuple[str, ...]:
+    """Who went to sleep: below the ways to sleep; of these the first where there is no other."""
     names = [f.function for trace in traces(lines) for f in trace.frames if f.certain]
     for name in names:
         for start, pattern, common in _VICTIMS:
             if name.startswith(start) and pattern.match(name):
                 return (common,) if common == name else (common, name)
-    skip = GROUPS["sleep"]
-    return next((aliases(n) for n in names if not skip(n) and not is_plumbing(n)), ())
+    ours = [name for name in names if not is_plumbing(name)]
+    for skip in (GROUPS["sleep"], GROUPS["schedule"]):
+        if (found := next((name for name in ours if not skip(name)), "")) and not ANCHORS(found):
+            return aliases(found)
+    return aliases(ours[0]) if ours else ()

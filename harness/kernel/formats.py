@@ -44,6 +44,8 @@ _SYSLOG = re.compile(
     r"|(?P<iso>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?)(?:Z|[+-]\d\d:?\d\d)?) "
     r"(?P<who>(?:[\w.:@()-]+ ){0,2}?)(?P<tag>[\w./() -]{1,48}?(?:\[\d+\])?): ?"
 )
+# dmesg --time-format=iso has a comma, and no host after it.
+_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d")
 _HOST = re.compile(r"[\w.-]{1,64} kernel: ")
 _LONGEST = 1 << 16
 
@@ -134,7 +136,7 @@ class Reader:
         usec: int | None = None
         caller = ""
         first = text[:1]
-        if first.isalnum() and (sys := _SYSLOG.match(text)):
+        if first.isalnum() and not _ISO.match(text) and (sys := _SYSLOG.match(text)):
             usec = _wall(sys["iso"], sys["day"], sys["clock"])
             tag = sys["tag"].split("[")[0].rsplit(" ", 1)[-1]
             facility = 0 if tag == "kernel" else 3

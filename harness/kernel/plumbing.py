@@ -91,7 +91,8 @@ snprintf scnprintf vscnprintf sprintf vsprintf kasprintf* kvasprintf* string str
 format_decode printk* vprintk* dev_printk* dev_info dev_notice dev_warn dev_err dev_alert dev_crit
 dev_emerg debug_object* test_bit set_bit clear_bit change_bit test_and_*_bit arch_*_bit
 constant_test_bit variable_test_bit find_first* find_next* bitmap_* rb_next rb_prev rb_erase*
-rb_insert* rb_first wait_on_bit* wake_up* csum_partial* do_csum kobject_* kset_* add_uevent_var
+rb_insert* rb_first wait_on_bit* wake_up wake_up_common* wake_up_sync* csum_partial* do_csum
+kobject_* kset_* add_uevent_var
 get_unaligned* crc*_le klist_* # string_nocheck
 """
 # kernel/{workqueue,sched/completion,time/timer}.c, drivers/base, fs/sysfs: they act for callers
@@ -104,7 +105,8 @@ get_device_parent sysfs_remove_* dpm_sysfs_remove i2c_del_adapter unregister_cli
 hwrng_unregister tty_unregister_device unregister_netdev* rollback_registered* start_flush_work
 queue_work* queue_delayed_work* unlock_page folio_unlock* check_heap_object phys_addr* dput
 fast_dput
-mark_buffer_dirty mark_inode_dirty
+mark_buffer_dirty mark_inode_dirty check_*object* compound_head page_folio folio_flags
+const_folio_flags page_to_nid perf_event_overflow* perf_event_nmi_handler intel_pmu_handle_irq
 """
 # mm/{slub,slab,util,vmalloc,page_alloc,mempool,percpu}.c, net/core/skbuff.c's use of them
 _ALLOC = """
@@ -148,7 +150,10 @@ GROUPS: dict[str, Test] = {
         "rcu_barrier* folio_lock* msleep* usleep* ret_from_fork* percpu_ref_* lock_page* bit_*",
         "dump_task_* worker_thread process_one_work process_scheduled_works",
     ),
-    "stall": _any_of("*rcu* *nmi* *backtrace* *apic_timer_interrupt* asm_sysvec* *_cpu_stacks"),
+    "stall": _any_of(
+        "perf_event_* *_pmu_* *watchdog_* *rcu* *nmi* *backtrace* *apic_timer_interrupt* "
+        "asm_sysvec* *_cpu_stacks"
+    ),
 }
 
 # Dispatchers (softirq, workqueue, timer, system call, file, socket and netlink operations): what
@@ -174,7 +179,8 @@ ANCHORS = _any_of(
     "compat_sock_ioctl",
     "nfnetlink_rcv_msg rtnetlink_rcv_msg genl_rcv_msg genl_family_rcv_msg* netlink_rcv_skb",
     "sock_write_iter sock_read_iter SyS_ioctl SyS_connect SyS_socketpair SYSC_ioctl SYSC_connect",
-    "sys_connect* do_sys_ioctl se_sys_ioctl x64_sys_ioctl ia32_sys_ioctl arm64_sys_ioctl "
+    "sys_connect* sys_ioctl compat_sys_ioctl do_sys_ioctl se_sys_ioctl x64_sys_ioctl "
+    "ia32_sys_ioctl arm64_sys_ioctl "
     "x64_sys_connect",
     "arm64_sys_connect do_fault handle_mm_fault do_page_fault page_fault fput task_work_run "
     "exit_to_user*",

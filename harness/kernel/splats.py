@@ -223,7 +223,7 @@ class Finder:
         for report in list(self._open.values()):
             patience = PATIENT if report.kind.name.split(".")[0] in _PATIENT else SILENCE
             late = record.usec - report.records[-1].usec > patience
-            if late and (report.stacked or not _STACK_NEXT.match(record.text)):
+            if late and not _goes_on(report, record.text):
                 self._close(report, done)
 
     def _answer(self, record: Record, cpu: str) -> None:
@@ -268,6 +268,11 @@ class Finder:
         done.append(Splat(_final(kind, report), kind.severity, kept, report.place))
 
 
+def _goes_on(report: _Open, text: str) -> bool:
+    """Whether a line that comes late is surely the report's still."""
+    return frame(text) is not None if report.stacked else bool(_STACK_NEXT.match(text))
+
+
 def _final(kind: Kind, report: _Open) -> str:
     """A kind that its first line alone does not tell."""
     if kind.name == "warning" or kind.name == "warning.odebug":
@@ -296,6 +301,8 @@ def _joins(report: _Open, kind: Kind) -> bool:
             return name in _BEFORE_CUT and not report.stacked
         if _RANK.get(kind.name, 0) > _RANK[name] or kind.name == "kernel_bug" != name:
             return True
+        if kind.name == "hard_lockup":  # the watchdog once said so with a WARN()
+            return not report.stacked
         if kind.name == "panic" and name != "cut_here":
             return not report.stacked or len(report.records) <= _SOON // 2
     if report.stacked or report.ended:

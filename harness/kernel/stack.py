@@ -51,14 +51,14 @@ _SYMBOL = re.compile(rf"{_NAME}{_WHERE}{_MODULE}")
 # What may stand before the symbol: an address or two in brackets, "? " for a guess, ARM's and
 # s390's parenthesis, "from ", kmemleak's and perf's "0xffff... ", s390's " #0 [...]".
 _FRAME = re.compile(
-    r"^\s*(?:<\w+> +)?\(?(?:#\d+ )?(?:\[[<\s]*(?P<address>[0-9a-f]{6,16}"
+    r"^\s*(?:<{1,2}\w+>{1,2} +)?\(?(?:#\d+ )?(?:\[[<\s]*(?P<address>[0-9a-f]{6,16}"
     r"|inline)[>\s]*\]\s*){0,2}\s*"
     r"(?:0x[0-9a-f]{8,16}:? )?(?P<guess>\? +)?\(?(?:\d+:)?"
     rf"(?:from )?{_NAME}(?:{_WHERE})?\)?{_MODULE}(?P<rest>.*)$"
 )
 # What an already symbolised line may go on with; without an offset one of these must be there.
 _SOURCE = re.compile(
-    r"^ (?:[\w./+-]+\.(?:[chSs]|rs|cpp)(?::\d+)+|\S+:\?)(?: \(discriminator \d+\))?"
+    r"^ \(?(?:[\w./+-]+\.(?:[chSs]|rs|cpp)(?::\d+)+|\S+:\?)(?: \(discriminator \d+\))?"
 )
 _ARM = re.compile(r"^\)? from (?:\[<[0-9a-f]+>\] )?\(?[A-Za-z_.$]")
 # The registers that point into the code that was running when the report was made.
@@ -66,7 +66,9 @@ _POINTER = re.compile(
     r"^\s*(?:R?IP|EIP|NIP|pc|PC is at|EIP is at|NIP is at|epc|era|Krnl PSW|pc hi|TPC|RIP)\b"
     rf"[^a-zA-Z_.]*(?:[0-9a-f]{{4,16}}[^\w.]+)*(?:\[<[0-9a-f]+>\]\s*)*\(?{_SYMBOL.pattern}"
 )
-_POINTER_INLINE = re.compile(r"^RIP: 0010:(?P<symbol>[A-Za-z_.$][\w.$]*) [\w./+-]+:\d+")
+_POINTER_INLINE = re.compile(
+    r"^(?:RIP: 0010:|EIP: |pc : )(?P<symbol>[A-Za-z_.$][\w.$]*) \(?[\w./+-]+:\d+"
+)
 _TITLE = re.compile(
     r"^\s*(?:Call [Tt]race:|Backtrace:|backtrace(?: \(crc [0-9a-f]+\))?:|(?:Allocated|Freed"
     r"|Preemption disabled)\b.*:$"

@@ -106,7 +106,9 @@ def _warning(kind: str, head: str, lines: Sequence[str]) -> Name:
         lines,
     )
     if at is None:
-        return _name("WARNING", blame.functions(kind, lines))
+        stacks = re.search(r"WARNING: ((?:kernel )?stack [a-z]+)", head)
+        what = f"WARNING: {stacks[1]}" if stacks else "WARNING"
+        return _name(what, blame.functions(kind, lines))
     start = next(n for n, line in enumerate(lines) if at.string is line)
     place = at[0].removeprefix("WARNING: ")
     place = place[place.index(at["file"] or at["late"]) :]
@@ -128,7 +130,7 @@ def _bug(kind: str, head: str, lines: Sequence[str]) -> Name:
         return _name("BUG: corrupted list", blame.functions(kind, lines))
     if file.endswith("mm/usercopy.c"):
         return _name("BUG: bad usercopy", blame.functions(kind, lines, ("usercopy",)))
-    found = blame.functions(kind, lines)
+    found = blame.functions(kind, lines, ("alloc",))
     name = _name("kernel BUG", found)
     if found or not file:
         return name
@@ -260,6 +262,10 @@ def _locking(kind: str, head: str, lines: Sequence[str]) -> Name:
 def _other(kind: str, head: str, lines: Sequence[str]) -> Name:
     if re.search(r"stack guard page", head):
         return _oops("oops", head, lines)
+    if re.search(r"Dentry .* still in use", head):
+        kinds = re.search(r"\[unmount of (\S+)", head)
+        name = Name("BUG: Dentry still in use in unmount", ("Dentry",), ("unmount",))
+        return Name(name.title, (*name.key, kinds[1] if kinds else ""), name.functions)
     head = re.sub(
         r"[\[(]unmount of .*|\b(?:process|pfn|in|mm|page|CPU|PID|pid|comm|task|addr)[ :=].*"
         r"|Dentry \S+|: \S*ptrval\S*",

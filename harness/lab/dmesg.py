@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from harness.kernel import facts, lockdep, resets
+from harness.kernel import facts, formats, ktap, lockdep, resets
 from harness.kernel.cycle import cycle_of
 from harness.kernel.diagnosis import diagnose, explain
 from harness.kernel.resets import GpuEvent, Recovery
@@ -22,7 +22,17 @@ from harness.kernel.scan import Boot, Lost, Scan
 from harness.kernel.splats import Splat
 from harness.lab.symbolise import Symboliser
 
-__all__ = ["Reading", "line", "objects", "read", "show", "show_statistics", "statistics"]
+__all__ = [
+    "Reading",
+    "line",
+    "objects",
+    "read",
+    "show",
+    "show_statistics",
+    "statistics",
+    "subtest",
+    "subtests",
+]
 
 # Reports that differ, and GPU events, kept of one log; more are only counted.
 MOST = 5_000
@@ -214,6 +224,23 @@ def _locks(report: lockdep.Report | None) -> dict[str, Any]:
         "cycle_complete": cycle.complete,
         "takes": found.takes,
         "driver": found.driver,
+    }
+
+
+def subtests(stream: BinaryIO) -> Iterator[ktap.Subtest]:
+    """What KUnit and kselftest said in a log.  Raises OSError where it cannot be read."""
+    records = formats.read(stream)
+    return ktap.parse(line for record in records if not record.facility for line in record.lines())
+
+
+def subtest(test: ktap.Subtest) -> dict[str, Any]:
+    """For programs: a result."""
+    return {
+        "type": "subtest",
+        "name": test.name,
+        "outcome": test.outcome,
+        "why": test.why,
+        "said": list(test.said),
     }
 
 

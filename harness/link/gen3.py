@@ -176,6 +176,11 @@ class Gen3:
         last = f": {said[-1].strip()}" if said and self._kept.status < 128 else ""
         return f"the model of the {self._chip} died ({self._kept.how()}{last}); see {_LOG}"
 
+    def settle(self) -> None:
+        """QEMU has ended, so the model does or did: wait until it can be told which was first."""
+        if self._kept is not None:
+            self._kept.wait(_GRACE_S)
+
     def stop(self) -> None:
         """End it; QEMU has gone before.  What it died of by itself stays known."""
         if self._kept is None:

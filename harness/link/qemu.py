@@ -192,7 +192,11 @@ class Qemu:
 
     def trouble(self) -> str:
         """What of the lab's own broke under the machine, in words; "" where all is well."""
-        return self._model.trouble() if self._model is not None else ""
+        if self._model is None:
+            return ""
+        if self._kept is not None and not self._kept.alive():
+            self._model.settle()
+        return self._model.trouble()
 
     @property
     def model(self) -> Gen3:

@@ -28,6 +28,7 @@ _MEMORY_MB = 100.0
 _WANTED = {
     "recall, any place: lockdep": 99.0,
     "recall, any place: all types": 97.0,
+    "lock cycles whole, of chains printed to their end": 97.0,
     "clean logs without a report": 100.0,
     "stability: signature under noise": 100.0,
     "pairs of two titles, two signatures": 99.0,

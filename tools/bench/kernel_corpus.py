@@ -174,8 +174,8 @@ def score(cases: list[Case], rounds: int = 3) -> Score:
 
 
 def _cycles(case: Case, result: Score) -> None:
-    """Of circular reports: whether their locks came out, and of those that hold their chain
-    whether the whole cycle did."""
+    """Of circular reports: whether their locks came out, and of those whose chain the log does
+    not cut off whether the whole cycle did."""
     for splat in reports(case.text):
         report = lockdep.parse(splat.lines) if splat.kind == "lockdep.circular" else None
         if report is None:
@@ -183,9 +183,9 @@ def _cycles(case: Case, result: Score) -> None:
         found = cycle.cycle_of(report)
         who = f"{case.id}: {found.classes if found else report.title}"
         result.count("lock cycles, of all reports, cut ones too", found is not None, who)
-        if report.links:
+        if any(link.depth == 0 for link in report.links):
             whole = found is not None and found.complete
-            result.count("lock cycles whole, of reports with a chain", whole, who)
+            result.count("lock cycles whole, of chains printed to their end", whole, who)
 
 
 def _recall(case: Case, result: Score) -> Splat | None:
@@ -199,6 +199,7 @@ def _recall(case: Case, result: Score) -> Splat | None:
     if kind.startswith("gpu."):
         seen = kind in _events(case.text)
         result.count("recall, any place: gpu", seen, f"{case.id} {kind}")
+        result.count("recall, any place: all types", seen, f"{case.id} {kind}")
         return None
     anywhere = next((splat for splat in found if _is(splat, kind)), None)
     got = ", ".join(f"{s.kind}" for s in found[:4])

@@ -76,6 +76,7 @@ class I915Workload:
         self._hangs: list[Hang] = []
         self._contexts: dict[int, Context] = {}
         self._own: int | None = None
+        self._used = False
         self._storm: Storm | None = None
         # Handles are a file's, so of what is adopted the dma-buf itself is kept.
         self._adopted = Adopted(os.dup)
@@ -327,7 +328,7 @@ class I915Workload:
         """A context that no hang has been held against yet."""
         if self._device.contexts:
             return Context(self._device, self._device.context())
-        used = any(context.device is self._device for context in self._contexts.values())
+        used, self._used = self._used, True
         return Context(Device(self._device.node) if used else self._device, 0)
 
     def _free_context(self, number: int) -> None:

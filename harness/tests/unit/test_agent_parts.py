@@ -145,6 +145,12 @@ def test_cards_are_read_from_sysfs(tmp_path: Path) -> None:
     (connector / "status").write_text("unknown\n")
     cards(str(tmp_path), 5.0)
     assert (connector / "status").read_text() == "detect\n", "whoever is unknown is looked at"
+    (connector / "status").write_text("connected\n")
+    cards(str(tmp_path), 5.0)
+    assert (connector / "status").read_text() == "connected\n", "its modes are known"
+    (connector / "modes").write_text("")
+    cards(str(tmp_path), 5.0)
+    assert (connector / "status").read_text() == "detect\n", "its EDID was never read"
     assert cards(str(tmp_path / "nothing")) == []
 
 

@@ -55,6 +55,10 @@ def test_without_contexts_each_is_a_file_of_its_own(gen3: Kernel) -> None:
         do("canary", engine="rcs0", context=numbers[1])
     do("hang", engine="rcs0", context=numbers[2])
     assert gen3.sent[-1].rsvd1 == 0
+    # What hung in the first is held against that file for good.
+    do("context.free", context=numbers[0])
+    do("context")
+    assert gen3.opened == 4
 
 
 def test_with_contexts_one_file_will_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from harness.cli import main
 from harness.kernel.ktap import Subtest, parse
 
 KUNIT = """\
@@ -114,3 +119,17 @@ def test_absurd_plan_is_bounded() -> None:
     tests = list(parse(["KTAP version 1", "1..999999999", "ok 1 foo"]))
     assert tests[0] == Subtest(("foo",), "pass")
     assert len(tests) == 1001
+
+
+def test_lab_dmesg_lists_results(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("".join(f"[   12.000000] {line}\n" for line in KUNIT.splitlines()))
+    shown = CliRunner().invoke(main, ["dmesg", "--ktap", str(log)])
+    assert shown.exit_code == 1
+    lines = shown.output.splitlines()
+    assert lines[0] == "fail    foo_buddy/foo_limit"
+    assert lines[2] == "skip    foo_buddy/foo_split/64k pages: no such pages here"
+    told = CliRunner().invoke(main, ["dmesg", "--ktap", "--json", str(log)]).output.splitlines()
+    assert [json.loads(line)["outcome"] for line in told] == [line.split()[0] for line in lines]
+    log.write_text("[    1.000000] KTAP version 1\n[    1.000000] 1..1\n[    1.000000] ok 1 foo\n")
+    assert CliRunner().invoke(main, ["dmesg", "--ktap", str(log)]).exit_code == 0

@@ -21,7 +21,10 @@ def test_every_testcase_passes_on_a_healthy_driver(tmp_path: Path) -> None:
     done = healthy.run("testcases")
     verdicts = healthy.verdicts()
     assert done.returncode == 0, done.stdout
-    assert {v.outcome for v in verdicts.values()} == {"pass"}
+    skipped = {name: v.reason for name, v in verdicts.items() if v.outcome == "skip"}
+    assert {v.outcome for v in verdicts.values()} <= {"pass", "skip"}
+    assert "no knob" in skipped.pop("test_without_a_reset_every_fence_ends")
+    assert all(name.startswith(("test_mock", "test_live")) for name in skipped), skipped
     assert {v.lockdep for v in verdicts.values()} == {"armed"}
     engines = ["gfx", *(f"compute{n}" for n in range(4)), "sdma0", "sdma1"]
     assert {f"test_recovers[{engine}]" for engine in engines} <= set(verdicts)

@@ -1,0 +1,33 @@
+"""The testcases that are for any driver, on the real i915: all pass, and lockdep sees it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness.gpu.i915_error import parse
+from harness.tests.inner import Session, targets_file
+
+# What i915 itself is at odds with, and its own selftests, have tests of their own.
+LEFT_OUT = ("--ignore=testcases/test_deadlock.py", "--ignore=testcases/test_selftests.py")
+
+
+def test_every_testcase_passes_on_gen3(tmp_path: Path) -> None:
+    targets = targets_file(tmp_path / "targets.toml", "sim-g33", chip="g33")
+    session = Session(targets, tmp_path / "runs", "sim-g33")
+    done = session.run("testcases", *LEFT_OUT)
+    verdicts = session.verdicts()
+    assert done.returncode == 0, done.stdout
+    assert {name: v.outcome for name, v in verdicts.items() if v.outcome != "pass"} == {}
+    assert {v.lockdep for v in verdicts.values()} == {"armed"}
+    assert {v.fences for v in verdicts.values()} == {"accounted"}
+    assert {"test_recovers[rcs0]", "test_manual_reset", "test_hang_after_hang"} <= set(verdicts)
+    (run,) = session.run_dirs()
+    (dump,) = run.path.glob("tests/*dump*/error-state")
+    state = parse(dump.read_bytes())
+    assert (state.generation, state.process) == (3, "lab-i915")
+    # Storms and hangs both: nobody's request is missing, though none could name its fence.
+    (storm,) = run.path.glob("tests/*storm*/storm.json")
+    told = json.loads(storm.read_text())
+    requests = sum(told["counts"]["request"].values())
+    assert requests == sum(told["submitted"]) + told["hangs"]
