@@ -54,11 +54,18 @@ class Issue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     state: Literal["fail", "flake", "ignore"]
     bug: Text
     expires: date
-    signature: Signature = ""
+    signature: Signature | Literal[""] = ""
+    # Of the same fault: it shows in several ways.
+    also: tuple[Signature, ...] = ()
     test: str = ""
     target: str = ""
     driver: str = ""
     kernel: Range | Literal[""] = ""
+
+    @property
+    def signatures(self) -> frozenset[str]:
+        """All findings that it excuses; none where a test's name alone decides."""
+        return frozenset({self.signature, *self.also} - {""})
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,18 +81,18 @@ class Scope:
 
     def of(self, finding: Finding) -> str:
         """The entry that excuses `finding`, or ""."""
-        return next((n for n, issue in self._valid() if issue.signature == finding.signature), "")
+        return next((n for n, i in self._valid() if finding.signature in i.signatures), "")
 
     def counts(self, name: str) -> bool:
         """Whether what the entry excuses is a failure still, if a known one."""
         return self._issues[name].state != "ignore"
 
     def of_body(self, findings: Iterable[Finding]) -> str:
-        """The entry that excuses what the test itself said, or "": it names the test, and its
-        signature, if it has one, was found."""
+        """The entry that excuses what the test itself said, or "": it names the test, and one
+        of its signatures, if it has any, was found."""
         seen = {finding.signature for finding in findings}
         named = ((n, issue) for n, issue in self._valid() if issue.test)
-        return next((n for n, i in named if not i.signature or i.signature in seen), "")
+        return next((n for n, i in named if not i.signatures or i.signatures & seen), "")
 
     def title(self, name: str) -> str:
         """What the entry calls itself."""
@@ -94,7 +101,8 @@ class Scope:
     def expired(self, signature: str) -> str:
         """What to say of a failure that an entry excused until it expired; "" where none did."""
         for name, issue in self._issues.items():
-            if issue.expires < self._today and issue.signature in ("", signature):
+            known = issue.signatures
+            if issue.expires < self._today and (not known or signature in known):
                 return f"known issue {name} expired on {issue.expires}"
         return ""
 
@@ -182,9 +190,9 @@ def _check(path: Path, text: str, name: str, issue: Issue, targets: list[str]) -
         line = line_of(text, ("issues", name, key))
         return UsageError(f"issue {name!r}: {what}", where=f"{path}:{line}", cure=cure)
 
-    if not issue.signature and not issue.test:
+    if not issue.signatures and not issue.test:
         raise bad("", "has neither a signature nor a test", "say which failure it excuses")
-    if issue.state == "ignore" and not issue.signature:
+    if issue.state == "ignore" and not issue.signatures:
         raise bad(
             "state",
             "ignores whatever a test fails with",
@@ -204,14 +212,15 @@ def _apart(path: Path, text: str, issues: Mapping[str, Issue]) -> None:
     """Two entries for the same thing: the second would never be used."""
     seen: dict[tuple[str, ...], str] = {}
     for name, issue in issues.items():
-        what = (issue.signature, issue.test, issue.target, issue.driver, issue.kernel)
-        first = seen.setdefault(what, name)
-        if first != name:
-            raise UsageError(
-                f"issue {name!r}: excuses the very same as {first!r}",
-                where=f"{path}:{line_of(text, ('issues', name))}",
-                cure="keep one of them",
-            )
+        for signature in issue.signatures or {""}:
+            what = (signature, issue.test, issue.target, issue.driver, issue.kernel)
+            first = seen.setdefault(what, name)
+            if first != name:
+                raise UsageError(
+                    f"issue {name!r}: excuses the very same as {first!r}",
+                    where=f"{path}:{line_of(text, ('issues', name))}",
+                    cure="keep one of them",
+                )
 
 
 def _names(pattern: str, test: str) -> bool:

@@ -80,7 +80,7 @@ def explained(
         choices = _choices(kind, keys[-1])
         message = f"expected one of {', '.join(map(repr, choices))}, got {value!r}"
         message += nearest(value, choices)
-    elif "matching regex" in message and (meant := _meaning(kind, keys[-1])):
+    elif "matching regex" in message and (meant := _meaning(kind, _named(keys))):
         message = f"expected {meant}"
     else:
         for word, meant in _WORDS.items():
@@ -156,7 +156,8 @@ def _walk(raw: Any, kind: Any, dotted: str) -> tuple[tuple[str, ...], Any]:
     keys: list[str] = []
     around = kind
     for step in _STEP.finditer(dotted):
-        around = kind
+        if step["field"] or step["index"] == "...":
+            around = kind
         name = step["field"] or step["index"]
         if name == "...":
             # A dict's key, which msgspec does not name: the first that fails is the one.
@@ -169,6 +170,11 @@ def _walk(raw: Any, kind: Any, dotted: str) -> tuple[tuple[str, ...], Any]:
         keys.append(name)
         raw = raw.get(name) if isinstance(raw, dict) else None
     return tuple(keys), kind if _structs(kind) and isinstance(raw, dict) else around
+
+
+def _named(keys: tuple[str, ...]) -> str:
+    """The last key that is a name: of an array's element, the array's."""
+    return next((key for key in reversed(keys) if not key.isdigit()), "")
 
 
 def _fails(value: Any, kind: Any) -> bool:

@@ -45,6 +45,7 @@ def loaded(tmp_path: Path, text: str) -> KnownIssues:
         (SIGNED.replace("expires = 2027-06-30\n", ""), 1, "the key 'expires' is missing"),
         (SIGNED.replace('"fail"', '"fails"'), 3, "got 'fails' (did you mean 'fail'?)"),
         (SIGNED.replace("89ab", "89xy"), 6, "expected a finding's signature"),
+        (SIGNED + 'also = ["0123456789"]\n', 7, "expected a finding's signature"),
         (SIGNED + 'kernel = "6.12"\n', 7, 'expected kernel versions, as ">= 6.1, < 6.13"'),
         (SIGNED + 'target = "sim-nav"\n', 7, "no target 'sim-nav' (did you mean 'sim-navi'?)"),
         (SIGNED.replace("https://bugs.example/7", "doc/no.md"), 4, "is no URL and no file here"),
@@ -111,6 +112,16 @@ def test_entry_concerns_what_it_names(given: dict[str, str], concerned: bool) ->
     scope = known.scope(test="t.py::t[rcs0]", target="box", driver="i915", kernel="6.12.117-lab")
     finding = Finding("lockdep", "fail", "a title", "0123456789ab")
     assert (scope.of(finding) == "one") is concerned
+
+
+def test_one_fault_may_show_in_several_ways() -> None:
+    other, third = "ba9876543210", "1-ba9876543210"
+    one = issue(signature="0123456789ab", also=(other, third), test="t.py::t")
+    scope = KnownIssues({"one": one}, TODAY).scope(test="t.py::t", target="", driver="", kernel="")
+    shown = [Finding("lockdep", "fail", "a title", signature) for signature in (other, third)]
+    assert [scope.of(finding) for finding in shown] == ["one", "one"]
+    assert scope.of_body(shown[:1]) == "one"
+    assert scope.of_body([Finding("lockdep", "fail", "a title", "000000000000")]) == ""
 
 
 def test_unknown_kernel_is_in_no_range() -> None:
