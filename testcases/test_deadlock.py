@@ -26,7 +26,7 @@ How = Literal["modeset", "flip"]
 PATIENCE_S = 10.0
 # A recovery that has not ended its job so long after the hang was noticed is looked at, and again
 # later: what it stands still behind may change.
-STILL_S = (2.0, 11.0, 20.0)
+STILL_S = (1.0, 8.0, 15.0)
 
 
 class Waiting(NamedTuple):

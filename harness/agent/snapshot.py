@@ -97,7 +97,7 @@ def _failed(path: str, why: str) -> dict[str, Any]:
 
 def _stuck(ours: set[int]) -> list[tuple[int, int, str]]:
     """(pid, tid, state) of every thread in uninterruptible sleep, of every kernel worker at work
-    that sleeps, and of all of `ours`.
+    that sleeps, and of all of `ours`; the first kind first.
 
     Only `stat` is read here, which takes no lock that a stuck task may hold.
     """
@@ -117,7 +117,8 @@ def _stuck(ours: set[int]) -> list[tuple[int, int, str]]:
                     found.append((int(name), int(tid), state))
         except (OSError, IndexError):
             continue  # it ended meanwhile
-    return found
+    # A stack takes its time to read on a slow machine: those that cannot move come first.
+    return sorted(found, key=lambda one: one[2] != "D")
 
 
 def _task(pid: int, tid: int, state: str, budget: _Budget) -> dict[str, Any]:

@@ -48,8 +48,8 @@ class Behind(StrEnum):
 
 
 class Stall(NamedTuple):
-    """`pid` recovered and stood still while `wait.pid` waited for a fence, from `begin` to `end`
-    ns; `end` None: until the account's end.
+    """`pid` recovered and stood still behind `wait.pid`, which waited for a fence, from `begin`
+    to `end` ns; `end` None: until the account's end.
 
     `what` is the address of the lock or of the commit's state, 0 for the fence itself; `since`
     when `pid` asked for it, `until` when it went on.  `display`: it was about to reset the
@@ -168,12 +168,15 @@ def _worker(
 def _stall(
     pid: int, behind: Behind, what: int, since: int, until: int | None, wait: Wait
 ) -> Stall | None:
-    """The time for which both lasted, if there was one."""
+    """From when both lasted, if they did, until `pid` went on: what a commit still does after
+    its wait keeps it waiting, too, unless that is the larger part."""
     begin = max(since, wait.begin)
     ends = [end for end in (until, wait.end) if end is not None]
     end = min(ends) if ends else None
     if end is not None and end <= begin:
         return None
+    if end is not None and until is not None and 2 * (end - begin) >= until - begin:
+        end = until
     return Stall(pid, behind, what, since, until, begin, end, wait, False)
 
 

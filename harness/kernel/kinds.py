@@ -150,7 +150,9 @@ KINDS: tuple[Kind, ...] = (
     _row(
         "warning",
         r"(?:WARNING|Warning|BADNESS|Badness)(?:: |:? ?)(?:CPU: ?\d+ (?:UID: \d+ )?"
-        r"PID: ?-?\d+ )?(?:at ?|/)\S+:\d+|WARNING: \S+\.[chS]:\d+ at ",
+        r"PID: ?-?\d+ )?at ?\S*\.(?:[chS]|rs|cpp):\d+|WARNING: \S+\.(?:[chS]|rs|cpp):\d+ at |"
+        # arch/x86/kernel/{unwind_frame,dumpstack}.c
+        r"WARNING: (?:kernel stack (?:regs|frame pointer) |stack (?:going|recursion) )",
         "WARNING: ",
         "Badness at",
     ),
@@ -210,7 +212,7 @@ KINDS: tuple[Kind, ...] = (
         "SError Interrupt",
         joins=True,
     ),
-    _row("double_fault", r"PANIC: (?:double|early exception)", "PANIC: ", joins=True),
+    _row("double_fault", r"(?:traps: )?PANIC: (?:double|early exception)", "PANIC: ", joins=True),
     _row("panic", r"(?:[*!]* ?)?Kernel panic(?: - not syncing)?(?::|$)", "Kernel panic"),
     # mm/page_alloc.c, mm/kmemleak.c, mm/memory.c, mm/slub.c, kernel/fork.c, fs/dcache.c
     _row(
@@ -258,7 +260,14 @@ KINDS: tuple[Kind, ...] = (
     ),
     _row("fifo_underrun", r".*(?:FIFO underrun|fifo underrun)", severity="note", alone=True),
     # whatever else calls itself a bug
-    _row("other_bug", r"=*\s*BUG [\w-]+ \(.{1,60}\): |BUG:? \S", "BUG: ", "BUG "),
+    _row(
+        "other_bug",
+        r"=*\s*BUG [\w-]+ \(.{1,60}\): |BUG: \S|BUG at |"
+        r"VFS: Busy inodes after unmount",
+        "BUG: ",
+        "BUG ",
+        "VFS: Busy inodes",
+    ),
 )
 
 _ALL = re.compile("|".join(f"(?P<k{n}>{row.pattern})" for n, row in enumerate(KINDS)))

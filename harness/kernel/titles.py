@@ -106,7 +106,9 @@ def _warning(kind: str, head: str, lines: Sequence[str]) -> Name:
         lines,
     )
     if at is None:
-        return _name("WARNING", blame.functions(kind, lines))
+        stacks = re.search(r"WARNING: ((?:kernel )?stack [a-z]+)", head)
+        what = f"WARNING: {stacks[1]}" if stacks else "WARNING"
+        return _name(what, blame.functions(kind, lines))
     start = next(n for n, line in enumerate(lines) if at.string is line)
     place = at[0].removeprefix("WARNING: ")
     place = place[place.index(at["file"] or at["late"]) :]

@@ -199,6 +199,7 @@ def _recall(case: Case, result: Score) -> Splat | None:
     if kind.startswith("gpu."):
         seen = kind in _events(case.text)
         result.count("recall, any place: gpu", seen, f"{case.id} {kind}")
+        result.count("recall, any place: all types", seen, f"{case.id} {kind}")
         return None
     anywhere = next((splat for splat in found if _is(splat, kind)), None)
     got = ", ".join(f"{s.kind}" for s in found[:4])

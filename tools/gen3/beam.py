@@ -2,27 +2,27 @@
 
 Nothing runs in the background: whoever looks says what time it is, and is told
 which vertical blanks have begun since.  No vertical blank begins in the middle
-of an update; see Beam.wrote.
+of an update; see Beam.update.
 """
 
 from __future__ import annotations
 
 from tools.gen3.timing import Timing
 
-__all__ = ["LOOK_NS", "UPDATE_NS", "WAIT_NS", "Beam"]
+__all__ = ["BEGIN_NS", "CURSOR_NS", "LINE_NS", "PLANE_NS", "WAIT_NS", "Beam"]
 
-UPDATE_NS = 8_000_000
-"""How long a vertical blank waits after a write for the look that ends the update: not every
-update ends with one."""
-WAIT_NS = 32_000_000
+# How long an update is taken to go on after each of its steps; see Beam.update.
+BEGIN_NS = 8_000_000
+PLANE_NS = 12_000_000
+CURSOR_NS = 4_000_000
+"""Short: a cursor that is moved by itself is an update that nothing ends."""
+LINE_NS = 3_000_000
+"""Short: this may be the first step of another one, which sleeps until the vertical blank comes,
+or for 4 ms and more (intel_vblank_evade)."""
+WAIT_NS = 40_000_000
 """The longest that one vertical blank waits; the kernel gives up on one after 100 ms."""
-LOOK_NS = 4_000_000
-"""How long it waits after a look at the counters: who sleeps until it comes gives up after as
-long at the earliest (intel_vblank_evade, with ticks of 4 ms)."""
-EVASION_NS = 1_000_000
-"""Who reads the scanline this close to a vertical blank may be about to sleep that way."""
 UNSEEN_NS = 100_000_000
-"""A look that is older than this was not the beginning of an update."""
+"""A look that is older than this was not of the update that goes on."""
 SECOND = 1_000_000_000
 
 
@@ -38,11 +38,11 @@ class Beam:
         self._origin = 0
         # Number of the frame whose vertical blank comes next.
         self._next = 0
-        # The last look at the counters, the vertical blanks since, and the last write since.
+        # Until when an update is taken to go on.
+        self._updating = 0
+        # The last look at the frame counter, and the vertical blanks since.
         self._looked = -UNSEEN_NS
-        self._patient = 0
         self._unseen = 0
-        self._wrote: int | None = None
         # When it was last seen not to have begun: it cannot have begun before.
         self._waited = 0
         self._frozen: int | None = None
@@ -59,7 +59,7 @@ class Beam:
         """Switch on, at the first visible pixel of the next frame."""
         frame = self._rest[0] + 1 if self._rest != (0, 0) else 0
         self._timing = timing
-        self._unseen, self._wrote = 0, None
+        self._unseen, self._updating = 0, now
         self._hz = max(1, int(timing.clock_hz / self._stretch))
         self._origin = now - self._ns(frame * timing.frame)
         self._next = frame
@@ -84,39 +84,35 @@ class Beam:
             self._origin += now - self._frozen
             self._frozen = None
 
-    def looked(self, now: int) -> int:
-        """The driver reads the frame counter, which begins an update, or ends one.
+    def update(self, now: int, ns: int) -> int:
+        """The driver writes what the next vertical blank takes over, or is about to.
 
-        Returns how many vertical blanks have not begun after all.
-        """
-        undone = self._undo(now) if self._wrote is not None else 0
-        self._looked, self._unseen, self._wrote = now, 0, None
-        self._patient = now + LOOK_NS
-        return undone
-
-    def wrote(self, now: int) -> int:
-        """The driver writes what the next vertical blank takes over; returns as `looked` does.
-
-        i915 looks at the frame counter, writes, and looks again, and calls a vertical blank in
-        between an "Atomic update failure".  It keeps clear of one for 100 us, or 250 us with
-        lockdep (VBLANK_EVASION_TIME_US): on hardware hundreds of register accesses, here ten at
-        best, and none on a loaded host.  So a vertical blank that nobody has seen yet waits for
-        the end of the update, and the frame gets longer.
+        i915 keeps clear of a vertical blank, looks at the frame counter, writes, and looks again;
+        a vertical blank in between is an "Atomic update failure" (intel_pipe_update_end).  It
+        keeps clear for 100 us, or 250 us with lockdep (VBLANK_EVASION_TIME_US): on hardware
+        hundreds of register accesses, here ten at best, and not one on a loaded host.  So a
+        vertical blank waits up to `ns` for the update's next step, and one that has begun and
+        that nobody has seen has not begun after all.  Returns how many those were.
         """
         undone = self._undo(now)
-        self._wrote = now
+        self._updating = max(self._updating, now + ns)
         return undone
 
-    def evades(self, now: int) -> None:
-        """The driver reads the scanline, to keep clear of a vertical blank or to end an update."""
-        if self._timing is None:
-            return
-        regular = self._regular(self._timing)
-        if self._wrote is None:
-            if regular - now < EVASION_NS:
-                self._patient = now
-        elif now >= regular:
-            self._wrote = now - UPDATE_NS + LOOK_NS
+    def updating(self, now: int) -> bool:
+        """Whether an update is taken to go on."""
+        return now < self._updating
+
+    def expect(self, now: int, ns: int) -> None:
+        """An update begins, or if one goes on, its end comes nearer."""
+        self._updating = max(self._updating, now + ns)
+
+    def looked(self, now: int, ends: bool) -> int:
+        """The driver looks at the frame counter; when that ends an update, returns as `update`."""
+        undone = self._undo(now) if ends else 0
+        if ends:
+            self._updating = now
+        self._looked, self._unseen = now, 0
+        return undone
 
     def _undo(self, now: int) -> int:
         """Put off until after `now` what has begun since the last look."""
@@ -134,10 +130,7 @@ class Beam:
         if self._timing is None or self._frozen is not None:
             return None
         regular = self._regular(self._timing)
-        begin = max(regular, self._waited, min(self._patient, regular + LOOK_NS))
-        if self._wrote is not None:
-            begin = max(begin, min(self._wrote + UPDATE_NS, regular + WAIT_NS))
-        return begin
+        return max(regular, self._waited, min(self._updating, regular + WAIT_NS))
 
     def settle(self, now: int) -> int:
         """How many vertical blanks have begun since this was last asked."""

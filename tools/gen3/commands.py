@@ -216,7 +216,8 @@ def _store_data_index(streamer: Streamer, words: Sequence[int]) -> Next:
 
 
 def _batch_buffer(streamer: Streamer, words: Sequence[int]) -> Next:
-    streamer.jump(words[1], words[2] & ~3)
+    # Without its last word it is one that does not end by itself.
+    streamer.jump(words[1], words[2] & ~3 if len(words) > 2 else None)
     return Next.JUMP
 
 

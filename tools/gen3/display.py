@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tools.gen3.beam import CURSOR_NS, PLANE_NS
 from tools.gen3.crc import Fetched, PipeCrc
 from tools.gen3.crt import Crt
 from tools.gen3.cursor import Cursor
@@ -61,7 +62,9 @@ class Display:
         self._gtt = gtt
         self._cursors = gtt if cursors is None else cursors
         self._planes = [Plane(registers, n, partial(self._written, n)) for n in range(PIPES)]
-        self._cursor = [Cursor(registers, n, partial(self._written, n)) for n in range(PIPES)]
+        self._cursor = [
+            Cursor(registers, n, partial(self._written, n + PIPES)) for n in range(PIPES)
+        ]
         self._layers = [part.latch for part in self._planes]
         self._layers += [part.latch for part in self._cursor]
         self._sizes = [NO_SIGNAL] * PIPES
@@ -191,12 +194,12 @@ class Display:
 
     # -- what the parts call ---------------------------------------------------------------
 
-    def _written(self, index: int, arms: bool) -> None:
-        """Before a write to plane or cursor `index`: the pipes that it is, or may be, on."""
-        layers = self._layers[index::PIPES]
-        for number in {index, *(layer.pipe() for layer in layers)} & set(range(PIPES)):
+    def _written(self, latch: int, arms: bool) -> None:
+        """Before a write to one of `_layers`: the pipes that it is, or may be, on."""
+        ns = PLANE_NS if latch < PIPES else CURSOR_NS
+        for number in {latch % PIPES, self._layers[latch].pipe()} & set(range(PIPES)):
             if arms:
-                self._pipes[number].update()
+                self._pipes[number].update(ns)
             else:
                 self._pipes[number].settle()
 

@@ -8,9 +8,10 @@ the status bits and raises the pipe's event while their enable bits are set.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import IntEnum
 
 from tools.gen3 import timing
-from tools.gen3.beam import Beam
+from tools.gen3.beam import BEGIN_NS, LINE_NS, PLANE_NS, Beam
 from tools.gen3.crc import PipeCrc
 from tools.gen3.faults import Faults
 from tools.gen3.interrupts import PIPE_A_EVENT, PIPE_B_EVENT, Interrupts
@@ -29,6 +30,19 @@ UNDERRUN = 1 << 31
 STATUS = 0xFFFF
 ENABLES = 0x7FFF_0000
 VBLANK, VSYNC, CRC_DONE = 1 << 1, 1 << 9, 1 << 12
+
+
+class Steps(IntEnum):
+    """What of an update the driver did last (intel_pipe_update_start, intel_pipe_update_end).
+
+    It reads the scanline and then the frame counter, writes, and reads both again.  Of all
+    others who look at the frame counter none reads the scanline before.
+    """
+
+    NONE = 0
+    KEEPS_CLEAR = 1
+    WRITES = 2
+    ENDS = 3
 
 
 class Pipe:
@@ -61,6 +75,8 @@ class Pipe:
         self._begun = begun
         self._event = (PIPE_A_EVENT, PIPE_B_EVENT)[index]
         self._pending = False
+        self._steps = Steps.NONE
+        self._step_ns = 0
         self._beam = Beam(stretch)
         self._at = at = index * PIPE_STRIDE
         letter = "AB"[index]
@@ -103,10 +119,13 @@ class Pipe:
         now = self._settle()
         return self._beam.line(now)
 
-    def update(self) -> None:
-        """The driver writes what the next vertical blank takes over."""
+    def update(self, ns: int) -> None:
+        """The driver writes what the next vertical blank takes over; its next step takes less
+        than `ns`."""
         now = self._settle()
-        self.vblanks -= self._beam.wrote(now)
+        self._step_ns = max(self._step_ns, ns) if self._steps is Steps.WRITES else ns
+        self._steps = Steps.WRITES
+        self.vblanks -= self._beam.update(now, ns)
 
     def settle(self) -> None:
         """Account for vertical blanks that have passed."""
@@ -135,17 +154,26 @@ class Pipe:
 
     def _read_line(self) -> int:
         now = self._settle()
-        self._beam.evades(now)
+        if self._steps in (Steps.NONE, Steps.WRITES):
+            self._steps = Steps(self._steps + 1)
+        self._go_on(now)
         return self._beam.line(now)
 
     def _read_frame(self) -> int:
         now = self._settle()
-        self._beam.evades(now)
+        if self._steps is Steps.KEEPS_CLEAR:
+            self._beam.expect(now, BEGIN_NS)
+            self._steps = Steps.NONE
+        else:
+            self._go_on(now)
         return self._beam.position(now)[0] >> 8 & 0xFFFF
 
     def _read_pixel(self) -> int:
         now = self._settle()
-        self.vblanks -= self._beam.looked(now)
+        ends = self._steps is Steps.ENDS
+        if ends:
+            self._steps = Steps.NONE
+        self.vblanks -= self._beam.looked(now, ends)
         frame, pixel = self._beam.position(now)
         return (frame & 0xFF) << 24 | pixel & 0xFF_FFFF
 
@@ -186,6 +214,12 @@ class Pipe:
         if mode is not None:
             self._latch()
             self._beam.start(mode, self._clock())
+
+    def _go_on(self, now: int) -> None:
+        """The end of an update takes more than one step.  That of a cursor alone has none, and
+        what looks like it is the next one's beginning."""
+        if self._steps is Steps.ENDS and self._beam.updating(now):
+            self._beam.expect(now, PLANE_NS if self._step_ns >= PLANE_NS else LINE_NS)
 
     # -- time --------------------------------------------------------------------------
 

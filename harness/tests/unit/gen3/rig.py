@@ -90,9 +90,10 @@ class Rig:
         return self.head() == self[TAIL] and bool(self[MI_MODE] & 1 << 9)
 
     def wait(self, milliseconds: int) -> None:
-        """Let time pass, the chip ticking as it asks for."""
+        """Let time pass, the chip ticking as it asks for; a tick takes a millisecond."""
         end = self.now + milliseconds * 1_000_000
-        while (due := self.chip.due()) is not None and due <= end:
+        while (due := self.chip.due()) is not None and max(due, self.now) <= end:
             self.now = max(self.now, due)
             self.chip.tick(self.now)
-        self.now = end
+            self.now += 1_000_000
+        self.now = max(self.now, end)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.tests.unit.gen3.rig import (
+    BASE,
     BATCH,
     BATCH_END,
     BATCH_START,
@@ -12,6 +13,7 @@ from harness.tests.unit.gen3.rig import (
     HEAD,
     IIR,
     MI_MODE,
+    RAM,
     RING,
     RING_BYTES,
     SCRATCH,
@@ -28,6 +30,7 @@ STOP_RING = 1 << 8
 PARSER_DONE = 1 << 26
 LOAD_REGISTER = 0x22 << 23 | 1
 WAIT_FOR_EVENT = 0x03 << 23
+ARB_CHECK = 0x05 << 23
 
 
 @pytest.fixture(params=["g33", "945g"])
@@ -108,11 +111,25 @@ def test_a_spinner_that_works_is_run_at_each_tick(rig: Rig) -> None:
 
 
 def test_a_long_batch_is_done_in_pieces(rig: Rig) -> None:
-    rig.poke(BATCH + 0x8000, [BATCH_END])
-    rig.batch(0)
+    rig.batch(*[ARB_CHECK] * 3000, BATCH_END)
     assert not rig.idle()
     rig.wait(0)
     assert rig.idle()
+
+
+def test_a_batch_without_an_end_is_stopped_by_the_end_of_the_gtt(rig: Rig) -> None:
+    rig.poke(BATCH, [0] * 16)
+    rig.batch(0, 0, ARB_CHECK)
+    rig.wait(50)
+    assert rig[ESR] == 1 << 4
+    assert rig[ACTHD] == RAM - BASE
+
+
+def test_a_batch_with_a_last_address_ends_there(rig: Rig) -> None:
+    rig.poke(BATCH, [0, 0, 0, 0, 0, 0, STORE_IMM | VIRTUAL, SCRATCH, 1])
+    rig.emit(0x30 << 23 | 1, BATCH, BATCH + 16)
+    assert rig.idle()
+    assert rig.peek(SCRATCH) == 0
 
 
 def test_stop_ring_ends_at_a_packet_and_reports_idle(rig: Rig) -> None:
