@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.tests.inner import Session
-from harness.tests.vm.broken.build import install, variant
+from harness.tests.vm.broken.build import absent, install, variant
 
 MODULE = "drivers/gpu/drm/i915/i915"
 HANG = "testcases/test_hang.py::test_recovers"
@@ -20,6 +20,8 @@ DISPLAY = "testcases/test_display.py::test_picture_and_flips_survive_a_hang"
 @pytest.fixture
 def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A virtual gen3 box; `patched` gives it its driver."""
+    if reason := absent():
+        pytest.skip(reason)
     targets = tmp_path / "targets.toml"
     targets.write_text(
         "[targets.sim-broken]\n"

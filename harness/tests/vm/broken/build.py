@@ -19,7 +19,7 @@ from tools.image.build import pack_modules
 from tools.setup.cache import Cache, digest, write_atomic
 from tools.setup.command import run
 
-__all__ = ["PATCHES", "install", "variant"]
+__all__ = ["PATCHES", "absent", "install", "variant"]
 
 PATCHES = Path(__file__).parent
 
@@ -27,6 +27,15 @@ PATCHES = Path(__file__).parent
 _RECIPE = "1"
 _CHANGED = re.compile(r"^\+\+\+ b/(\S+)", re.M)
 _COMMAND = re.compile(r"^savedcmd_\S+ := (.*)$", re.M)
+
+
+def absent() -> str:
+    """Why no variant can be built here, or "": a cache may keep the kernel without what built it."""
+    kernel = Path(load_manifest().kernel).parent
+    stamp = kernel.parent.parent / "work/kernel/build/.tdrlab-kernel"
+    if stamp.exists() and stamp.read_text().startswith(kernel.name):
+        return ""
+    return f"set-up's build directory is gone, or another kernel's: {stamp.parent}"
 
 
 def variant(module: str, patches: list[str]) -> Manifest:
