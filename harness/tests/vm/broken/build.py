@@ -30,7 +30,7 @@ _COMMAND = re.compile(r"^savedcmd_\S+ := (.*)$", re.M)
 
 
 def absent() -> str:
-    """Why no variant can be built here, or "": a cache may keep the kernel without what built it."""
+    """Why no variant can be built here, or "": a cache may keep a kernel without its build."""
     kernel = Path(load_manifest().kernel).parent
     stamp = kernel.parent.parent / "work/kernel/build/.tdrlab-kernel"
     if stamp.exists() and stamp.read_text().startswith(kernel.name):
