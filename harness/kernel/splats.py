@@ -15,9 +15,9 @@ from harness.kernel import signature, titles
 from harness.kernel.kinds import KINDS, Kind, header
 from harness.kernel.records import Record
 from harness.kernel.signature import steady
-from harness.kernel.stack import Frame, frame, frames, function
+from harness.kernel.stack import Frame, frame, frames
 
-__all__ = ["Finder", "Splat", "find", "function", "headline", "steady", "stream"]
+__all__ = ["Finder", "Splat", "find", "steady", "stream"]
 
 # Longest report kept, in records: a lockdep report of a deep chain runs to some hundred lines.
 LONGEST = 1000
@@ -352,8 +352,3 @@ def find(records: Iterable[Record]) -> list[Splat]:
 def _named(kind: str, text: str) -> titles.Name:
     """A flood repeats itself: what was just named need not be read again."""
     return titles.of(kind, text.split("\n"))
-
-
-def headline(splat: Splat) -> str:
-    """One line for a report: its title."""
-    return splat.title

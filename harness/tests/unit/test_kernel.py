@@ -120,7 +120,7 @@ def test_two_cpus_reporting_at_once_do_not_mix() -> None:
     assert set(found) == {"lockdep.circular", "warning"}
     assert "foo_bar" not in found["lockdep.circular"].text
     assert "dma_fence_map" not in found["warning"].text
-    assert splats.headline(found["warning"]) == "WARNING in foo_bar (drivers/gpu/drm/foo.c)"
+    assert found["warning"].title == "WARNING in foo_bar (drivers/gpu/drm/foo.c)"
 
 
 def test_hung_task_is_named_by_what_it_waits_in() -> None:
@@ -140,7 +140,7 @@ def test_hung_task_is_named_by_what_it_waits_in() -> None:
     ]
     stream = b"".join(raw(n, n, line) for n, line in enumerate(lines))
     (splat,) = splats.find(records.parse(stream))
-    assert splats.headline(splat) == "INFO: task hung in sim_reset_recover"
+    assert splat.title == "INFO: task hung in sim_reset_recover"
 
 
 @pytest.mark.parametrize(

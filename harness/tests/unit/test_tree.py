@@ -16,7 +16,7 @@ FLOORS = [
     {"plugin", "cli"},
     {"desk", "doctor"},
     {"fleet", "lab"},
-    {"dut", "client", "display", "coredump", "attachment", "recorder", "module"},
+    {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"},
     {"verdict"},
     {"account", "known"},
     {"link", "gpu", "kernel", "fence"},

@@ -1,0 +1,66 @@
+"""`lab dmesg`: what people and programs are shown, and its exit status."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from harness.cli import main
+from harness.tests.reports import CIRCULAR, HUNG, WARN, printed
+
+QUIET = b"[    1.000000] usb 1-1: new device\n[    2.000000] ACPI Warning: odd\n"
+HANG = (
+    b"[    3.000000] amdgpu 0000:03:00.0: amdgpu: ring gfx_0.0.0 timeout, signaled seq=1, emitted\n"
+)
+
+
+def dmesg(log: bytes, *args: str) -> Result:
+    return CliRunner().invoke(main, ["dmesg", *args, "-"], input=log)
+
+
+def report(lines: list[str], start: int = 5_000_000) -> bytes:
+    return b"".join(printed(lines, "T7", start))
+
+
+@pytest.mark.parametrize("log", [b"", QUIET, b"\xff\x00\n" * 9])
+def test_a_quiet_log_is_no_failure(log: bytes) -> None:
+    done = dmesg(log)
+    assert (done.exit_code, "0 reports" in done.output) == (0, True)
+
+
+def test_reports_of_one_bug_are_folded() -> None:
+    done = dmesg(QUIET + report(WARN) + report(HUNG, 6_000_000) + report(WARN, 9_000_000))
+    assert done.exit_code == 1
+    assert "WARNING in sim_free (drivers/gpu/drm/sim.c)  x2" in done.output
+    assert "sim_wait_idle" in done.output
+    assert "3 reports, 2 different" in done.output
+
+
+def test_json_is_one_object_a_line() -> None:
+    done = dmesg(report(CIRCULAR) + HANG, "--json")
+    first, *rest = [json.loads(line) for line in done.output.splitlines()]
+    assert (first["type"], first["kind"], first["count"]) == ("report", "lockdep.circular", 1)
+    assert (first["cpu"], first["comm"], first["kernel"]) == (1, "kworker/1:0", "6.12.0")
+    assert first["signature"].startswith("1-")
+    assert [value["type"] for value in rest] == ["gpu"]
+
+
+def test_stats_count_by_kind() -> None:
+    (line,) = dmesg(report(WARN) + report(WARN), "--json", "--stats").output.splitlines()
+    stats = json.loads(line)
+    assert (stats["reports"], stats["different"], stats["kinds"]) == (2, 1, {"warning": 2})
+    assert stats["lines"] == 2 * len(WARN)
+    assert "warning" in dmesg(report(WARN), "--stats").output
+
+
+def test_the_whole_text_on_request() -> None:
+    assert "| Modules linked in: sim" in dmesg(report(WARN), "--full").output
+
+
+def test_markup_in_a_log_is_text() -> None:
+    lines = [WARN[0], "WARNING: CPU: 1 PID: 7 at fs/[bold].c:1 sim_[red]+0x1/0x2", *WARN[2:]]
+    done = dmesg(report(lines), "--full")
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    assert "sim_[red]" in done.output
