@@ -22,6 +22,8 @@ _ENGINE = re.compile(r"^(\w+) command stream:$")
 _REGISTER = re.compile(r"^  (\w[\w ]*): +(?:\[?0x)([0-9a-f]{8})(?:[ _]([0-9a-f]{8}))?")
 _BUFFER = re.compile(r"^(\w+) --- (.+) = 0x([0-9a-f]{8}) ([0-9a-f]{8})$")
 _PARAMETER = re.compile(r"^i915\.\w+=")
+# Bytes that all buffers of a dump may come to: zeros are packed a thousandfold.
+_MOST = 64 << 20
 # Of each engine that ran something, on every generation (error_print_engine).
 _WANTED = ("START", "HEAD", "TAIL", "CTL", "ACTHD", "IPEHR", "INSTDONE")
 
@@ -30,7 +32,8 @@ _WANTED = ("START", "HEAD", "TAIL", "CTL", "ACTHD", "IPEHR", "INSTDONE")
 class Engine:
     """One engine's registers by name, and its buffers' contents by name.
 
-    Of a register printed in two halves the value is both; None is a buffer that does not decode.
+    Of a register printed in two halves the value is both; None is a buffer that does not decode,
+    or for which there is no room.
     """
 
     name: str
@@ -56,6 +59,7 @@ def parse(dump: bytes) -> ErrorState:
     """What `dump` says; of one that is cut or garbled what can be read."""
     text = dump.decode("utf-8", "replace")
     state = ErrorState(whole_lines=text.endswith("\n"))
+    room = _MOST
     lines = iter(text.split("\n"))
     for line in lines:
         engine = state.engines[-1] if state.engines else None
@@ -72,7 +76,8 @@ def parse(dump: bytes) -> ErrorState:
             high, low = (register[2], register[3]) if register[3] else ("0", register[2])
             engine.registers[register[1]] = int(high, 16) << 32 | int(low, 16)
         elif engine is not None and (buffer := _BUFFER.match(line)):
-            engine.buffers[buffer[2]] = _contents(lines)
+            contents = engine.buffers[buffer[2]] = _contents(lines, room)
+            room -= len(contents or b"")
     return state
 
 
@@ -101,18 +106,21 @@ def problems(dump: bytes) -> list[str]:
     return found
 
 
-def _contents(lines: Iterator[str]) -> bytes | None:
-    """The buffer that the next line holds; one about the size of pages may be before it."""
+def _contents(lines: Iterator[str], room: int) -> bytes | None:
+    """The buffer that the next line holds, of at most `room` bytes; one about the size of pages
+    may be before it."""
     line = next(lines, "")
     if line.startswith("gtt_page_sizes"):
         line = next(lines, "")
     try:
         packed = _ascii85(line[1:])
-        if line[:1] == "~":
-            return packed
-        return zlib.decompressobj().decompress(packed) if line[:1] == ":" else None
+        if line[:1] == ":":
+            packed = zlib.decompressobj().decompress(packed, room + 1)
+        elif line[:1] != "~":
+            return None
     except (ValueError, struct.error, zlib.error):
         return None
+    return packed if len(packed) <= room else None
 
 
 def _ascii85(text: str) -> bytes:

@@ -15,7 +15,6 @@ __all__ = [
     "I915ContextParamEngines",
     "I915EngineClassInstance",
     "I915EngineInfo",
-    "I915GemBusy",
     "I915GemContextCreateExt",
     "I915GemContextCreateExtSetparam",
     "I915GemContextDestroy",
@@ -23,7 +22,6 @@ __all__ = [
     "I915GemExecObject2",
     "I915GemExecbuffer2",
     "I915GemMmapOffset",
-    "I915GemPwrite",
     "I915GemRelocationEntry",
     "I915GemSetDomain",
     "I915GemWait",
@@ -42,7 +40,6 @@ PARAM_HAS_BSD = 10
 PARAM_HAS_BLT = 11
 PARAM_HAS_ALIASING_PPGTT = 18
 PARAM_HAS_VEBOX = 22
-PARAM_CMD_PARSER_VERSION = 28
 PARAM_HAS_BSD2 = 31
 PARAM_REVISION = 32
 PARAM_HAS_GPU_RESET = 35
@@ -61,15 +58,12 @@ EXEC_BLT = 3
 EXEC_VEBOX = 4
 EXEC_BSD_RING1 = 1 << 13
 EXEC_BSD_RING2 = 2 << 13
-EXEC_NO_RELOC = 1 << 11
-EXEC_FENCE_IN = 1 << 16
 EXEC_FENCE_OUT = 1 << 17
 
 EXEC_OBJECT_WRITE = 1 << 2
 EXEC_OBJECT_SUPPORTS_48B_ADDRESS = 1 << 3
 EXEC_OBJECT_PINNED = 1 << 4
 
-DOMAIN_RENDER = 0x02
 DOMAIN_COMMAND = 0x08
 DOMAIN_INSTRUCTION = 0x10
 DOMAIN_GTT = 0x40
@@ -97,19 +91,6 @@ class I915GemCreate(c.Structure):
 
     c_name = "struct drm_i915_gem_create"
     _fields_ = [("size", c.c_uint64), ("handle", c.c_uint32), ("pad", c.c_uint32)]
-
-
-class I915GemPwrite(c.Structure):
-    """Bytes to be copied into a buffer; waits until the GPU is done with it."""
-
-    c_name = "struct drm_i915_gem_pwrite"
-    _fields_ = [
-        ("handle", c.c_uint32),
-        ("pad", c.c_uint32),
-        ("offset", c.c_uint64),
-        ("size", c.c_uint64),
-        ("data_ptr", c.c_uint64),
-    ]
 
 
 class I915GemMmapOffset(c.Structure):
@@ -183,13 +164,6 @@ class I915GemExecbuffer2(c.Structure):
         ("rsvd1", c.c_uint64),
         ("rsvd2", c.c_uint64),
     ]
-
-
-class I915GemBusy(c.Structure):
-    """Whether the GPU still uses a buffer."""
-
-    c_name = "struct drm_i915_gem_busy"
-    _fields_ = [("handle", c.c_uint32), ("busy", c.c_uint32)]
 
 
 class I915GemWait(c.Structure):
@@ -317,15 +291,10 @@ class I915QueryEngineInfo(c.Structure):
 _COMMAND_BASE = 0x40  # DRM_COMMAND_BASE, drm.h
 
 GETPARAM = iowr("DRM_IOCTL_I915_GETPARAM", "d", _COMMAND_BASE + 0x06, I915Getparam)
-GEM_BUSY = iowr("DRM_IOCTL_I915_GEM_BUSY", "d", _COMMAND_BASE + 0x17, I915GemBusy)
 GEM_CREATE = iowr("DRM_IOCTL_I915_GEM_CREATE", "d", _COMMAND_BASE + 0x1B, I915GemCreate)
-GEM_PWRITE = iow("DRM_IOCTL_I915_GEM_PWRITE", "d", _COMMAND_BASE + 0x1D, I915GemPwrite)
 GEM_SET_DOMAIN = iow("DRM_IOCTL_I915_GEM_SET_DOMAIN", "d", _COMMAND_BASE + 0x1F, I915GemSetDomain)
 GEM_MMAP_OFFSET = iowr(
     "DRM_IOCTL_I915_GEM_MMAP_OFFSET", "d", _COMMAND_BASE + 0x24, I915GemMmapOffset
-)
-GEM_EXECBUFFER2 = iow(
-    "DRM_IOCTL_I915_GEM_EXECBUFFER2", "d", _COMMAND_BASE + 0x29, I915GemExecbuffer2
 )
 GEM_EXECBUFFER2_WR = iowr(
     "DRM_IOCTL_I915_GEM_EXECBUFFER2_WR", "d", _COMMAND_BASE + 0x29, I915GemExecbuffer2
@@ -338,10 +307,4 @@ GEM_CONTEXT_DESTROY = iow(
     "DRM_IOCTL_I915_GEM_CONTEXT_DESTROY", "d", _COMMAND_BASE + 0x2E, I915GemContextDestroy
 )
 GET_RESET_STATS = iowr("DRM_IOCTL_I915_GET_RESET_STATS", "d", _COMMAND_BASE + 0x32, I915ResetStats)
-CONTEXT_GETPARAM = iowr(
-    "DRM_IOCTL_I915_GEM_CONTEXT_GETPARAM", "d", _COMMAND_BASE + 0x34, I915ContextParam
-)
-CONTEXT_SETPARAM = iowr(
-    "DRM_IOCTL_I915_GEM_CONTEXT_SETPARAM", "d", _COMMAND_BASE + 0x35, I915ContextParam
-)
 QUERY = iowr("DRM_IOCTL_I915_QUERY", "d", _COMMAND_BASE + 0x39, I915Query)

@@ -6,9 +6,9 @@ a thread of this process, whatever else goes wrong.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import struct
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Callable
@@ -17,8 +17,9 @@ from ..arguments import Arguments
 from ..errors import AgentError, usage
 from ..uapi import amdgpu as abi
 from .amdgpu_device import Buffer, Device
-from .amdgpu_job import POLLED, Hang, Port, Submitted
+from .amdgpu_job import POLLED, RELEASED, Port, Submitted
 from .amdgpu_packets import RECIPES, pad, store
+from .hang import Hang
 from .parcel import Adopted
 from .storm import MAX_DEPTH, Storm
 
@@ -137,14 +138,17 @@ class AmdgpuWorkload:
         if recipe is None or name not in recipe.engines:
             fitting = ", ".join(n for n, r in RECIPES.items() if name in r.engines) or "none"
             raise usage(f"{recipe_name!r} does not hang {name}", cure=f"recipes: {fitting}")
-        buffer = self._device.buffer()
-        dwords = recipe.build(name, buffer.address + POLLED, buffer.address + _TARGET)
-        hang = Hang(buffer, recipe.releasable)
-        self._hangs.append(hang)
-        timer = threading.Timer(self._bailout, hang.release)
-        timer.daemon = True
-        timer.start()
-        submitted = self._submit(name, ring, context, buffer, dwords, hang, syncobj, written)
+        place = POLLED if recipe.releasable else None
+        with contextlib.ExitStack() as undo:
+            buffer = self._device.buffer()
+            undo.callback(self._device.free, buffer)
+            dwords = recipe.build(name, buffer.address + POLLED, buffer.address + _TARGET)
+            hang = Hang(buffer.memory, place, RELEASED, self._bailout)
+            self._hangs.append(hang)
+            undo.callback(self._hangs.remove, hang)
+            undo.callback(hang.end)
+            submitted = self._submit(name, ring, context, buffer, dwords, hang, syncobj, written)
+            undo.pop_all()
         number = next(self._numbers)
         self._jobs[number] = submitted
         return {
@@ -177,9 +181,9 @@ class AmdgpuWorkload:
         try:
             submitted = self._submit(name, ring, context, buffer, dwords, None, False)
         except AgentError as error:
+            self._device.free(buffer)
             if error.number is None:
                 raise
-            self._device.free(buffer)
             return {"ok": False, "stage": "submit", "errname": error.wire()["errname"]}
         result = self._wait(submitted, timeout)
         value = struct.unpack_from("<I", buffer.memory, _TARGET)[0]
@@ -248,6 +252,9 @@ class AmdgpuWorkload:
             return pad(name, dwords, max(_IB_DWORDS, engine.ib_size_alignment // 4))
 
         if self._storm is None or self._storm.place != (engine, ring, depth):
+            if self._storm is not None:
+                self._storm.close()
+                self._storm = None
             port = Port(self._device, engine, ring, fill)
             self._storm = Storm(port, (engine, ring, depth), depth)
         return self._storm.run(count, seconds, timeout)

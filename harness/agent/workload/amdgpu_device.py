@@ -6,8 +6,10 @@ process ends, which is when the kernel frees it in the right order.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes as c
 import mmap
+import os
 import struct
 from typing import Any, NamedTuple
 
@@ -76,21 +78,24 @@ class Device:
         """Open it and ask what it is.  Raises AgentError: not there, or not amdgpu."""
         self.node = node
         self.fd = open_node(node)
-        self.version = self._version()
-        if self.version["name"] != "amdgpu" or self.version["major"] != 3:
-            raise target(
-                f"driver {self.version['name']} {self.version['major']}.x, not amdgpu 3.x",
-                node,
-                "name the node of an amdgpu: `cards` lists them",
-            )
-        working = c.c_uint32()
-        self._info(abi.INFO_ACCEL_WORKING, working)
-        if not working.value:
-            raise target("acceleration is not working", node, "see the kernel log of its start")
-        self.device = abi.AmdgpuInfoDevice()
-        self._info(abi.INFO_DEV_INFO, self.device)
-        self._next_address = max(_VA_START, self.device.virtual_address_offset)
-        self.engines = {engine.name: engine for engine in self._engines()}
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, self.fd)
+            self.version = self._version()
+            if self.version["name"] != "amdgpu" or self.version["major"] != 3:
+                raise target(
+                    f"driver {self.version['name']} {self.version['major']}.x, not amdgpu 3.x",
+                    node,
+                    "name the node of an amdgpu: `cards` lists them",
+                )
+            working = c.c_uint32()
+            self._info(abi.INFO_ACCEL_WORKING, working)
+            if not working.value:
+                raise target("acceleration is not working", node, "see the kernel log of its start")
+            self.device = abi.AmdgpuInfoDevice()
+            self._info(abi.INFO_DEV_INFO, self.device)
+            self._next_address = max(_VA_START, self.device.virtual_address_offset)
+            self.engines = {engine.name: engine for engine in self._engines()}
+            undo.pop_all()
 
     def context(self) -> int:
         """A new context's id.  Raises AgentError."""

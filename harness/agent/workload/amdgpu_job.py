@@ -6,35 +6,19 @@ Made for one node by the amdgpu workload; only a storm's port submits.
 from __future__ import annotations
 
 import errno
-import struct
-import time
 from typing import Any, Callable, NamedTuple
 
-from .amdgpu_device import Buffer, Command, Device, Engine, Job
+from .amdgpu_device import Command, Device, Engine, Job
 from .fence import Fence
+from .hang import Hang
 
-__all__ = ["POLLED", "Hang", "Port", "Submitted"]
+__all__ = ["POLLED", "RELEASED", "Port", "Submitted"]
 
 POLLED = 1024
 """Bytes into a hang's buffer: the dword its ring polls.  The commands are before it."""
 
-_RELEASED = 1
-
-
-class Hang:
-    """What ends a hang: known before its submission, so that none is ever unknown."""
-
-    def __init__(self, buffer: Buffer, releasable: bool) -> None:
-        self.buffer = buffer
-        self.releasable = releasable
-        self.released_at: int | None = None
-
-    def release(self) -> bool:
-        """Let the polled dword differ from 0; False when this hang does not poll."""
-        if self.releasable and self.released_at is None:
-            self.released_at = time.monotonic_ns()
-            struct.pack_into("<I", self.buffer.memory, POLLED, _RELEASED)
-        return self.releasable
+RELEASED = 1
+"""What that dword is when the ring shall go on."""
 
 
 class Submitted(NamedTuple):

@@ -6,10 +6,10 @@ a thread of this process, whatever else goes wrong.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import struct
-import threading
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -18,10 +18,11 @@ from typing import Any, Callable, NamedTuple
 from ..arguments import Arguments
 from ..errors import AgentError, usage
 from ..uapi import i915 as abi
-from .i915_batches import TARGET, Batch, fill, invalid, nothing, spin, store, zeros
+from .hang import Hang
+from .i915_batches import END, TARGET, Batch, fill, invalid, nothing, spin, store, zeros
 from .i915_chips import LATEST, can_store
 from .i915_device import Device, Engine
-from .i915_job import Context, Hang, Port, Submitted
+from .i915_job import Context, Port, Submitted
 from .parcel import Adopted
 from .storm import MAX_DEPTH, Storm
 
@@ -148,7 +149,7 @@ class I915Workload:
         return {"context": self._new_context()}
 
     def context_free(self, arguments: Arguments) -> dict[str, Any]:
-        """{context} -> {}."""
+        """{context} -> {}.  Its jobs are forgotten; a hang that the CPU can end is ended."""
         number = arguments.integer("context")
         arguments.done()
         self._context(number)
@@ -174,19 +175,23 @@ class I915Workload:
             raise usage(
                 f"{recipe_name!r} does not hang {name}", cure=f"recipes: {', '.join(fitting)}"
             )
-        engine = context.device.engine(name, ring)
+        device = context.device
+        engine = device.engine(name, ring)
         recipe = _RECIPES[recipe_name]
-        written = None if shared is None else context.device.adopt(shared)
-        buffer = context.device.buffer()
-        batch = partial(recipe.build, context.device.generation)
-        hang = Hang(buffer, batch(buffer.address).release)
-        self._hangs.append(hang)
-        timer = threading.Timer(self._bailout, hang.release)
-        timer.daemon = True
-        timer.start()
-        command = context.device.command(engine, buffer, batch, written=written)
+        written = None if shared is None else device.adopt(shared)
+        batch = partial(recipe.build, device.generation)
+        with contextlib.ExitStack() as undo:
+            buffer = device.buffer()
+            undo.callback(device.free, buffer)
+            place = batch(buffer.address).release
+            hang = Hang(buffer.memory, place, END, self._bailout)
+            undo.callback(self._forget, hang)
+            self._hangs.append(hang)
+            command = device.command(engine, buffer, batch, written=written)
+            submitted = context.submit(command, hang)
+            undo.pop_all()
         number = next(self._numbers)
-        submitted = self._jobs[number] = context.submit(command, hang)
+        self._jobs[number] = submitted
         return {
             "job": number,
             "submitted_ns": submitted.at,
@@ -214,16 +219,19 @@ class I915Workload:
         engine = device.engine(name, ring)
         expected = next(self._values) & 0xFFFFFFFF
         writes, build = self._writing(engine, expected)
-        buffer, page = device.buffer(), device.buffer()
-        try:
-            command = device.command(engine, buffer, build, target=page if writes else None)
-            submitted = context.submit(command, None)
-        except AgentError as error:
-            if error.number is None:
-                raise
-            device.free(buffer)
-            device.free(page)
-            return {"ok": False, "stage": "submit", "errname": error.wire()["errname"]}
+        with contextlib.ExitStack() as undo:
+            buffer = device.buffer()
+            undo.callback(device.free, buffer)
+            page = device.buffer()
+            undo.callback(device.free, page)
+            try:
+                command = device.command(engine, buffer, build, target=page if writes else None)
+                submitted = context.submit(command, None)
+            except AgentError as error:
+                if error.number is None:
+                    raise
+                return {"ok": False, "stage": "submit", "errname": error.wire()["errname"]}
+            undo.pop_all()
         result = self._wait(submitted, timeout)
         stage, value = "", None
         if not result["signaled"] or result["error"]:
@@ -280,6 +288,9 @@ class I915Workload:
             raise usage(f"storm: depth is from 1 to {MAX_DEPTH}, count at least 1")
         engine = self._device.engine(name, ring)
         if self._storm is None or self._storm.place != (engine, depth):
+            if self._storm is not None:
+                self._storm.close()
+                self._storm = None
             port = Port(self._fresh, self._device, engine, *self._writing(engine, 1))
             self._storm = Storm(port, (engine, depth), depth)
         return self._storm.run(count, seconds, timeout)
@@ -335,7 +346,18 @@ class I915Workload:
         context = self._contexts.pop(number)
         if self._own == number:
             self._own = None
+        for job, submitted in list(self._jobs.items()):
+            if submitted.context == context:
+                del self._jobs[job]
+                if submitted.hang is not None:
+                    self._forget(submitted.hang)
+                submitted.fence.close()
+                context.device.free(submitted.job.buffer)
         context.free(keep=self._device)
+
+    def _forget(self, hang: Hang) -> None:
+        hang.end()
+        self._hangs.remove(hang)
 
     def _writing(self, engine: Engine, value: int) -> tuple[bool, Callable[[int], Batch]]:
         """Whether this engine can write a dword, and the batch, for an address, that does."""
@@ -350,7 +372,9 @@ class I915Workload:
         number = arguments.integer("job")
         submitted = self._jobs.get(number)
         if submitted is None:
-            raise usage(f"no job {number}", cure="see what hang returned")
+            raise usage(
+                f"no job {number}", cure="see what hang returned, and that its context is not freed"
+            )
         return submitted
 
     def _wait(self, submitted: Submitted, timeout_ns: int, via: str = "gem_wait") -> dict[str, Any]:
@@ -359,7 +383,7 @@ class I915Workload:
             submitted.fence.wait(timeout_ns)
         else:
             try:
-                submitted.device.wait(submitted.job, time.monotonic_ns() + timeout_ns)
+                submitted.context.device.wait(submitted.job, time.monotonic_ns() + timeout_ns)
             except AgentError as error:
                 if error.number is None:
                     raise

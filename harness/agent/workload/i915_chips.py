@@ -6,7 +6,7 @@ that are not here are of generation 8 or later, whose batches are all alike.
 
 from __future__ import annotations
 
-__all__ = ["LATEST", "can_store", "family", "generation"]
+__all__ = ["LATEST", "can_store", "generation"]
 
 LATEST = 8
 """What is said of every generation from the eighth on."""
@@ -50,11 +50,6 @@ _NO_STORE = frozenset(
 def generation(device: int) -> int:
     """2 to 7, or LATEST."""
     return _BY_ID.get(device, LATEST)
-
-
-def family(number: int) -> int:
-    """The first generation whose batches look like those of generation `number`."""
-    return max(first for first in (2, 4, 6, LATEST) if first <= number)
 
 
 def can_store(device: int, engine: str) -> bool:

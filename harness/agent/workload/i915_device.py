@@ -12,6 +12,7 @@ import errno
 import mmap
 import os
 import time
+import weakref
 from typing import Any, Callable, NamedTuple
 
 from ..errors import AgentError, target, usage
@@ -93,32 +94,39 @@ class Device:
         """Open it and ask what it is.  Raises AgentError: not there, or not i915."""
         self.node = node
         self.fd = open_node(node)
-        self.version = self._version()
-        if self.version["name"] != "i915":
-            raise target(
-                f"driver {self.version['name']}, not i915",
-                node,
-                "name the node of an i915: `cards` lists them",
+        # A mapping keeps the file open, by a descriptor of its own as well (CPython's mmap).
+        self._buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
+            self.version = self._version()
+            if self.version["name"] != "i915":
+                raise target(
+                    f"driver {self.version['name']}, not i915",
+                    node,
+                    "name the node of an i915: `cards` lists them",
+                )
+            if not self.parameter(abi.PARAM_HAS_EXEC_FENCE):
+                raise target(
+                    "this i915 gives no fences to userspace", node, "use Linux 4.12 or later"
+                )
+            self.device_id = self.parameter(abi.PARAM_CHIPSET_ID)
+            self.revision = self.parameter(abi.PARAM_REVISION)
+            self.generation = generation(self.device_id)
+            self.gpu_reset = self.parameter(abi.PARAM_HAS_GPU_RESET)
+            self.ppgtt = self.parameter(abi.PARAM_HAS_ALIASING_PPGTT)
+            # With an address space of its own a context can say where its buffers are.
+            self.softpin = (
+                self.parameter(abi.PARAM_HAS_EXEC_SOFTPIN) > 0 and self.ppgtt >= abi.PPGTT_FULL
             )
-        if not self.parameter(abi.PARAM_HAS_EXEC_FENCE):
-            raise target("this i915 gives no fences to userspace", node, "use Linux 4.12 or later")
-        self.device_id = self.parameter(abi.PARAM_CHIPSET_ID)
-        self.revision = self.parameter(abi.PARAM_REVISION)
-        self.generation = generation(self.device_id)
-        self.gpu_reset = self.parameter(abi.PARAM_HAS_GPU_RESET)
-        self.ppgtt = self.parameter(abi.PARAM_HAS_ALIASING_PPGTT)
-        # With an address space of its own a context can say where its buffers are.
-        self.softpin = (
-            self.parameter(abi.PARAM_HAS_EXEC_SOFTPIN) > 0 and self.ppgtt >= abi.PPGTT_FULL
-        )
-        self._next_address = _FIRST_ADDRESS
-        self._kinds = list(_KINDS)
-        if self.parameter(_PARAM_MMAP_GTT_VERSION) < _MMAP_KINDS:
-            self._kinds = [_KINDS[-1]]
-        found = self._queried()
-        self.queried = bool(found)
-        self._map = found or self._asked()
-        self.contexts = self._has_contexts()
+            self._next_address = _FIRST_ADDRESS
+            self._kinds = list(_KINDS)
+            if self.parameter(_PARAM_MMAP_GTT_VERSION) < _MMAP_KINDS:
+                self._kinds = [_KINDS[-1]]
+            found = self._queried()
+            self.queried = bool(found)
+            self._map = found or self._asked()
+            self.contexts = self._has_contexts()
+            undo.pop_all()
 
     @property
     def engines(self) -> dict[str, Engine]:
@@ -171,8 +179,13 @@ class Device:
         perform(self.fd, abi.GEM_CREATE, made)
         address = self._next_address
         self._next_address += _STEP
-        memory, domain = self._mapped(int(made.handle))
-        return Buffer(int(made.handle), address, memory, domain)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._close_handle, int(made.handle))
+            memory, domain = self._mapped(int(made.handle))
+            undo.pop_all()
+        buffer = Buffer(int(made.handle), address, memory, domain)
+        self._buffers.add(buffer)
+        return buffer
 
     def adopt(self, fd: int) -> int:
         """The handle of another process's dma-buf, which jobs may then name.  Raises AgentError."""
@@ -183,7 +196,7 @@ class Device:
     def free(self, buffer: Buffer) -> None:
         """Forget a buffer; the kernel keeps it while a job uses it.  Raises AgentError."""
         buffer.memory.close()
-        perform(self.fd, drm.DRM_IOCTL_GEM_CLOSE, drm.DrmGemClose(handle=buffer.handle))
+        self._close_handle(buffer.handle)
 
     def look(self, buffer: Buffer) -> None:
         """See to it that the CPU sees in `buffer.memory` what the GPU wrote, and the GPU what
@@ -292,10 +305,15 @@ class Device:
         return value.value
 
     def close(self) -> None:
-        """Close the file, and with it its contexts.  Idempotent."""
+        """Close the file, and with it its contexts and its buffers' memory.  Idempotent."""
+        for buffer in list(self._buffers):
+            buffer.memory.close()
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+    def _close_handle(self, handle: int) -> None:
+        perform(self.fd, drm.DRM_IOCTL_GEM_CLOSE, drm.DrmGemClose(handle=handle))
 
     def _has_contexts(self) -> bool:
         try:

@@ -1,44 +1,28 @@
-"""A submitted i915 job: how to end it, and what its fence says became of it.
+"""A submitted i915 job: in which context, and what its fence says became of it.
 
 Made for one node by the i915 workload; contexts here are an id and the open file it is of.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import struct
 import time
 from typing import Any, Callable, NamedTuple
 
 from ..errors import target
 from .fence import Fence
-from .i915_batches import END, Batch
-from .i915_device import Buffer, Command, Device, Engine, Job
+from .hang import Hang
+from .i915_batches import Batch
+from .i915_device import Command, Device, Engine, Job
 
-__all__ = ["Context", "Hang", "Port", "Submitted"]
-
-
-class Hang:
-    """What ends a hang: known before its submission, so that none is ever unknown."""
-
-    def __init__(self, buffer: Buffer, place: int | None) -> None:
-        """`place` is where in the buffer its batch can be ended; None where it cannot be."""
-        self.buffer = buffer
-        self.place = place
-        self.released_at: int | None = None
-
-    def release(self) -> bool:
-        """End the batch; False when this one cannot be."""
-        if self.place is not None and self.released_at is None:
-            self.released_at = time.monotonic_ns()
-            struct.pack_into("<I", self.buffer.memory, self.place, END)
-        return self.place is not None
+__all__ = ["Context", "Port", "Submitted"]
 
 
 class Submitted(NamedTuple):
-    """A job and who its fence is, and CLOCK_MONOTONIC in ns just before the submission."""
+    """A job, where it was made, who its fence is, and CLOCK_MONOTONIC in ns just before that."""
 
-    device: Device
+    context: Context
     job: Job
     at: int
     hang: Hang | None
@@ -79,7 +63,11 @@ class Context(NamedTuple):
         """Raises AgentError; its number is EIO for a banned context and a wedged GPU."""
         at = time.monotonic_ns()
         job = self.device.send(self.id, command)
-        return Submitted(self.device, job, at, hang, job.fence.identity())
+        with contextlib.ExitStack() as undo:
+            undo.callback(job.fence.close)
+            submitted = Submitted(self, job, at, hang, job.fence.identity())
+            undo.pop_all()
+        return submitted
 
     def free(self, keep: Device) -> None:
         """Free it, and close its file unless that is `keep`.  Raises AgentError."""

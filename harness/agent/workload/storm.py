@@ -97,6 +97,13 @@ class Storm:
             "fences": fences,
         }
 
+    def close(self) -> None:
+        """Free its contexts; it runs no more.  Raises AgentError."""
+        contexts = [*self._dead, self._context] if self._context is not None else self._dead
+        self._context, self._dead = None, []
+        for context in contexts:
+            self._port.free_context(context)
+
     def _submit(self, slot: int, fences: list[dict[str, Any]]) -> Any:
         """One job; None where the context is dead, the next time there is a new one."""
         fresh = self._context is None

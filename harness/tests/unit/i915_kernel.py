@@ -36,7 +36,10 @@ class Kernel:
     objects: list[Any] = field(default_factory=list)
     relocations: list[Any] = field(default_factory=list)
     handles: int = 0
-    opened: int = 0
+    files: list[int] = field(default_factory=list)
+    maps: list[mmap.mmap] = field(default_factory=list)
+    freed: list[int] = field(default_factory=list)
+    closed: list[int] = field(default_factory=list)
     status: int = 1
     """What every fence tells: 1 signalled, 0 pending, negative its error."""
 
@@ -46,11 +49,21 @@ class Kernel:
         monkeypatch.setattr(i915_device, "perform", self.perform)
         monkeypatch.setattr(i915_device, "open_node", self.open)
         monkeypatch.setattr(fence, "perform", self.perform)
-        monkeypatch.setattr(mmap, "mmap", lambda _fd, size, **_where: anonymous(-1, size))
+
+        def mapped(_fd: int, size: int, **_where: int) -> mmap.mmap:
+            self.maps.append(anonymous(-1, size))
+            return self.maps[-1]
+
+        monkeypatch.setattr(mmap, "mmap", mapped)
+
+    @property
+    def opened(self) -> int:
+        """How many files have been."""
+        return len(self.files)
 
     def open(self, _node: str) -> int:
-        self.opened += 1
-        return os.open("/dev/null", os.O_RDWR)
+        self.files.append(os.open("/dev/null", os.O_RDWR))
+        return self.files[-1]
 
     def perform(self, _fd: int, request: Any, argument: Any) -> int:
         name = request.name.removeprefix("DRM_IOCTL_").removeprefix("SYNC_IOC_")
@@ -97,6 +110,7 @@ class Kernel:
 
     def i915_gem_context_destroy(self, asked: Any) -> None:
         assert 0 < asked.ctx_id <= len(self.made)
+        self.freed.append(asked.ctx_id)
 
     def i915_gem_create(self, asked: Any) -> None:
         self.handles += 1
@@ -131,6 +145,7 @@ class Kernel:
 
     def gem_close(self, asked: Any) -> None:
         assert 0 < asked.handle <= self.handles
+        self.closed.append(asked.handle)
 
     def file_info(self, asked: Any) -> None:
         asked.num_fences, asked.status = 1, self.status

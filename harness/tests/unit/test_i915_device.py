@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any
 
@@ -124,5 +125,7 @@ def test_a_chip_that_cannot_be_mapped_is_told(open_on: Any) -> None:
 
 
 def test_an_i915_without_fences_is_told(open_on: Any) -> None:
+    kernel = Kernel({**G33, abi.PARAM_HAS_EXEC_FENCE: 0}, [(RCS, 0)])
     with pytest.raises(AgentError, match="gives no fences"):
-        open_on(Kernel({**G33, abi.PARAM_HAS_EXEC_FENCE: 0}, [(RCS, 0)]))
+        open_on(kernel)
+    assert not os.path.exists(f"/proc/self/fd/{kernel.files[-1]}"), "its file is left open"

@@ -88,6 +88,17 @@ def test_what_is_wrong_is_said(old: str, new: str, said: str) -> None:
     assert said in "; ".join(problems(WHOLE.replace(old, new).encode()))
 
 
+def test_what_inflates_to_more_than_there_is_room_for_is_broken() -> None:
+    # Each would fit, were it alone.
+    large = packed(bytes(40 << 20))
+    dump = WHOLE.replace(packed(BATCH), large)
+    assert problems(dump.encode()) == []
+    dump = dump.replace("~" + ascii85(bytes(64)), large)
+    assert problems(dump.encode()) == ["has a ring of rcs0 that does not decode"]
+    (rcs,) = parse(dump.encode()).engines
+    assert rcs.buffers["ring"] is None
+
+
 def test_noise_is_no_state() -> None:
     assert problems(EMPTY)
     assert problems(b"\xff\x00" * 100)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +27,20 @@ def gen3(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     kernel = Kernel(G33, [(RCS, 0)], contexts=False)
     kernel.install(monkeypatch)
     return kernel
+
+
+def refuse(_asked: Any) -> None:
+    raise AgentError("target", "EXECBUFFER2", number=errno.EIO)
+
+
+def is_open(fd: int) -> bool:
+    return os.path.exists(f"/proc/self/fd/{fd}")
+
+
+def timers() -> set[threading.Thread]:
+    """Those that have neither run out nor been cancelled."""
+    every = threading.enumerate()
+    return {one for one in every if isinstance(one, threading.Timer) and not one.finished.is_set()}
 
 
 def opened(bailout: float = 60.0) -> tuple[I915Workload, Do]:
@@ -82,7 +98,7 @@ def test_a_hang_is_released_by_writing_its_end(gen3: Kernel) -> None:
     assert (waited["signaled"], waited["wait_error"]) == (False, 0)
     (hang,) = workload._hangs
     assert do("release", job=told["job"]) == {"released": True}
-    assert struct.unpack_from("<I", hang.buffer.memory, 64)[0] == i915_batches.END
+    assert struct.unpack_from("<I", hang.memory, 64)[0] == i915_batches.END
     stuck = do("hang", engine="rcs0", recipe="invalid")
     assert do("release", job=stuck["job"]) == {"released": False}
 
@@ -112,10 +128,6 @@ def test_a_canary_says_where_it_failed(gen3: Kernel, monkeypatch: pytest.MonkeyP
     assert (told["ok"], told["stage"], told["value"]) == (False, "value", 0)
     gen3.status = -errno.EIO
     assert do("canary", engine="rcs0")["stage"] == "fence"
-
-    def refuse(_asked: Any) -> None:
-        raise AgentError("target", "EXECBUFFER2", number=errno.EIO)
-
     monkeypatch.setattr(gen3, "i915_gem_execbuffer2_wr", refuse)
     told = do("canary", engine="rcs0")
     assert told == {"ok": False, "stage": "submit", "errname": "EIO"}
@@ -137,3 +149,80 @@ def test_a_storm_goes_on_in_a_new_context(gen3: Kernel, monkeypatch: pytest.Monk
     assert (told["refused"], told["errors"]) == (1, {})
     assert [one["submitted"] for one in told["fences"]] == [2, 10]
     assert gen3.opened == 3
+
+
+@pytest.mark.parametrize("own_file", [True, False])
+def test_a_freed_context_s_hangs_are_ended_and_forgotten(
+    monkeypatch: pytest.MonkeyPatch, own_file: bool
+) -> None:
+    kernel = Kernel(*((G33, [(RCS, 0)], False) if own_file else (TIGER_LAKE, [(RCS, 0)])))
+    kernel.install(monkeypatch)
+    kernel.status = 0
+    workload, do = opened()
+    kept, freed = do("context")["context"], do("context")["context"]
+    before = timers()
+    recipes = ("spin", "invalid")
+    gone = [do("hang", engine="rcs0", context=freed, recipe=name)["job"] for name in recipes]
+    hangs = list(workload._hangs)
+    fences = [workload._jobs[job].fence.fd for job in gone]
+    stays = do("hang", engine="rcs0", context=kept)["job"]
+
+    do("context.free", context=freed)
+    assert [hang.released_at is not None for hang in hangs] == [True, False]
+    assert all(hang.memory.closed for hang in hangs), "a mapping keeps its file open"
+    assert not any(is_open(fd) for fd in fences)
+    assert len(timers() - before) == 1
+    for job in gone:
+        with pytest.raises(AgentError, match="no job"):
+            do("wait", job=job, timeout_ns=1000)
+    if own_file:
+        assert not is_open(kernel.files[-1])
+    assert do("release", job=stays) == {"released": True}
+    assert not do("wait", job=stays, timeout_ns=1000)["wait_error"]
+    workload.release_all()
+
+
+def test_what_is_refused_leaves_nothing(gen3: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    workload, do = opened()
+    do("context")
+    before = timers()
+    monkeypatch.setattr(gen3, "i915_gem_execbuffer2_wr", refuse)
+    with pytest.raises(AgentError, match="EXECBUFFER2"):
+        do("hang", engine="rcs0")
+    assert timers() <= before
+    assert workload._hangs == []
+    assert gen3.closed == [1]
+    assert gen3.maps[-1].closed
+
+
+@pytest.mark.parametrize("step", ["i915_gem_create", "i915_gem_mmap_offset"])
+def test_a_canary_s_second_buffer_may_fail(
+    gen3: Kernel, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    _, do = opened()
+    do("canary", engine="rcs0")
+    real, made = getattr(gen3, step), gen3.handles
+
+    def once(asked: Any) -> None:
+        if len(gen3.maps) > made:
+            raise AgentError("target", step, number=errno.ENOMEM)
+        real(asked)
+
+    monkeypatch.setattr(gen3, step, once)
+    with pytest.raises(AgentError, match=step):
+        do("canary", engine="rcs0")
+    assert len(gen3.maps) == made + 1
+    assert sorted(gen3.closed) == list(range(1, gen3.handles + 1))
+    assert all(memory.closed for memory in gen3.maps)
+
+
+def test_another_storm_frees_the_context_of_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel(TIGER_LAKE, [(RCS, 0)])
+    kernel.install(monkeypatch)
+    _, do = opened()
+    do("storm", engine="rcs0", count=4, depth=4)
+    last = kernel.sent[-1].rsvd1
+    assert last not in kernel.freed
+    do("storm", engine="rcs0", count=4, depth=2)
+    assert last in kernel.freed
+    assert kernel.sent[-1].rsvd1 not in kernel.freed

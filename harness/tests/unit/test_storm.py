@@ -106,3 +106,14 @@ def test_a_second_storm_goes_on_in_the_same_context() -> None:
     storm.run(3, 60.0, 10)
     told = storm.run(2, 60.0, 10)
     assert told["fences"] == [{"context": 101, "first": 4, "submitted": 2}]
+
+
+def test_a_storm_that_is_closed_frees_its_context() -> None:
+    device = Ring({}, dies_after=6)
+    storm = Storm(device, "gfx", 4)
+    storm.close()
+    assert device.freed == []
+    storm.run(10, 60.0, 10)
+    storm.close()
+    storm.close()
+    assert device.freed == [1, 2]
