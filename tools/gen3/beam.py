@@ -29,9 +29,7 @@ SECOND = 1_000_000_000
 class Beam:
     """The beam of one pipe.  All times are ns of the clock that the callers share."""
 
-    def __init__(self, stretch: float = 1.0) -> None:
-        """`stretch` makes every frame that many times as long as programmed."""
-        self._stretch = stretch
+    def __init__(self) -> None:
         self._timing: Timing | None = None
         self._hz = 0
         # When frame 0 began; moved by holding and freezing.
@@ -60,7 +58,7 @@ class Beam:
         frame = self._rest[0] + 1 if self._rest != (0, 0) else 0
         self._timing = timing
         self._unseen, self._updating = 0, now
-        self._hz = max(1, int(timing.clock_hz / self._stretch))
+        self._hz = timing.clock_hz
         self._origin = now - self._ns(frame * timing.frame)
         self._next = frame
         if self._frozen is not None:

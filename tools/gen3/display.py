@@ -51,11 +51,9 @@ class Display:
         clock: Clock,
         *,
         cursors: Surface | None = None,
-        stretch: float = 1.0,
     ) -> None:
         """Planes are fetched through `gtt`, and cursors, too, unless `cursors` says otherwise:
-        945G takes a physical address there (cursor_needs_physical of i915).  Every frame lasts
-        `stretch` times as long as its mode says."""
+        945G takes a physical address there (cursor_needs_physical of i915)."""
         self.on_vblank: Callable[[int], None] = _nobody
         """Called with the pipe's number when a vertical blank of it begins."""
         self._registers = registers
@@ -78,7 +76,6 @@ class Display:
                 PipeCrc(registers, n, partial(self.scene, n), partial(self.fetched, n)),
                 partial(self._latch, n),
                 partial(self._begun, n),
-                stretch,
             )
             for n in range(PIPES)
         ]

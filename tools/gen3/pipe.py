@@ -61,7 +61,6 @@ class Pipe:
         crc: PipeCrc,
         latch: Callable[[], None],
         begun: Callable[[], None],
-        stretch: float = 1.0,
     ) -> None:
         self.index = index
         self.vblanks = 0
@@ -77,7 +76,7 @@ class Pipe:
         self._pending = False
         self._steps = Steps.NONE
         self._step_ns = 0
-        self._beam = Beam(stretch)
+        self._beam = Beam()
         self._at = at = index * PIPE_STRIDE
         letter = "AB"[index]
         registers.declare(timing.table(index))

@@ -215,13 +215,6 @@ def test_both_pipes_run_at_once(screen: Screen) -> None:
     assert screen.iir() == PIPE_B_EVENT
 
 
-def test_a_longer_frame_for_a_loaded_host() -> None:
-    screen = Screen(stretch=3.0)
-    screen.start()
-    screen.wait(int(9.5 * FRAME_MS * MS))
-    assert screen.display.vblanks(0) == 3
-
-
 def test_whoever_wants_to_know_is_told_of_each_vblank(screen: Screen) -> None:
     told: list[int] = []
     screen.display.on_vblank = told.append
