@@ -32,6 +32,9 @@ __all__ = ["PIPES", "Display"]
 
 PIPES = 2
 PIPESRC, TRANSCODER_STRIDE = 0x6001C, 0x1000
+# Of each half, width and height less one, the bits there are: no mode of gen3 is larger than
+# 4096 by 4096 (intel_mode_config_init of i915).
+PIPESRC_MASK = 0xFFF
 PALETTE, PALETTE_STRIDE, COLOURS = 0xA000, 0x800, 256
 # Offsets, both ends included, of what a reset wipes: GPIO and GMBUS; DPLLs and display clocks;
 # palettes; transcoders, ports, pipes, planes and cursors.
@@ -177,8 +180,8 @@ class Display:
         source = self._registers[PIPESRC + pipe * TRANSCODER_STRIDE]
         sprites = (cursor.sprite() for cursor in self._cursor if cursor.latch.shown_on(pipe))
         return Scene(
-            width=(source >> 16) + 1,
-            height=(source & 0xFFFF) + 1,
+            width=(source >> 16 & PIPESRC_MASK) + 1,
+            height=(source & PIPESRC_MASK) + 1,
             planes=tuple(p.shape() for p in self._planes if p.latch.shown_on(pipe)),
             sprites=tuple(sprite for sprite in sprites if sprite is not None),
         )
