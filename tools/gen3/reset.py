@@ -59,9 +59,6 @@ class Reset:
             self._at = now + delay
             self.tick(now)
 
-    def reset(self) -> None:
-        """Nothing of this byte is lost in a reset."""
-
     def due(self) -> int | None:
         """When an acknowledge that was told to come late comes."""
         return self._at
