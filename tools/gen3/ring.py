@@ -1,13 +1,13 @@
 """The render ring: its registers, and the command streamer that follows them.
 
 The streamer runs in small budgets, because the guest's processor waits while
-it does.  A batch that loops is left inside and run again from a tick, so that
-a CPU's write of MI_BATCH_BUFFER_END ends it.
+it does; a large blit goes on from a tick.  A batch that loops is left inside
+and run again from a tick, so that a CPU's write of MI_BATCH_BUFFER_END ends it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tools.gen3.commands import Commands, Next
 from tools.gen3.errors import Errors
@@ -53,7 +53,8 @@ TABLE = (
     Register(0x21D0, "ECOSKPD", kind=Kind.MASKED),
 )
 
-# Packets of one run, about 5 ms; the vCPU that rang waits for them.
+# Packets of one run, about 5 ms; the vCPU that rang waits for them.  Rows of blits are charged
+# as that many packets as take as long.
 BUDGET = 2000
 # How often a batch that jumps to where it was before is looked at again.
 LOOP_NS = 5_000_000
@@ -114,6 +115,8 @@ class Ring:
         self._header = 0
         self._fetch.address = 0
         self._events = 0
+        # The rows that are left of a blit.
+        self._work: Iterator[int] | None = None
         self.stuck = ""
         """Why the streamer stands still until reset; empty while it does not."""
         self._due: int | None = None
@@ -136,6 +139,7 @@ class Ring:
             "ipehr": self._header,
             "in_batch": self._batch is not None,
             "waiting": bool(self._events),
+            "blitting": self._work is not None,
             "stuck": self.stuck,
             "packets": self.packets,
         }
@@ -147,7 +151,7 @@ class Ring:
         return self._start + (self._head & HEAD_ADDR)
 
     def _idle(self) -> bool:
-        if self._batch is not None or self._events or self.stuck:
+        if self._batch is not None or self._work is not None or self._events or self.stuck:
             return False
         return not self._ready or self._head & HEAD_ADDR == self._tail
 
@@ -182,10 +186,11 @@ class Ring:
         self._head = new & ~3
 
     def _write_control(self, old: int, new: int) -> None:
-        """A disabled ring drops its batch; writing the wait bit ends the wait."""
+        """A disabled ring drops its batch and its blit; writing the wait bit ends the wait."""
         self._registers[CTL] = new & ~WAITING
         if not new & VALID:
             self._batch = None
+            self._work = None
             self._events = 0
             self._due = None
         elif new & WAITING:
@@ -234,6 +239,9 @@ class Ring:
     def wait(self, events: int) -> None:
         self._events = events
 
+    def work(self, costs: Iterator[int]) -> None:
+        self._work = costs
+
     def store(self, address: int, virtual: bool, words: Sequence[int]) -> None:
         data = b"".join(word.to_bytes(4, "little") for word in words)
         if virtual:
@@ -264,13 +272,26 @@ class Ring:
         self._visited.clear()
         self._forget_pages()
         left = BUDGET
-        while left and self._step():
-            left -= 1
-        self.packets += BUDGET - left
-        if not left:
+        while left > 0:
+            if self._work is not None:
+                left -= self._row()
+            elif self._step():
+                left -= 1
+                self.packets += 1
+            else:
+                break
+        if left <= 0:
             # More to do at once, after the messages that wait.
             self._due = self._clock()
         self._running = False
+
+    def _row(self) -> int:
+        """One row of the blit; returns what it cost."""
+        assert self._work is not None
+        cost = next(self._work, None)
+        if cost is None:
+            self._work = None
+        return cost or 0
 
     def _step(self) -> bool:
         """One packet; False when there is nothing more to do now."""
