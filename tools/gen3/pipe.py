@@ -134,6 +134,7 @@ class Pipe:
         """The fault switches were set."""
         now = self._settle()
         self._beam.freeze(self._faults.vblank_frozen == "on", now)
+        self._beam.keep_time(self._faults.vblank_strict == "on")
 
     def due(self) -> int | None:
         """When the next vertical blank begins; None while the beam is off."""

@@ -274,6 +274,36 @@ def test_no_vblank_within_an_update_however_slow(screen: Screen, ms: int) -> Non
         assert screen.display.vblanks(0) - before <= 1
 
 
+@pytest.mark.parametrize("ms", [1, 9])
+def test_a_strict_vblank_waits_for_no_update(screen: Screen, ms: int) -> None:
+    """As `test_no_vblank_within_an_update_however_slow`: now i915 would report it."""
+    screen.start()
+    screen.faults.set("vblank_strict", "on")
+    until_vblank(screen, 1_000_000)
+    start = begin(screen)
+    screen.run(ms * MS)
+    screen.write(0x70180, 1 << 31)
+    screen.flip(0)
+    assert end(screen) == start + 1
+    # Off again, it waits.
+    screen.faults.reset()
+    until_vblank(screen, 1_000_000)
+    start = begin(screen)
+    screen.run(3 * MS)
+    assert end(screen) == start
+
+
+def test_a_strict_vblank_comes_at_once_when_one_waits(screen: Screen) -> None:
+    screen.start()
+    until_vblank(screen, 1_000_000)
+    start = begin(screen)
+    screen.run(2 * MS)
+    screen.flip(0)
+    screen.faults.set("vblank_strict", "on")
+    screen.run(1)
+    assert end(screen) == start + 1
+
+
 def test_the_vblank_comes_right_after_the_update(screen: Screen) -> None:
     screen.start()
     screen.write(STAT, VBLANK_EN | 0xFFFF)
