@@ -22,6 +22,7 @@ from tools.gen3.line import IrqfdLine, QtestLine
 from tools.gen3.loop import Loop
 from tools.gen3.memory import Memory
 from tools.gen3.proxy import Proxy
+from tools.gen3.stalls import Stalls
 
 __all__ = ["main"]
 
@@ -42,9 +43,10 @@ def main(arguments: list[str]) -> None:
         line,
         lambda: Chip(VARIANTS[given.chip], memory, line.set, clock),
     )
-    control = Control(given.control, lambda: proxy.device)
+    stalls = Stalls(clock)
+    control = Control(given.control, lambda: proxy.device, stalls)
     try:
-        Loop(proxy, line, control.sources, lambda: proxy.device, clock).run()
+        Loop(proxy, line, control.sources, lambda: proxy.device, clock, stalls).run()
     except EOFError as error:
         print(f"gen3: {error}", file=sys.stderr)
 

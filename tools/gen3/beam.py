@@ -2,7 +2,7 @@
 
 Nothing runs in the background: whoever looks says what time it is, and is told
 which vertical blanks have begun since.  No vertical blank begins in the middle
-of an update; see Beam.update.
+of an update, unless the beam is strict; see Beam.update.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ SECOND = 1_000_000_000
 class Beam:
     """The beam of one pipe.  All times are ns of the clock that the callers share."""
 
-    def __init__(self, stretch: float = 1.0) -> None:
-        """`stretch` makes every frame that many times as long as programmed."""
-        self._stretch = stretch
+    def __init__(self) -> None:
         self._timing: Timing | None = None
         self._hz = 0
         # When frame 0 began; moved by holding and freezing.
@@ -46,6 +44,7 @@ class Beam:
         # When it was last seen not to have begun: it cannot have begun before.
         self._waited = 0
         self._frozen: int | None = None
+        self._strict = False
         # What the counters show while the beam is off.
         self._rest = (0, 0)
         self._rest_line = 0
@@ -60,7 +59,7 @@ class Beam:
         frame = self._rest[0] + 1 if self._rest != (0, 0) else 0
         self._timing = timing
         self._unseen, self._updating = 0, now
-        self._hz = max(1, int(timing.clock_hz / self._stretch))
+        self._hz = timing.clock_hz
         self._origin = now - self._ns(frame * timing.frame)
         self._next = frame
         if self._frozen is not None:
@@ -84,6 +83,12 @@ class Beam:
             self._origin += now - self._frozen
             self._frozen = None
 
+    def keep_time(self, strict: bool) -> None:
+        """Wait for no update any more, as hardware does not; or do so again."""
+        self._strict = strict
+        if strict:
+            self._updating = 0
+
     def update(self, now: int, ns: int) -> int:
         """The driver writes what the next vertical blank takes over, or is about to.
 
@@ -95,7 +100,7 @@ class Beam:
         that nobody has seen has not begun after all.  Returns how many those were.
         """
         undone = self._undo(now)
-        self._updating = max(self._updating, now + ns)
+        self.expect(now, ns)
         return undone
 
     def updating(self, now: int) -> bool:
@@ -104,7 +109,8 @@ class Beam:
 
     def expect(self, now: int, ns: int) -> None:
         """An update begins, or if one goes on, its end comes nearer."""
-        self._updating = max(self._updating, now + ns)
+        if not self._strict:
+            self._updating = max(self._updating, now + ns)
 
     def looked(self, now: int, ends: bool) -> int:
         """The driver looks at the frame counter; when that ends an update, returns as `update`."""
@@ -117,7 +123,7 @@ class Beam:
     def _undo(self, now: int) -> int:
         """Put off until after `now` what has begun since the last look."""
         idle = self._timing is None or self._frozen is not None or not self._unseen
-        if idle or now - self._looked > UNSEEN_NS:
+        if self._strict or idle or now - self._looked > UNSEEN_NS:
             return 0
         assert self._timing is not None
         undone, self._unseen = self._unseen, 0

@@ -1,12 +1,13 @@
 """The 2D engine: filled and copied rectangles.
 
 Surfaces are GTT addresses, tiled ones being under a fence; every raster
-operation is computed, clipping and patterns are not.
+operation is computed, clipping and patterns are not.  A blit is done row by
+row, as its caller goes on asking for the next one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tools.gen3.gtt import Ggtt
 
@@ -20,6 +21,9 @@ WRITE_RGB, WRITE_ALPHA = 1 << 20, 2 << 20
 PIXEL = (1, 2, 2, 4)
 # ROP3 codes of "copy the pattern" and "copy the source".
 PATTERN_COPY, SOURCE_COPY = 0xF0, 0xCC
+# What work costs, in packets of the streamer's budget (about 2.5 us): a piece of a row that is
+# read or written, and a KiB under any other raster operation.
+PIECE, RASTER_KIB = 2, 4
 
 
 class Blitter:
@@ -30,38 +34,38 @@ class Blitter:
         self.lengths = {COLOR_BLT: 5, SRC_COPY_BLT: 6, XY_COLOR_BLT: 6, XY_SRC_COPY_BLT: 8}
         """Dwords of each command that is executed, by opcode."""
 
-    def execute(self, words: Sequence[int]) -> None:
-        """Do the command in `words`, complete and one of `lengths`."""
+    def execute(self, words: Sequence[int]) -> Iterator[int]:
+        """The command in `words`, complete and one of `lengths`, as its rows: to ask for one is to
+        do it, and gives what it cost, in packets.  `words` are read now."""
         opcode = words[0] >> 22 & 0x7F
         br13 = words[1]
         pixel = PIXEL[br13 >> 24 & 3]
         if opcode == COLOR_BLT:
             height, width = words[2] >> 16, words[2] & 0xFFFF
-            self._fill(words[0], br13, words[3], width, height, words[4], pixel)
-        elif opcode == SRC_COPY_BLT:
+            return self._fill(words[0], br13, words[3], width, height, words[4], pixel)
+        if opcode == SRC_COPY_BLT:
             height, width = words[2] >> 16, words[2] & 0xFFFF
-            self._copy(words[0], br13, words[3], words[5], _signed(words[4]), width, height, pixel)
-        else:
-            left, top = _signed(words[2]), _signed(words[2] >> 16)
-            width = (_signed(words[3]) - left) * pixel
-            height = _signed(words[3] >> 16) - top
-            to = words[4] + top * _signed(br13) + left * pixel
-            if opcode == XY_COLOR_BLT:
-                self._fill(words[0], br13, to, width, height, words[5], pixel)
-                return
-            pitch = _signed(words[6])
-            source = words[7] + _signed(words[5] >> 16) * pitch + _signed(words[5]) * pixel
-            self._copy(words[0], br13, to, source, pitch, width, height, pixel)
+            pitch = _signed(words[4])
+            return self._copy(words[0], br13, words[3], words[5], pitch, width, height, pixel)
+        left, top = _signed(words[2]), _signed(words[2] >> 16)
+        width = (_signed(words[3]) - left) * pixel
+        height = _signed(words[3] >> 16) - top
+        to = words[4] + top * _signed(br13) + left * pixel
+        if opcode == XY_COLOR_BLT:
+            return self._fill(words[0], br13, to, width, height, words[5], pixel)
+        pitch = _signed(words[6])
+        source = words[7] + _signed(words[5] >> 16) * pitch + _signed(words[5]) * pixel
+        return self._copy(words[0], br13, to, source, pitch, width, height, pixel)
 
     def _fill(
         self, br00: int, br13: int, to: int, width: int, height: int, color: int, pixel: int
-    ) -> None:
+    ) -> Iterator[int]:
         """`width` bytes by `height` rows at `to`, of the one `color`."""
         if width <= 0 or height <= 0:
             return
         pattern = (color & (1 << pixel * 8) - 1).to_bytes(pixel, "little") * (width // pixel)
         for row in range(height):
-            self._row(br00, br13, to + row * _signed(br13), pattern, None, pixel)
+            yield self._row(br00, br13, to + row * _signed(br13), pattern, None, pixel)
 
     def _copy(
         self,
@@ -73,14 +77,16 @@ class Blitter:
         width: int,
         height: int,
         pixel: int,
-    ) -> None:
+    ) -> Iterator[int]:
         """`width` bytes by `height` rows from `source` to `to`; they may overlap."""
         if width <= 0 or height <= 0:
             return
         rows = range(height) if to <= source else range(height - 1, -1, -1)
         for row in rows:
+            before = self._gtt.pieces
             data = self._gtt.read(source + row * pitch, width)
-            self._row(br00, br13, to + row * _signed(br13), None, data, pixel)
+            fetched = PIECE * (self._gtt.pieces - before)
+            yield fetched + self._row(br00, br13, to + row * _signed(br13), None, data, pixel)
 
     def _row(
         self,
@@ -90,8 +96,9 @@ class Blitter:
         pattern: bytes | None,
         source: bytes | None,
         pixel: int,
-    ) -> None:
-        """Write one row: the raster operation, under the channel enables."""
+    ) -> int:
+        """Write one row: the raster operation, under the channel enables.  Returns the cost."""
+        before, extra = self._gtt.pieces, 1
         code = br13 >> 16 & 0xFF
         enabled = _channels(br00, pixel)
         data = pattern if code == PATTERN_COPY else source if code == SOURCE_COPY else None
@@ -99,9 +106,11 @@ class Blitter:
             length = len(pattern or source or b"")
             under = self._gtt.read(to, length)
             data = data if data is not None else _raster(code, pattern, source, under)
+            extra += RASTER_KIB * (length >> 10)
             if enabled is not None:
                 data = _masked(data, under, enabled)
         self._gtt.write(to, data)
+        return PIECE * (self._gtt.pieces - before) + extra
 
 
 def _signed(value: int) -> int:

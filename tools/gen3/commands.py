@@ -6,7 +6,7 @@ length and draw nothing.  What is none of these stops the streamer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from typing import Protocol
 
@@ -68,6 +68,9 @@ class Streamer(Protocol):
 
     def wait(self, events: int) -> None:
         """Stand still until one of `events`, bits of MI_WAIT_FOR_EVENT."""
+
+    def work(self, costs: Iterator[int]) -> None:
+        """Do all of `costs` before the next packet, each being some work and what it cost."""
 
     def store(self, address: int, virtual: bool, words: Sequence[int]) -> None:
         """Write dwords at a GTT address, or else a physical one."""
@@ -136,7 +139,7 @@ class Commands:
 
     def _blit(self, streamer: Streamer, words: Sequence[int]) -> Next:
         if self._blitter.lengths.get(words[0] >> 22 & 0x7F) == len(words):
-            self._blitter.execute(words)
+            streamer.work(self._blitter.execute(words))
         else:
             self.undrawn += 1
         return Next.PACKET

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from tools.gen3.stalls import Stalls
+
 __all__ = ["Client", "Control", "Refused", "main"]
 
 # A request is a few words; who sends more is no client of ours.
@@ -67,13 +69,15 @@ class Chip(Protocol):
 class Control:
     """Listens, and answers with the chip as it is now."""
 
-    def __init__(self, path: Path, chip: Callable[[], Chip]) -> None:
-        """`chip` is asked each time: a reset of the machine makes another one."""
+    def __init__(self, path: Path, chip: Callable[[], Chip], stalls: Stalls) -> None:
+        """`chip` is asked each time: a reset of the machine makes another one; `stalls` are the
+        process's."""
         path.unlink(missing_ok=True)
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.bind(os.fspath(path))
         self._sock.listen()
         self._chip = chip
+        self._stalls = stalls
         self._guests: list[_Guest] = []
 
     def sources(self) -> list[Control | _Guest]:
@@ -107,7 +111,7 @@ class Control:
     def _do(self, asked: Any) -> dict[str, Any]:
         chip, op = self._chip(), asked["op"]
         if op == "state":
-            return {"state": chip.state()}
+            return {"state": {**chip.state(), "loop": self._stalls.state()}}
         if op == "faults":
             return {"faults": chip.faults.table()}
         if op == "set":

@@ -32,6 +32,9 @@ __all__ = ["PIPES", "Display"]
 
 PIPES = 2
 PIPESRC, TRANSCODER_STRIDE = 0x6001C, 0x1000
+# Of each half, width and height less one, the bits there are: no mode of gen3 is larger than
+# 4096 by 4096 (intel_mode_config_init of i915).
+PIPESRC_MASK = 0xFFF
 PALETTE, PALETTE_STRIDE, COLOURS = 0xA000, 0x800, 256
 # Offsets, both ends included, of what a reset wipes: GPIO and GMBUS; DPLLs and display clocks;
 # palettes; transcoders, ports, pipes, planes and cursors.
@@ -51,11 +54,9 @@ class Display:
         clock: Clock,
         *,
         cursors: Surface | None = None,
-        stretch: float = 1.0,
     ) -> None:
         """Planes are fetched through `gtt`, and cursors, too, unless `cursors` says otherwise:
-        945G takes a physical address there (cursor_needs_physical of i915).  Every frame lasts
-        `stretch` times as long as its mode says."""
+        945G takes a physical address there (cursor_needs_physical of i915)."""
         self.on_vblank: Callable[[int], None] = _nobody
         """Called with the pipe's number when a vertical blank of it begins."""
         self._registers = registers
@@ -78,7 +79,6 @@ class Display:
                 PipeCrc(registers, n, partial(self.scene, n), partial(self.fetched, n)),
                 partial(self._latch, n),
                 partial(self._begun, n),
-                stretch,
             )
             for n in range(PIPES)
         ]
@@ -180,8 +180,8 @@ class Display:
         source = self._registers[PIPESRC + pipe * TRANSCODER_STRIDE]
         sprites = (cursor.sprite() for cursor in self._cursor if cursor.latch.shown_on(pipe))
         return Scene(
-            width=(source >> 16) + 1,
-            height=(source & 0xFFFF) + 1,
+            width=(source >> 16 & PIPESRC_MASK) + 1,
+            height=(source & PIPESRC_MASK) + 1,
             planes=tuple(p.shape() for p in self._planes if p.latch.shown_on(pipe)),
             sprites=tuple(sprite for sprite in sprites if sprite is not None),
         )

@@ -64,6 +64,11 @@ TABLE = (
     Fault(
         "vblank_frozen", ON_OFF, "scanline and frame counters stand still, no vblank is reported"
     ),
+    Fault(
+        "vblank_strict",
+        ON_OFF,
+        "a vertical blank comes when it is due, in the middle of an update, too, as on hardware",
+    ),
     Fault("pipe_dead", ON_OFF, "a pipe that is switched on does not start"),
     Fault(
         "edid",
@@ -82,6 +87,7 @@ class Faults:
     ring_corrupt: str
     page_table_error: str
     vblank_frozen: str
+    vblank_strict: str
     pipe_dead: str
     edid: str
 

@@ -34,6 +34,8 @@ class Ggtt:
         self.fences = Fences(registers)
         self.ptes = array("I", bytes(variant.gtt_bytes))
         """The entries as the driver wrote them."""
+        self.pieces = 0
+        """How many there were of what reads and writes fall into; their cost goes by that."""
 
     def entry(self, offset: int, size: int) -> int:
         """What BAR3 reads."""
@@ -89,6 +91,7 @@ class Ggtt:
 
     def _run(self, address: int, length: int) -> tuple[int, int]:
         """Where the byte at `address` is, and how many of `length` lie in one piece there."""
+        self.pieces += 1
         fence = self.fences.by_megabyte.get(address >> MIB)
         if fence is not None:
             address, run = fence.place(address)

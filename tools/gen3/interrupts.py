@@ -88,13 +88,6 @@ class Interrupts:
         self._registers.restore(IER, ISR)
         self._settle()
 
-    def due(self) -> int | None:
-        """Interrupts come from other parts; nothing is ever due here."""
-        return None
-
-    def tick(self, now: int) -> None:
-        """Nothing is ever due here."""
-
     def _acknowledged(self, old: int, new: int) -> None:
         """IIR or IMR was written: what still stands in ISR is latched again."""
         registers = self._registers

@@ -10,6 +10,8 @@ import select
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from tools.gen3.stalls import Stalls
+
 __all__ = ["Loop", "Source", "Timed"]
 
 
@@ -48,6 +50,7 @@ class Loop:
         people: Callable[[], Sequence[Source]],
         timed: Callable[[], Timed],
         clock: Callable[[], int],
+        stalls: Stalls,
     ) -> None:
         """`people` come and go when one of them had input; `timed` is asked for each time."""
         self._guest = guest
@@ -55,13 +58,14 @@ class Loop:
         self._people = people
         self._timed = timed
         self._clock = clock
+        self._took = stalls.took
         self._poll = select.poll()
         self._others: dict[int, Source] = {}
 
     def run(self) -> None:
         """Serve until the end of the guest or of the line, which raises EOFError."""
         clock, poll, timed, serve = self._clock, self._poll.poll, self._timed, self._guest.ready
-        guest, others = self._guest.fileno(), self._others
+        guest, others, took = self._guest.fileno(), self._others, self._took
         self._poll.register(guest, select.POLLIN)
         self._look_around()
         asked = 0
@@ -76,12 +80,20 @@ class Loop:
                 wait = None if due is None else max(0.0, (due - now) / 1e6)
                 if wait == 0:
                     chip.tick(now)
+                    now = took("a tick of the chip", now)
             ready = poll(wait)
+            if wait is None:
+                # Whether it came late nobody can tell.
+                now = clock()
+            else:
+                now = took("the host did not run the model", now, int(wait * 1e6))
             for fd, _ in ready:
                 if fd == guest:
                     serve()
+                    now = took("an access of the guest's", now)
                 elif fd in others:
                     others[fd].ready()
+                    now = took("the control socket or the interrupt line", now)
                     self._look_around()
             line = self._line.fileno()
             if line >= 0 and line not in others:

@@ -1,7 +1,7 @@
-"""What every part of the chip that keeps time or state of its own offers.
+"""What every part of the chip that keeps time of its own offers.
 
-The chip asks its parts when they want to run next, and tells them of a GPU
-reset; everything else reaches a part through its registers.
+The chip asks such parts when they want to run next; everything else reaches
+a part through its registers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ Clock = Callable[[], int]
 
 class Part(Protocol):
     """A part of the chip, driven by the chip's loop."""
-
-    def reset(self) -> None:
-        """A GPU reset happened: lose what the hardware loses."""
 
     def due(self) -> int | None:
         """When `tick` is wanted next, in ns of the chip's clock; None for never."""

@@ -61,7 +61,6 @@ class Pipe:
         crc: PipeCrc,
         latch: Callable[[], None],
         begun: Callable[[], None],
-        stretch: float = 1.0,
     ) -> None:
         self.index = index
         self.vblanks = 0
@@ -77,7 +76,7 @@ class Pipe:
         self._pending = False
         self._steps = Steps.NONE
         self._step_ns = 0
-        self._beam = Beam(stretch)
+        self._beam = Beam()
         self._at = at = index * PIPE_STRIDE
         letter = "AB"[index]
         registers.declare(timing.table(index))
@@ -135,6 +134,7 @@ class Pipe:
         """The fault switches were set."""
         now = self._settle()
         self._beam.freeze(self._faults.vblank_frozen == "on", now)
+        self._beam.keep_time(self._faults.vblank_strict == "on")
 
     def due(self) -> int | None:
         """When the next vertical blank begins; None while the beam is off."""

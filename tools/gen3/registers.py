@@ -155,11 +155,6 @@ class Registers:
             if first <= offset <= last:
                 self._words[offset >> 2] = register.reset
 
-    def name(self, offset: int) -> str:
-        """The register's name in the driver's headers, or its offset."""
-        register = self._declared.get(offset & ~3)
-        return register.name if register else f"{offset:#07x}"
-
 
 def _merged(register: Register, old: int, value: int, lanes: int) -> int:
     """What `register` holds after `value` is written in the byte lanes `lanes`."""

@@ -47,7 +47,9 @@ class Reset:
             self._value = 0
             self._at = None
             return
-        if self._value & ENABLE:
+        # One that is under way, or that 945G holds, goes on.  One that was never acknowledged is
+        # asked for anew: i915 does not write 0 between two attempts on G33 (g33_do_reset).
+        if self._at is not None or self._value & STATUS:
             return
         self._value = ENABLE
         self.asked += 1
@@ -56,9 +58,6 @@ class Reset:
             now = self._clock()
             self._at = now + delay
             self.tick(now)
-
-    def reset(self) -> None:
-        """Nothing of this byte is lost in a reset."""
 
     def due(self) -> int | None:
         """When an acknowledge that was told to come late comes."""

@@ -1,19 +1,20 @@
 """The render ring: its registers, and the command streamer that follows them.
 
 The streamer runs in small budgets, because the guest's processor waits while
-it does.  A batch that loops is left inside and run again from a tick, so that
-a CPU's write of MI_BATCH_BUFFER_END ends it.
+it does; a large blit goes on from a tick.  A batch that loops is left inside
+and run again from a tick, so that a CPU's write of MI_BATCH_BUFFER_END ends it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tools.gen3.commands import Commands, Next
 from tools.gen3.errors import Errors
 from tools.gen3.faults import Faults
+from tools.gen3.fetch import Fetch
 from tools.gen3.gtt import PAGE, Ggtt
-from tools.gen3.memory import Memory, NoMemory
+from tools.gen3.memory import Memory
 from tools.gen3.part import Clock
 from tools.gen3.registers import Kind, Register, Registers
 from tools.gen3.variants import Variant
@@ -52,7 +53,8 @@ TABLE = (
     Register(0x21D0, "ECOSKPD", kind=Kind.MASKED),
 )
 
-# Packets of one run, about 5 ms; the vCPU that rang waits for them.
+# Packets of one run, about 5 ms; the vCPU that rang waits for them.  Rows of blits are charged
+# as that many packets as take as long.
 BUDGET = 2000
 # How often a batch that jumps to where it was before is looked at again.
 LOOP_NS = 5_000_000
@@ -85,7 +87,7 @@ class Ring:
         registers.on_read(CTL, lambda: registers[CTL] | (WAITING if self._events else 0))
         registers.on_read(ACTHD, lambda: self._at())
         registers.on_read(IPEHR, lambda: self._header)
-        registers.on_read(DMA_FADD, lambda: self._fetched)
+        registers.on_read(DMA_FADD, lambda: self._fetch.address)
         registers.on_read(INSTDONE, lambda: ALL_DONE & (-1 if self._idle() else ~PARSER_DONE))
         registers.on_read(MI_MODE, self._mode)
         registers.on_write(TAIL, self._write_tail)
@@ -97,8 +99,7 @@ class Ring:
         self.packets = 0
         """Packets executed since power-on."""
         self._faulty = False
-        self._page = -1
-        self._window: memoryview | None = None
+        self._fetch = Fetch(gtt, memory, errors, faults)
         self._status: memoryview | None = None
         self._start_over()
 
@@ -112,8 +113,10 @@ class Ring:
         self._last: int | None = None
         self._secure = True
         self._header = 0
-        self._fetched = 0
+        self._fetch.address = 0
         self._events = 0
+        # The rows that are left of a blit.
+        self._work: Iterator[int] | None = None
         self.stuck = ""
         """Why the streamer stands still until reset; empty while it does not."""
         self._due: int | None = None
@@ -136,6 +139,7 @@ class Ring:
             "ipehr": self._header,
             "in_batch": self._batch is not None,
             "waiting": bool(self._events),
+            "blitting": self._work is not None,
             "stuck": self.stuck,
             "packets": self.packets,
         }
@@ -147,7 +151,7 @@ class Ring:
         return self._start + (self._head & HEAD_ADDR)
 
     def _idle(self) -> bool:
-        if self._batch is not None or self._events or self.stuck:
+        if self._batch is not None or self._work is not None or self._events or self.stuck:
             return False
         return not self._ready or self._head & HEAD_ADDR == self._tail
 
@@ -182,10 +186,11 @@ class Ring:
         self._head = new & ~3
 
     def _write_control(self, old: int, new: int) -> None:
-        """A disabled ring drops its batch; writing the wait bit ends the wait."""
+        """A disabled ring drops its batch and its blit; writing the wait bit ends the wait."""
         self._registers[CTL] = new & ~WAITING
         if not new & VALID:
             self._batch = None
+            self._work = None
             self._events = 0
             self._due = None
         elif new & WAITING:
@@ -234,6 +239,9 @@ class Ring:
     def wait(self, events: int) -> None:
         self._events = events
 
+    def work(self, costs: Iterator[int]) -> None:
+        self._work = costs
+
     def store(self, address: int, virtual: bool, words: Sequence[int]) -> None:
         data = b"".join(word.to_bytes(4, "little") for word in words)
         if virtual:
@@ -245,7 +253,7 @@ class Ring:
         page = self._status
         if page is None:
             address = self._registers[HWS_PGA] & ~(PAGE - 1)
-            page = self._status = self._page_at(
+            page = self._status = self._fetch.page_at(
                 address if self._physical_status_page else self._gtt.translate(address >> 12)
             )
         if page is not None:
@@ -264,13 +272,26 @@ class Ring:
         self._visited.clear()
         self._forget_pages()
         left = BUDGET
-        while left and self._step():
-            left -= 1
-        self.packets += BUDGET - left
-        if not left:
+        while left > 0:
+            if self._work is not None:
+                left -= self._row()
+            elif self._step():
+                left -= 1
+                self.packets += 1
+            else:
+                break
+        if left <= 0:
             # More to do at once, after the messages that wait.
             self._due = self._clock()
         self._running = False
+
+    def _row(self) -> int:
+        """One row of the blit; returns what it cost."""
+        assert self._work is not None
+        cost = next(self._work, None)
+        if cost is None:
+            self._work = None
+        return cost or 0
 
     def _step(self) -> bool:
         """One packet; False when there is nothing more to do now."""
@@ -281,9 +302,9 @@ class Ring:
             address = self._start + (self._head & HEAD_ADDR)
         else:
             return False
-        header = self._dword(address)
+        header = self._fetch.dword(address)
         if header is None:
-            return False
+            return self._no_page()
         if self._faulty and batch is None and self._faults.take("ring_corrupt"):
             header = GARBAGE
         self._header = header
@@ -295,7 +316,7 @@ class Ring:
         handler, length = found
         if not header and batch is not None:
             # Long runs of MI_NOOP, as a batch without an end makes them, at one stroke.
-            self._go_on(batch + 4 * self._noops(batch))
+            self._go_on(batch + 4 * self._fetch.noops(batch))
             return True
         if length == 1:
             words: Sequence[int] = (header,)
@@ -304,9 +325,10 @@ class Ring:
                 self._advance(1)
                 self.stuck = f"fault ring_stuck, inside the packet at {address:#x}"
                 return False
-            packet = self._packet(address, length, batch is None)
+            ring = None if batch is not None else (self._start, self._start + self._size)
+            packet = self._fetch.packet(address, length, ring)
             if packet is None:
-                return False
+                return self._no_page()
             words = packet
         if batch is None:
             # A batch is entered from behind the command that starts it.
@@ -319,6 +341,14 @@ class Ring:
         if then is Next.PACKET:
             return True
         return then is Next.JUMP and not self._looped()
+
+    def _no_page(self) -> bool:
+        self.stuck = f"no page at {self._fetch.address:#x}"
+        return False
+
+    def _forget_pages(self) -> None:
+        self._fetch.forget()
+        self._status = None
 
     def _go_on(self, address: int) -> None:
         """On to `address` of the batch, unless that is behind its last dword."""
@@ -343,61 +373,3 @@ class Ring:
         if (head & HEAD_ADDR) + 4 * words >= self._size:
             self._head += HEAD_WRAP_ONE - self._size
             self._head &= 0xFFFF_FFFF
-
-    # Fetching
-
-    def _forget_pages(self) -> None:
-        """Look pages up anew: between two runs the driver may map others."""
-        self._page = -1
-        self._window = None
-        self._status = None
-
-    def _page_at(self, physical: int | None) -> memoryview | None:
-        """The page as dwords; None where there is no RAM."""
-        if physical is None:
-            return None
-        try:
-            return self._memory.view(physical, PAGE).cast("I")
-        except NoMemory:
-            return None
-
-    def _dword(self, address: int) -> int | None:
-        """The dword at a GTT address; None, and stuck, where it cannot be fetched."""
-        self._fetched = address
-        page = address >> 12
-        if page != self._page:
-            physical = self._gtt.translate(page)
-            if self._faults.page_table_error != "ok" and self._faults.take("page_table_error"):
-                physical = None
-            self._window = self._page_at(physical)
-            self._page = page
-        window = self._window
-        if window is None:
-            self._page = -1
-            self._errors.page_table()
-            self.stuck = f"no page at {address:#x}"
-            return None
-        return window[address >> 2 & 0x3FF]
-
-    def _noops(self, address: int) -> int:
-        """How many zeros there are from `address` on, to the end of its page at most."""
-        assert self._window is not None
-        first = address >> 2 & 0x3FF
-        page = self._window[first:].tobytes()
-        return (len(page) - len(page.lstrip(b"\0"))) // 4
-
-    def _packet(self, address: int, length: int, in_ring: bool) -> Sequence[int] | None:
-        """All dwords of a packet, over the end of its page or of the ring if need be."""
-        first = address >> 2 & 0x3FF
-        if first + length <= 0x400 and self._window is not None:
-            return self._window[first : first + length]
-        words = []
-        for _ in range(length):
-            word = self._dword(address)
-            if word is None:
-                return None
-            words.append(word)
-            address += 4
-            if in_ring and address >= self._start + self._size:
-                address = self._start
-        return words

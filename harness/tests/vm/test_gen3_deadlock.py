@@ -119,7 +119,7 @@ def chip(connected: Dut) -> Iterator[Chip]:
 
 
 def test_interrupts_stay_off_after_a_failed_reset(connected: Dut, chip: Chip) -> None:
-    """The last of its module: only a reboot makes that GPU whole again."""
+    """The last of its module: i915 stays wedged, its interrupts off, until a reset succeeds."""
     window = connected.begin("a failed reset", destructive=True)
     display, guilty, engine = connected.display(), connected.client(), connected.engines()[0]
     display.show(display.outputs()[0])

@@ -61,16 +61,14 @@ def dividers(clock_hz: int) -> tuple[int, int]:
 class Screen:
     """The bench: `now` is the clock, `memory` what graphics addresses reach."""
 
-    def __init__(self, size: int = 8 << 20, stretch: float = 1.0) -> None:
+    def __init__(self, size: int = 8 << 20) -> None:
         self.now = 1_000 * MS
         self.memory = bytearray(size)
         self.line: list[bool] = []
         self.registers = Registers()
         self.faults = Faults()
         self.interrupts = Interrupts(self.registers, self.line.append, self.faults)
-        self.display = Display(
-            self.registers, self.interrupts, self, self.faults, lambda: self.now, stretch=stretch
-        )
+        self.display = Display(self.registers, self.interrupts, self, self.faults, lambda: self.now)
         self.write(IER, 0xFFFF_FFFF)
         self.write(IMR, 0)
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from harness.tests.unit.gen3.rig import BASE, BATCH_END, SURFACE, Rig
+from harness.tests.unit.gen3.rig import (
+    BASE,
+    BATCH,
+    BATCH_END,
+    CTL,
+    MI_MODE,
+    STORE_INDEX,
+    SURFACE,
+    Rig,
+)
 from tools.gen3.tiling import FENCES
 
 PITCH, ROWS = 1024, 64
@@ -62,6 +71,53 @@ def test_channels_that_are_not_written_stay(rig: Rig, channels: int, expected: i
     rig.chip.write(2, OTHER + 3 * PITCH + 2 * 4, 4, 0xAADDCCBB)
     rig.batch(*fill(0x55112233, channels=channels), BATCH_END)
     assert pixel(rig, OTHER, 2, 3) == expected
+
+
+def large(rig: Rig, color: int) -> int:
+    """Fill all of OTHER, tiled so that it takes a while; the rows that are done at once."""
+    rig[FENCES[0]] = OTHER | 1 << 12 | 3 << 4 | 1
+    whole = xy(PITCH // 4, ROWS)
+    rig.batch(0x50 << 22 | 2 << 29 | WRITE_ALL | 4, BITS_32 | FILL | PITCH, 0, whole, OTHER, color,
+              BATCH_END)  # fmt: skip
+    return done(rig, color)
+
+
+def done(rig: Rig, color: int) -> int:
+    """Rows of OTHER that are of one color."""
+    rows = (rig.chip.gtt.read(OTHER + y * PITCH, PITCH) for y in range(ROWS))
+    return sum(row == color.to_bytes(4, "little") * (PITCH // 4) for row in rows)
+
+
+def test_the_processor_does_not_wait_for_a_large_blit(rig: Rig) -> None:
+    assert 0 < large(rig, 7) < ROWS
+    rig.emit(STORE_INDEX, 0xC0, 1)
+    assert not rig.idle()
+    assert rig.status(0x30) == 0
+    rig.wait(100)
+    assert done(rig, 7) == ROWS
+    assert rig.status(0x30) == 1
+    assert rig.idle()
+
+
+def test_a_large_blit_is_the_one_that_was_fetched(rig: Rig) -> None:
+    large(rig, 7)
+    rig.poke(BATCH, [0] * 16)
+    rig.wait(100)
+    assert done(rig, 7) == ROWS
+
+
+@pytest.mark.parametrize("how", ["reset", "disable"])
+def test_a_large_blit_ends_with_its_ring(rig: Rig, how: str) -> None:
+    large(rig, 7)
+    if how == "reset":
+        rig.chip.config_write(0xC0, 1, 1)
+    else:
+        rig[CTL] = 0
+    rig[FENCES[0]] = OTHER | 1 << 12 | 3 << 4 | 1
+    rows = done(rig, 7)
+    rig.wait(100)
+    assert done(rig, 7) == rows < ROWS
+    assert rig[MI_MODE] & 1 << 9
 
 
 def test_a_copied_rectangle(rig: Rig) -> None:

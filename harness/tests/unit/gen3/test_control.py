@@ -6,12 +6,13 @@ import base64
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.deadline import Deadline
 from harness.errors import LabError
 from harness.link import gen3
 from harness.tests.unit.gen3.qemu_side import Device, Qemu
@@ -21,6 +22,7 @@ from tools.gen3.line import IrqfdLine
 from tools.gen3.loop import Loop
 from tools.gen3.memory import Memory
 from tools.gen3.proxy import Proxy
+from tools.gen3.stalls import Stalls
 
 PNG = b"\x89PNG and so on"
 
@@ -56,11 +58,25 @@ class Display:
 
 class Chip(Device):
     def __init__(self) -> None:
+        self.works: Callable[[str], None] = lambda at: None
         super().__init__()
         self.faults = Faults()
         self.display = Display()
 
+    def config_read(self, offset: int, size: int) -> int:
+        self.works("read")
+        return super().config_read(offset, size)
+
+    def due(self) -> int | None:
+        self.works("due")
+        return super().due()
+
+    def tick(self, now: int) -> None:
+        self.works("tick")
+        super().tick(now)
+
     def state(self) -> dict[str, Any]:
+        self.works("state")
         return {"ticks": len(self.ticks)}
 
 
@@ -73,9 +89,15 @@ class Model:
         line = IrqfdLine()
         self.now = 0
         self.proxy = Proxy(self.qemu.models, Memory(), line, Chip)
-        self.control = Control(path, lambda: self.proxy.device)
+        stalls = Stalls(lambda: self.now)
+        self.control = Control(path, lambda: self.proxy.device, stalls)
         self.loop = Loop(
-            self.proxy, line, self.control.sources, lambda: self.proxy.device, lambda: self.now
+            self.proxy,
+            line,
+            self.control.sources,
+            lambda: self.proxy.device,
+            lambda: self.now,
+            stalls,
         )
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
@@ -109,7 +131,7 @@ def test_faults_plug_and_state_are_the_chips(model: Model) -> None:
     assert chip.faults.now == {"irq": "ok"}
     client.call("plug", on=False)
     assert not chip.display.plugged
-    assert client.call("state") == {"state": {"ticks": 0}}
+    assert client.call("state")["state"]["ticks"] == 0
     client.close()
 
 
@@ -145,7 +167,7 @@ def test_what_is_asked_wrongly_is_answered_and_the_model_goes_on(
         reader = sock.makefile("rb")
         assert words in json.loads(reader.readline())["error"]
         sock.sendall(b'{"op": "state"}\n')
-        assert json.loads(reader.readline()) == {"state": {"ticks": 0}}
+        assert json.loads(reader.readline())["state"]["ticks"] == 0
 
 
 def test_a_client_that_never_ends_its_line_is_left(model: Model) -> None:
@@ -154,20 +176,20 @@ def test_a_client_that_never_ends_its_line_is_left(model: Model) -> None:
         sock.connect(str(model.path))
         with pytest.raises(ConnectionError):
             sock.sendall(b"x" * (4 << 20))
-    assert gen3.ask(model.path, "state") == {"state": {"ticks": 0}}
+    assert gen3.ask(model.path, "state")["state"]["ticks"] == 0
 
 
 def test_clients_come_and_go_and_qemu_is_served_all_the_while(model: Model) -> None:
     clients = [control.Client(model.path) for _ in range(5)]
     for number, client in enumerate(clients):
-        assert client.call("state") == {"state": {"ticks": 0}}
+        assert client.call("state")["state"]["ticks"] == 0
         model.qemu.config(0, 4)
         assert model.qemu.reply() == 0x29C28086
         if number % 2:
             client.close()
     again = control.Client(model.path)
-    assert again.call("state") == {"state": {"ticks": 0}}
-    assert clients[0].call("state") == {"state": {"ticks": 0}}
+    assert again.call("state")["state"]["ticks"] == 0
+    assert clients[0].call("state")["state"]["ticks"] == 0
     for client in (*clients, again):
         client.close()
 
@@ -177,7 +199,7 @@ def test_what_is_due_is_ticked_once_and_with_the_time(model: Model) -> None:
     model.proxy.device.when = 30_000_000
     model.qemu.config(0, 2)  # whatever wakes the loop
     model.qemu.reply()
-    assert gen3.ask(model.path, "state") == {"state": {"ticks": 1}}
+    assert gen3.ask(model.path, "state")["state"]["ticks"] == 1
     assert model.proxy.device.ticks == [50_000_000]
 
 
@@ -191,6 +213,64 @@ def test_what_is_due_is_ticked_between_accesses_that_never_pause(model: Model) -
         model.qemu.config(0, 2)
         model.qemu.reply()
     assert len(device.ticks) == 19
+
+
+# -- when it stands still ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("read", "an access of the guest's"),
+        ("tick", "a tick of the chip"),
+        ("state", "the control socket or the interrupt line"),
+    ],
+)
+def test_a_stall_is_told_and_counted(
+    model: Model, capsys: pytest.CaptureFixture[str], where: str, what: str
+) -> None:
+    device, left, done = model.proxy.device, [1_500_000_000, 900_000_000], threading.Event()
+
+    def works(at: str) -> None:
+        if at == where and left:
+            model.now += left.pop(0)
+            if not left:
+                done.set()
+
+    device.works = works
+    for _ in range(2):
+        device.when = 0
+        model.qemu.config(0, 4)
+        model.qemu.reply()
+        gen3.ask(model.path, "state")
+    # A tick may have been asked for once more before it came; then for the second in its turn.
+    deadline = Deadline(30)
+    while not done.is_set():
+        assert deadline.pause(0.01)
+        device.when = 0
+        gen3.ask(model.path, "state")
+    assert gen3.ask(model.path, "state")["state"]["loop"] == {"stalls": 1, "longest_ms": 1500}
+    assert capsys.readouterr().err == f"gen3: stall: {what}: 1.5 s\n"
+
+
+def test_a_host_that_does_not_run_the_model_is_told(
+    model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device, late = model.proxy.device, threading.Event()
+
+    def works(at: str) -> None:
+        # It is about to wait for what is due in 20 ms, and while it does 3 s pass.
+        if at == "due" and not late.is_set():
+            device.when = model.now + 20_000_000
+            model.now += 3_020_000_000
+            late.set()
+
+    device.works = works
+    model.qemu.config(0, 4)
+    model.qemu.reply()
+    assert late.wait(30)
+    assert gen3.ask(model.path, "state")["state"]["loop"]["stalls"] == 1
+    assert capsys.readouterr().err.startswith("gen3: stall: the host did not run the model: 3.0 s")
 
 
 def test_the_harness_tells_who_refused_and_who_is_not_there(model: Model, tmp_path: Path) -> None:

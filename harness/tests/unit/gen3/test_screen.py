@@ -70,6 +70,16 @@ def test_a_pipe_that_is_off_shows_nothing(screen: Screen) -> None:
         screen.display.frame(2)
 
 
+def test_no_picture_is_larger_than_gen3_can_show(screen: Screen) -> None:
+    screen.start()
+    screen.write(0x6001C, 0xFFFF_FFFF)
+    frame = screen.shown()
+    assert (frame.width, frame.height) == (4096, 4096)
+    screen.write(0x6001C, 0xF3FF_F2FF)
+    frame = screen.shown()
+    assert (frame.width, frame.height) == (1024, 768)
+
+
 def test_a_plane_enabled_before_its_pipe_is_there_from_the_start(screen: Screen) -> None:
     screen.plane(0)
     screen.start()
