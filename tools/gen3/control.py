@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import json
 import os
 import socket
@@ -71,7 +72,8 @@ class Control:
         """`chip` is asked each time: a reset of the machine makes another one."""
         path.unlink(missing_ok=True)
         self._sock = socket.socket(socket.AF_UNIX)
-        self._sock.bind(os.fspath(path))
+        with _short(path) as name:
+            self._sock.bind(name)
         self._sock.listen()
         self._chip = chip
         self._guests: list[_Guest] = []
@@ -162,14 +164,19 @@ class Client:
         """Raises OSError where nobody listens."""
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.settimeout(patience)
-        self._sock.connect(os.fspath(path))
+        try:
+            with _short(path) as name:
+                self._sock.connect(name)
+        except OSError:
+            self._sock.close()
+            raise
         self._file = self._sock.makefile("rb")
 
     def call(self, op: str, **args: Any) -> dict[str, Any]:
         """The answer.  Raises Refused with the model's words, OSError when it is gone."""
         self._sock.sendall(json.dumps({"op": op, **args}).encode() + b"\n")
         line = self._file.readline()
-        if not line:
+        if not line.endswith(b"\n"):  # killed in the middle of a word, perhaps
             raise ConnectionError("the model closed its control socket")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -180,6 +187,16 @@ class Client:
         """Idempotent."""
         self._file.close()
         self._sock.close()
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """`path` by a name that fits a socket address (108 bytes), however deep it lies."""
+    parent = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{parent}/{path.name}"
+    finally:
+        os.close(parent)
 
 
 def main(arguments: list[str]) -> int:

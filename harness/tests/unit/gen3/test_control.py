@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,30 @@ def test_the_client_tells_a_refusal_from_an_end(model: Model) -> None:
     with pytest.raises(OSError, match=r"closed|Broken pipe"):
         client.call("state")
     client.close()
+
+
+@pytest.mark.parametrize("said", [b"", b'{"state": {"chip": "g'])
+def test_a_model_that_is_killed_within_its_answer_has_not_answered(
+    tmp_path: Path, said: bytes
+) -> None:
+    path = tmp_path / "gen3.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def die() -> None:
+            for _ in range(2):
+                guest, _ = listener.accept()
+                with guest:
+                    guest.recv(4096)
+                    guest.sendall(said)
+
+        with ThreadPoolExecutor(1) as pool:
+            dying = pool.submit(die)
+            with pytest.raises(LabError, match="does not answer state: it closed"):
+                gen3.ask(path, "state")
+            client = control.Client(path)
+            with pytest.raises(ConnectionError, match="closed its control socket"):
+                client.call("state")
+            client.close()
+            dying.result(30)

@@ -16,12 +16,14 @@ from harness.dut import Dut
 from harness.errors import HarnessError, LabError
 from harness.link.gen3 import CONTROL_SOCKET, ask
 from harness.link.machine import state_dir
+from harness.link.sockname import short
 
 
 def model(dut: Dut) -> int:
     """The pid of the model: of who listens at its control socket (SO_PEERCRED, unix(7))."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(state_dir(dut.target) / CONTROL_SOCKET))
+        with short(state_dir(dut.target) / CONTROL_SOCKET) as name:
+            sock.connect(name)
         found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", found)[0])
 
