@@ -48,6 +48,9 @@ class Display(Protocol):
     def png(self, pipe: int) -> bytes:
         """What `pipe` scans out.  Raises ValueError where it is off or there is none."""
 
+    def png_at_reset(self, pipe: int) -> bytes:
+        """The same, of the moment after the last reset.  Raises ValueError as `png` does."""
+
     def plug(self, on: bool) -> None:
         """A monitor comes or goes."""
 
@@ -119,7 +122,10 @@ class Control:
         elif op == "plug":
             chip.display.plug(bool(asked["on"]))
         elif op == "frame":
-            png = chip.display.png(int(asked.get("pipe", 0)))
+            pipe, at = int(asked.get("pipe", 0)), asked.get("at", "now")
+            if at not in ("now", "reset"):
+                raise ValueError(f"no picture of {at!r}: now, reset")
+            png = chip.display.png(pipe) if at == "now" else chip.display.png_at_reset(pipe)
             return {"png": base64.b64encode(png).decode()}
         else:
             raise ValueError(f"no operation {op!r}: faults, set, reset-faults, plug, frame, state")
@@ -215,6 +221,9 @@ def main(arguments: list[str]) -> int:
     frame = words.add_parser("frame", help="write what a pipe scans out as PNG")
     frame.add_argument("file", type=Path)
     frame.add_argument("--pipe", type=int, default=0)
+    frame.add_argument(
+        "--at", choices=("now", "reset"), default="now", help="or right after the last GPU reset"
+    )
     plug = words.add_parser("plug", help="plug a monitor in or out")
     plug.add_argument("on", choices=("on", "off"))
     given = vars(parser.parse_args(arguments))

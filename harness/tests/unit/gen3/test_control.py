@@ -51,6 +51,9 @@ class Display:
             raise ValueError(f"no pipe {pipe}")
         return PNG
 
+    def png_at_reset(self, pipe: int) -> bytes:
+        return PNG[::-1]
+
     def plug(self, on: bool) -> None:
         self.plugged = on
 
@@ -132,6 +135,7 @@ def test_after_a_reset_of_the_machine_it_is_the_new_chip_that_answers(model: Mod
         (b'{"op": "set", "fault": "beer", "value": "cold"}', "no fault 'beer'"),
         (b'{"op": "frame", "pipe": "b"}', "invalid literal"),
         (b'{"op": "frame", "pipe": 7}', "no pipe 7"),
+        (b'{"op": "frame", "at": "once"}', "no picture of 'once'"),
         (b"[" * 50_000, "recursion"),
         (b"\xc3\x28", "utf-8"),
     ],
@@ -227,6 +231,7 @@ def test_the_client_tells_a_refusal_from_an_end(model: Model) -> None:
     with pytest.raises(Refused, match="no pipe 9"):
         client.call("frame", pipe=9)
     assert base64.b64decode(client.call("frame")["png"]) == PNG
+    assert base64.b64decode(client.call("frame", at="reset")["png"]) == PNG[::-1]
     model.stop()
     model.control.close()
     with pytest.raises(OSError, match=r"closed|Broken pipe"):
