@@ -112,6 +112,7 @@ class Gen3:
         self._on_death = on_death
         self._kept: Kept | None = None
         self._stopping = False
+        self._stalls = 0
 
     def start(self, accel: str) -> list[socket.socket]:
         """Start the model; returns QEMU's ends of the sockets, for `arguments`.
@@ -195,6 +196,24 @@ class Gen3:
         said = self._last_lines()
         last = f": {said[-1].strip()}" if said and self._kept.status < 128 else ""
         return f"the model of the {self._chip} died ({self._kept.how()}{last}); see {_LOG}"
+
+    def remarks(self) -> list[str]:
+        """What else of it a judge of the kernel should know, since this was last asked.
+
+        Nothing where it does not answer; why, `trouble` says.
+        """
+        try:
+            loop = self.control("state")["state"].get("loop", {"stalls": 0})
+        except LabError:
+            return []
+        new, self._stalls = loop["stalls"] - self._stalls, loop["stalls"]
+        if not new:
+            return []
+        longest = loop["longest_ms"] / 1e3
+        return [
+            f"the modelled GPU stood still in this test, {new} time(s), {longest:.1f} s at most:"
+            " a flip or a lockup that came late may be the lab's"
+        ]
 
     def _last_lines(self) -> list[str]:
         """Of its log; none where that is gone with its directory."""

@@ -205,6 +205,10 @@ class Qemu:
             raise LabError("has no modelled chip", where=self.target.name, cure="power it on")
         return self._model
 
+    def remarks(self) -> list[str]:
+        """What else of the lab's own a judge should know, since this was last asked."""
+        return [] if self._model is None else self._model.remarks()
+
     def wait_ssh(self, deadline: Deadline) -> None:
         """Until sshd says its banner.  Raises LabError with the last console lines."""
         while not self._banner(deadline):

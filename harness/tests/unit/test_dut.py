@@ -26,6 +26,9 @@ class Broken(Box):
     def trouble(self) -> str:
         return self.broke
 
+    def remarks(self) -> list[str]:
+        return ["it stood still"]
+
 
 class Quiet(Dut):
     """A target of which every call succeeds, though it has no link."""
@@ -63,6 +66,7 @@ def test_a_window_that_closed_well_is_asked_for_the_labs_trouble_too(
     machine.broke = "the model of the g33 died"
     quiet.end(window)
     assert (window.trouble, window.died, window.lab_error) == (machine.broke, "", "")
+    assert window.remarks == ["it stood still"]
     told = [entry for entry in journal.read(quiet.run.journal.path) if entry["what"] == "trouble"]
     assert [entry["reason"] for entry in told] == [machine.broke]
 

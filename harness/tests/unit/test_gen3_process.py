@@ -130,6 +130,24 @@ def test_its_death_is_known_before_its_keeper_tells(rig: Rig) -> None:
     assert told == "the model of the g33 died (killed by signal 9); see gen3.log"
 
 
+def test_stalls_are_remarked_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = {"stalls": 2, "longest_ms": 2300}
+    monkeypatch.setattr(rig.model, "control", lambda op: {"state": {"loop": loop}})
+    (said,) = rig.model.remarks()
+    assert said.startswith("the modelled GPU stood still in this test, 2 time(s), 2.3 s at most")
+    assert rig.model.remarks() == []
+    loop["stalls"] = 3
+    (said,) = rig.model.remarks()
+    assert "in this test, 1 time(s)" in said
+
+
+def test_who_does_not_answer_is_not_remarked_upon(rig: Rig) -> None:
+    rig.config(0)
+    os.kill(rig.model.pid, signal.SIGKILL)
+    assert rig.died.wait(30)
+    assert rig.model.remarks() == []
+
+
 def test_a_death_is_told_though_its_log_is_gone(rig: Rig) -> None:
     rig.config(0)
     shutil.rmtree(rig.evidence)
