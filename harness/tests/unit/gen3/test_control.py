@@ -247,6 +247,7 @@ def test_a_model_that_is_killed_within_its_answer_has_not_answered(
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
+        listener.settimeout(10)
 
         def die() -> None:
             for _ in range(2):
