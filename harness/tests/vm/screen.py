@@ -75,9 +75,12 @@ def crtc_id(sim: Dut, pipe: int) -> str:
     return numbers[pipe]
 
 
-def modetest(sim: Dut, seconds: float, mode: str, *args: str, pipe: int = 0) -> str:
-    """A shell command that shows a picture; modetest ends with its standard input."""
-    crtc = f"@{crtc_id(sim, pipe)}" if pipe else ""
+def modetest(sim: Dut, seconds: float, mode: str, *args: str, pipe: int | None = None) -> str:
+    """A shell command that shows a picture; modetest ends with its standard input.
+
+    Without a `pipe` it takes the one that the connector had last.
+    """
+    crtc = "" if pipe is None else f"@{crtc_id(sim, pipe)}"
     shows = f"{connector_id(sim)}{crtc}:{mode}"
     words = ("modetest", "-M", sim.target.driver, "-s", shows, *args)
     return f"sleep {seconds} | {' '.join(words)}"
@@ -94,8 +97,8 @@ def clobbering_reset(sim: Dut) -> None:
 
 
 @contextmanager
-def shown(sim: Dut, *args: str, mode: str = MODES[0], pipe: int = 0) -> Iterator[None]:
-    """Another process, which has the display to itself, is told to show something on `pipe`."""
+def shown(sim: Dut, *args: str, mode: str = MODES[0], pipe: int | None = None) -> Iterator[None]:
+    """Another process, which has the display to itself, is told to show something."""
     command = modetest(sim, 600, mode, *args, pipe=pipe)
     # A session of its own, hence a process group that one kill reaches.
     group = sh(sim, f"setsid sh -c '{command}' > {WRITTEN} 2>&1 & echo $!").strip()

@@ -3,6 +3,8 @@ a job that hangs is ended by a reset after which all is as before."""
 
 from __future__ import annotations
 
+import pytest
+
 from harness.deadline import Deadline
 from harness.dut import Dut
 from harness.tests.vm.chip import Chip
@@ -11,6 +13,7 @@ from harness.tests.vm.guest import PATIENCE_S, sh
 CHIP = "945g"
 
 
+@pytest.mark.deep
 def test_a_hang_is_recovered_from(sim: Dut) -> None:
     assert sh(sim, "cat /sys/bus/pci/devices/0000:00:02.0/device").strip() == "0x2772"
     (engine,) = sim.engines()
