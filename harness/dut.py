@@ -187,6 +187,7 @@ class Dut(Uplink):
         """Open `test`'s window: everything the kernel prints from here on is its doing."""
         self._end_jobs()
         self._jobs = JobLog(self.run.test(test) / "jobs.jsonl", self.target.policy.stream_limit)
+        self._machine.remarks()  # of what came before
         start = self.at.mark(f"start {test}")
         recorder = self.at.recorder
         recorder.sync()
@@ -223,12 +224,14 @@ class Dut(Uplink):
             self._clients.clear()
             window.trace = window.trace or "the trace was cut"
             window.died, lab = self._diagnose()
-            window.trouble = self.trouble()
-            if window.trouble:
-                window.died = ""
-                self.run.journal.add("trouble", test=window.test, reason=window.trouble)
-            elif not window.died:
+            if not window.died:
                 window.lab_error = f"{window.lab_error or error.what}{lab}"
+        # Asked of a window that closed well, too: the machine may outlive its GPU by that much.
+        window.trouble = self.trouble()
+        if window.trouble:
+            window.died = ""
+            self.run.journal.add("trouble", test=window.test, reason=window.trouble)
+        window.remarks = self._machine.remarks()
         try:
             self._end_jobs()
         except HarnessError as error:  # its disk's trouble is no broken link
@@ -239,6 +242,7 @@ class Dut(Uplink):
         """Let a closed `window` reach up to now: what a test's teardown causes is its doing too."""
         window.health_after = self.health()
         self._mark_end(window, "after")
+        window.trouble = self.trouble()
         self._save(window)
 
     def gpu_events(self, window: Window) -> list[resets.GpuEvent]:

@@ -242,8 +242,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     result = yield
     window = item.stash.get(_WINDOW, None)
-    if window is None or window.last_seq is None:
-        return result
+    if window is None or window.last_seq is None or window.trouble:
+        return result  # what is up now is another boot
     dut = _dut(item)
     assert dut is not None
     before = item.stash[_VERDICT]

@@ -79,6 +79,10 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         *_flood(window, kmsg),
         *_losses(window, kmsg),
         *account.findings,
+        *(
+            Finding("lab", "note", remark, signature("lab", splats.steady(remark)))
+            for remark in window.remarks
+        ),
     ]
     armed = _lockdep_state(window)
     reported = any(f.kind == "lockdep" and f.severity == "fail" for f in findings)

@@ -47,6 +47,8 @@ class Window(Struct, kw_only=True):
     lab_error: str = ""
     # What of the lab's own broke under the target: whatever the kernel did then proves nothing.
     trouble: str = ""
+    # What else of the lab's own a judge should know: a modelled GPU that stood still.
+    remarks: list[str] = []
     seconds: float = 0.0
     # The same stretch in the trace, as CLOCK_MONOTONIC ns of the two marks (None: not traced; the
     # end also while the window is open), and in which folder of the boot's it lies; `trace` is

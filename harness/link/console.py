@@ -19,6 +19,7 @@ from pathlib import Path
 from harness.deadline import Deadline
 from harness.errors import LabError
 from harness.link.console_source import Source
+from harness.link.sockname import short
 
 __all__ = ["Console", "attach", "interact", "log_file"]
 
@@ -129,7 +130,7 @@ class Console:
         try:
             path.unlink(missing_ok=True)
             tap = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            with _short(path) as name:
+            with short(path) as name:
                 tap.bind(name)
             path.chmod(0o600)
             tap.listen(4)
@@ -225,7 +226,7 @@ def attach(path: Path) -> socket.socket:
     """A connection to a console that another process serves.  Raises LabError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _short(path) as name:
+        with short(path) as name:
             sock.connect(name)
     except OSError as error:
         sock.close()
@@ -266,13 +267,3 @@ def interact(sock: socket.socket, *, keyboard: int = 0, screen: int = 1) -> str:
     finally:
         if before is not None:
             termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
-
-
-@contextlib.contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """`path` by a name that fits a socket address (108 bytes), however deep it lies."""
-    parent = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{parent}/{path.name}"
-    finally:
-        os.close(parent)

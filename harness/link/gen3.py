@@ -19,18 +19,29 @@ from typing import Any
 from harness.errors import LabError, UsageError
 from harness.inventory import Target
 from harness.link.kept import Kept
+from harness.link.sockname import short
 
-__all__ = ["CMDLINE", "CONTROL_SOCKET", "Gen3", "ask", "refuse"]
+__all__ = ["CMDLINE", "CONTROL_SOCKET", "CPU_FLAGS", "TCG_THREADS", "Gen3", "ask", "refuse"]
 
 # fbcon would draw through the aperture, where every store is a round trip to the model:
 # 15 s for one 1024x768 screen.
 CMDLINE = "drm_kms_helper.fbdev_emulation=0"
+
+# Accesses of a second CPU at the same time are lost (see `refuse`).
+TCG_THREADS = "single"
+
+# With fast string operations the guest copies to the chip byte by byte.  Under a hypervisor i915
+# does not stream from the aperture: zlib then reads it byte by byte (i915_memcpy.c,
+# i915_gpu_error.c, compress_page), and one error state takes as long as two heartbeats.
+CPU_FLAGS = ",-erms,-fsrm,-hypervisor"
 
 CONTROL_SOCKET = "gen3.sock"
 """The name of the control socket, beside the console's."""
 
 _MODEL = Path(__file__).parents[2] / "tools/gen3/__main__.py"
 _LOG = "gen3.log"
+# Bytes of its log in which its last line is looked for.
+_TAIL = 4096
 # Seconds for the model to notice that QEMU went, and for QEMU to be told of the opposite.
 _GRACE_S = 3.0
 # Seconds for an answer, which comes between two accesses of the guest's.
@@ -63,10 +74,11 @@ def ask(control: Path, op: str, **args: Any) -> dict[str, Any]:
     try:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(_ANSWER_S)
-            sock.connect(os.fspath(control))
+            with short(control) as name:
+                sock.connect(name)
             sock.sendall(json.dumps({"op": op, **args}).encode() + b"\n")
             line = sock.makefile("rb").readline()
-            if not line:
+            if not line.endswith(b"\n"):  # killed in the middle of a word, perhaps
                 raise ConnectionError("it closed the connection")
     except OSError as error:
         raise LabError(
@@ -100,11 +112,12 @@ class Gen3:
         self._on_death = on_death
         self._kept: Kept | None = None
         self._stopping = False
+        self._stalls = 0
 
     def start(self, accel: str) -> list[socket.socket]:
         """Start the model; returns QEMU's ends of the sockets, for `arguments`.
 
-        They are the caller's, to close when QEMU has them.
+        They are the caller's, to close when QEMU has them.  Raises LabError.
         """
         # The one place that knows by what QEMU and the model talk.  Where QEMU has
         # vfio-user-pci (10.1), its socket is made here and its -device said in `arguments`.
@@ -118,6 +131,14 @@ class Gen3:
             argv += [option, str(ours.fileno())]
         try:
             self._kept = Kept(argv, fds=[ours.fileno() for ours, _, _ in pairs], stderr=self._log)
+        except OSError as error:
+            for _, theirs, _ in pairs:
+                theirs.close()
+            raise LabError(
+                f"cannot start the model of the {self._chip}: {error}",
+                where=str(self._log),
+                cure="is the directory there, and the disk not full?",
+            ) from error
         finally:
             for ours, _, _ in pairs:
                 ours.close()
@@ -172,9 +193,36 @@ class Gen3:
         """
         if self._kept is None or self._stopping or not self._kept.status:
             return ""
-        said = self._log.read_text(errors="replace").strip().splitlines()
+        said = self._last_lines()
         last = f": {said[-1].strip()}" if said and self._kept.status < 128 else ""
         return f"the model of the {self._chip} died ({self._kept.how()}{last}); see {_LOG}"
+
+    def remarks(self) -> list[str]:
+        """What else of it a judge of the kernel should know, since this was last asked.
+
+        Nothing where it does not answer; why, `trouble` says.
+        """
+        try:
+            loop = self.control("state")["state"].get("loop", {"stalls": 0})
+        except LabError:
+            return []
+        new, self._stalls = loop["stalls"] - self._stalls, loop["stalls"]
+        if not new:
+            return []
+        longest = loop["longest_ms"] / 1e3
+        return [
+            f"the modelled GPU stood still in this test, {new} time(s), {longest:.1f} s at most:"
+            " a flip or a lockup that came late may be the lab's"
+        ]
+
+    def _last_lines(self) -> list[str]:
+        """Of its log; none where that is gone with its directory."""
+        try:
+            with self._log.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
+                return log.read(_TAIL).decode(errors="replace").strip().splitlines()
+        except OSError:
+            return []
 
     def settle(self) -> None:
         """QEMU has ended, so the model does or did: wait until it can be told which was first."""

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.link import keeper
 
 __all__ = ["Kept"]
+
+# Seconds for a keeper to reap a process that ended; it does at once where it may run.
+_WORD_S = 10.0
 
 
 class Kept:
@@ -45,6 +50,8 @@ class Kept:
         assert self._keeper.stdout is not None
         line = self._keeper.stdout.readline()
         self.pid = int(line) if line.strip() else 0
+        # Around _pidfd: its number may be another file's once it is closed.
+        self._lock = threading.Lock()
         self._pidfd = -1
         if self.pid:
             with contextlib.suppress(ProcessLookupError):
@@ -56,7 +63,12 @@ class Kept:
 
     @property
     def status(self) -> int | None:
-        """How it ended, 128+N for signal N; None while it runs."""
+        """How it ended, 128+N for signal N; None while it runs.
+
+        Once it has ended this waits for its keeper to say so.
+        """
+        if self._over():
+            self.wait(_WORD_S)
         return self._keeper.poll()
 
     def how(self) -> str:
@@ -78,8 +90,8 @@ class Kept:
 
     def terminate(self) -> None:
         """SIGTERM, from any thread; no-op when it has ended."""
-        if self._pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
+        with self._lock, contextlib.suppress(ProcessLookupError):
+            if self._pidfd >= 0:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
 
     def end(self) -> None:
@@ -96,6 +108,16 @@ class Kept:
             if pipe is not None and not pipe.closed:
                 with contextlib.suppress(OSError):
                     pipe.close()
-        if self._pidfd >= 0:
-            fd, self._pidfd = self._pidfd, -1
-            os.close(fd)
+        with self._lock:
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
+                self._pidfd = -1
+
+    def _over(self) -> bool:
+        """Whether the process itself has ended, whatever its keeper knows yet."""
+        with self._lock:
+            if self._pidfd < 0:
+                return False
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            return bool(poll.poll(0))

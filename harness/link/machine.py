@@ -65,6 +65,9 @@ class Machine(Protocol):
         Then what its kernel did is no evidence.
         """
 
+    def remarks(self) -> list[str]:
+        """What else of the lab's own a judge should know, since this was last asked."""
+
     def console_tail(self) -> str:
         """The last console lines, control characters made harmless; "" without a console."""
 
@@ -113,6 +116,9 @@ class Virtual:
     def trouble(self) -> str:
         return self.qemu.trouble()
 
+    def remarks(self) -> list[str]:
+        return self.qemu.remarks()
+
     def console_tail(self) -> str:
         return self.qemu.console.tail()
 
@@ -156,6 +162,9 @@ class Box:
 
     def trouble(self) -> str:
         return ""
+
+    def remarks(self) -> list[str]:
+        return []
 
     def console_tail(self) -> str:
         return self._console.tail() if self._console else ""

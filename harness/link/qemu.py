@@ -22,7 +22,7 @@ from harness.inventory import Target
 from harness.link.console import Console
 from harness.link.console_source import SocketSource
 from harness.link.dial import Endpoint
-from harness.link.gen3 import CMDLINE, Gen3, refuse
+from harness.link.gen3 import CMDLINE, CPU_FLAGS, TCG_THREADS, Gen3, refuse
 from harness.link.kept import Kept
 from harness.link.qmp import Qmp
 from harness.link.virtual import Manifest
@@ -205,6 +205,10 @@ class Qemu:
             raise LabError("has no modelled chip", where=self.target.name, cure="power it on")
         return self._model
 
+    def remarks(self) -> list[str]:
+        """What else of the lab's own a judge should know, since this was last asked."""
+        return [] if self._model is None else self._model.remarks()
+
     def wait_ssh(self, deadline: Deadline) -> None:
         """Until sshd says its banner.  Raises LabError with the last console lines."""
         while not self._banner(deadline):
@@ -292,14 +296,10 @@ class Qemu:
             f" ip=10.0.2.15::10.0.2.2:255.255.255.0:{self.target.name}:eth0:off"
         )
         disk = self.run_dir / "disk.qcow2"
+        threads, flags = "multi", ""
         if vm.chip is not None:
+            threads, flags = TCG_THREADS, CPU_FLAGS
             cmdline += f" {CMDLINE}"
-        # Of a modelled chip's accesses the second of two at once is lost (see `refuse`); and
-        # with fast string operations the guest copies to it byte by byte.  Under a hypervisor i915
-        # does not stream from the aperture: zlib then reads it byte by byte (i915_memcpy.c,
-        # i915_gpu_error.c, compress_page), and one error state takes as long as two heartbeats.
-        spared = ",-erms,-fsrm,-hypervisor"
-        threads, less = ("multi", "") if vm.chip is None else ("single", spared)
         tcg = f"tcg,thread={threads},tb-size=256"
         return [
             "qemu-system-x86_64",
@@ -307,7 +307,7 @@ class Qemu:
             *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"),
             # q35: on "pc" each virtio device costs 2 s of ACPI interrupt routing under TCG.
             *("-machine", "q35", "-accel", "kvm" if accel == "kvm" else tcg),
-            *("-cpu", ("host" if accel == "kvm" else "max") + less),
+            *("-cpu", ("host" if accel == "kvm" else "max") + flags),
             *("-smp", str(vm.cpus), "-m", str(vm.memory_mib)),
             *("-kernel", made.kernel, "-append", f"{cmdline} {vm.cmdline}".strip()),
             *(("-device", f"{vm.gpu},addr=02.0") if vm.gpu else ()),

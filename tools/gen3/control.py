@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import json
 import os
 import socket
@@ -49,6 +50,9 @@ class Display(Protocol):
     def png(self, pipe: int) -> bytes:
         """What `pipe` scans out.  Raises ValueError where it is off or there is none."""
 
+    def png_at_reset(self, pipe: int) -> bytes:
+        """The same, of the moment after the last reset.  Raises ValueError as `png` does."""
+
     def plug(self, on: bool) -> None:
         """A monitor comes or goes."""
 
@@ -74,7 +78,8 @@ class Control:
         process's."""
         path.unlink(missing_ok=True)
         self._sock = socket.socket(socket.AF_UNIX)
-        self._sock.bind(os.fspath(path))
+        with _short(path) as name:
+            self._sock.bind(name)
         self._sock.listen()
         self._chip = chip
         self._stalls = stalls
@@ -121,7 +126,10 @@ class Control:
         elif op == "plug":
             chip.display.plug(bool(asked["on"]))
         elif op == "frame":
-            png = chip.display.png(int(asked.get("pipe", 0)))
+            pipe, at = int(asked.get("pipe", 0)), asked.get("at", "now")
+            if at not in ("now", "reset"):
+                raise ValueError(f"no picture of {at!r}: now, reset")
+            png = chip.display.png(pipe) if at == "now" else chip.display.png_at_reset(pipe)
             return {"png": base64.b64encode(png).decode()}
         else:
             raise ValueError(f"no operation {op!r}: faults, set, reset-faults, plug, frame, state")
@@ -166,14 +174,19 @@ class Client:
         """Raises OSError where nobody listens."""
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.settimeout(patience)
-        self._sock.connect(os.fspath(path))
+        try:
+            with _short(path) as name:
+                self._sock.connect(name)
+        except OSError:
+            self._sock.close()
+            raise
         self._file = self._sock.makefile("rb")
 
     def call(self, op: str, **args: Any) -> dict[str, Any]:
         """The answer.  Raises Refused with the model's words, OSError when it is gone."""
         self._sock.sendall(json.dumps({"op": op, **args}).encode() + b"\n")
         line = self._file.readline()
-        if not line:
+        if not line.endswith(b"\n"):  # killed in the middle of a word, perhaps
             raise ConnectionError("the model closed its control socket")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -184,6 +197,16 @@ class Client:
         """Idempotent."""
         self._file.close()
         self._sock.close()
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """`path` by a name that fits a socket address (108 bytes), however deep it lies."""
+    parent = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{parent}/{path.name}"
+    finally:
+        os.close(parent)
 
 
 def main(arguments: list[str]) -> int:
@@ -202,6 +225,9 @@ def main(arguments: list[str]) -> int:
     frame = words.add_parser("frame", help="write what a pipe scans out as PNG")
     frame.add_argument("file", type=Path)
     frame.add_argument("--pipe", type=int, default=0)
+    frame.add_argument(
+        "--at", choices=("now", "reset"), default="now", help="or right after the last GPU reset"
+    )
     plug = words.add_parser("plug", help="plug a monitor in or out")
     plug.add_argument("on", choices=("on", "off"))
     given = vars(parser.parse_args(arguments))

@@ -69,6 +69,8 @@ class Display:
         self._layers = [part.latch for part in self._planes]
         self._layers += [part.latch for part in self._cursor]
         self._sizes = [NO_SIGNAL] * PIPES
+        # The driver has the mode back before anybody can ask for a picture.
+        self._after_reset: list[Frame | None] = [None] * PIPES
         self._pipes = [
             Pipe(
                 n,
@@ -100,6 +102,7 @@ class Display:
             pipe.reset()
         self._crt.reset()
         self._gmbus.reset()
+        self._after_reset = [self.frame(pipe) for pipe in range(PIPES)]
 
     def due(self) -> int | None:
         """When a pipe wants to run next, in ns of the chip's clock."""
@@ -119,9 +122,7 @@ class Display:
 
     def frame(self, pipe: int) -> Frame | None:
         """What `pipe` scans out now; None while it is off.  Raises ValueError: no such pipe."""
-        if pipe not in range(PIPES):
-            raise ValueError(f"no pipe {pipe!r}; there are 0 to {PIPES - 1}")
-        self._pipes[pipe].settle()
+        self._pipes[_existing(pipe)].settle()
         if not self._pipes[pipe].running:
             return None
         scene = self.scene(pipe)
@@ -131,6 +132,11 @@ class Display:
     def png(self, pipe: int) -> bytes:
         """The same as a PNG file; black, and as large as the last frame, while it is off."""
         frame = self.frame(pipe)
+        return (frame or Frame.black(*self._sizes[pipe])).png()
+
+    def png_at_reset(self, pipe: int) -> bytes:
+        """The same, of the moment after the last reset.  Raises ValueError as `frame` does."""
+        frame = self._after_reset[_existing(pipe)]
         return (frame or Frame.black(*self._sizes[pipe])).png()
 
     def line(self, pipe: int) -> int:
@@ -214,6 +220,12 @@ class Display:
     def _faults_changed(self) -> None:
         for pipe in self._pipes:
             pipe.faults_changed()
+
+
+def _existing(pipe: int) -> int:
+    if pipe not in range(PIPES):
+        raise ValueError(f"no pipe {pipe!r}; there are 0 to {PIPES - 1}")
+    return pipe
 
 
 def _nobody(pipe: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -19,6 +21,7 @@ from harness.errors import LabError, UsageError
 from harness.inventory import Target, VmSpec
 from harness.link.gen3 import Gen3, refuse
 from harness.link.kept import Kept
+from tools.gen3.control import Client
 
 
 class Rig:
@@ -111,6 +114,93 @@ def test_a_model_that_does_not_see_qemu_go_is_ended_and_that_is_no_trouble(rig: 
     assert _ended(pid)
     assert rig.model.trouble() == ""
     assert not rig.died.is_set()
+
+
+def test_its_death_is_known_before_its_keeper_tells(rig: Rig) -> None:
+    rig.config(0)
+    pid = rig.model.pid
+    keeper = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(keeper, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    assert _ended(pid)
+    go_on = threading.Timer(0.5, os.kill, (keeper, signal.SIGCONT))
+    go_on.start()
+    told = rig.model.trouble()
+    go_on.join()
+    assert told == "the model of the g33 died (killed by signal 9); see gen3.log"
+
+
+def test_stalls_are_remarked_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = {"stalls": 2, "longest_ms": 2300}
+    monkeypatch.setattr(rig.model, "control", lambda op: {"state": {"loop": loop}})
+    (said,) = rig.model.remarks()
+    assert said.startswith("the modelled GPU stood still in this test, 2 time(s), 2.3 s at most")
+    assert rig.model.remarks() == []
+    loop["stalls"] = 3
+    (said,) = rig.model.remarks()
+    assert "in this test, 1 time(s)" in said
+
+
+def test_who_does_not_answer_is_not_remarked_upon(rig: Rig) -> None:
+    rig.config(0)
+    os.kill(rig.model.pid, signal.SIGKILL)
+    assert rig.died.wait(30)
+    assert rig.model.remarks() == []
+
+
+def test_a_death_is_told_though_its_log_is_gone(rig: Rig) -> None:
+    rig.config(0)
+    shutil.rmtree(rig.evidence)
+    rig.pci.send(struct.pack("<i4xQ", 99, 0))
+    assert rig.died.wait(30)
+    assert rig.model.trouble() == "the model of the g33 died (exit status 1); see gen3.log"
+
+
+def test_of_a_long_log_the_end_is_told(rig: Rig) -> None:
+    rig.config(0)
+    with (rig.evidence / "gen3.log").open("w") as log:
+        log.writelines(f"line {number}\n" for number in range(10_000))
+    rig.pci.send(struct.pack("<i4xQ", 99, 0))
+    assert rig.died.wait(30)
+    assert "ProtocolError: unknown command 99 with 0 bytes" in rig.model.trouble()
+
+
+def test_in_a_deep_directory_it_is_controlled_all_the_same(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 150)
+    deep.mkdir()
+    rig = Rig(deep)
+    rig.config(0)
+    assert rig.model.control("state")["state"]["chip"] == "g33"
+    client = Client(rig.model.control_socket)
+    assert client.call("state")["state"]["chip"] == "g33"
+    client.close()
+    rig.leave()
+    rig.model.stop()
+
+
+def test_where_its_log_cannot_be_written_nothing_is_left_open(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    model = Gen3("g33", tmp_path, tmp_path / "none", lambda: None)
+    with pytest.raises(LabError, match="cannot start the model of the g33"):
+        model.start("tcg")
+    gc.collect()
+    assert not [one for one in recwarn if one.category is ResourceWarning]
+
+
+def test_who_is_told_to_end_while_forgotten_is_told_or_not_but_nobody_else_is(
+    tmp_path: Path,
+) -> None:
+    kept = Kept(["true"], fds=[], stderr=tmp_path / "log")
+    assert kept.wait(30)
+    with kept._lock:  # a forgetting stands at its end
+        late = threading.Thread(target=kept.terminate)
+        late.start()
+        os.close(kept._pidfd)
+        kept._pidfd = -1
+    late.join(30)
+    assert not late.is_alive()
+    kept.forget()
 
 
 def test_before_it_starts_nothing_is_claimed(tmp_path: Path) -> None:

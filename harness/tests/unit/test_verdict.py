@@ -84,6 +84,18 @@ def test_nothing_counts_once_the_lab_broke_under_the_target(
     assert {finding.severity for finding in verdict.findings} == {"note"}
 
 
+def test_what_the_lab_remarks_is_a_note_and_changes_nothing(run: RunDir) -> None:
+    signatures = set()
+    for seconds in ("2.3", "0.9"):
+        remark = f"the modelled GPU stood still, {seconds} s at most"
+        verdict = judge(run, closed(run, QUIET, 1, remarks=[remark]))
+        assert verdict.outcome == "pass"
+        (found,) = verdict.findings
+        assert (found.kind, found.severity, found.title) == ("lab", "note", remark)
+        signatures.add(found.signature)
+    assert len(signatures) == 1
+
+
 def test_splat_outside_the_window_is_not_this_tests_doing(run: RunDir) -> None:
     stream = of_dmesg(CIRCULAR) + raw(100, 200_000_000, "start") + raw(101, 200_000_001, "end")
     window = closed(run, stream, 101, first_seq=100, offset=len(of_dmesg(CIRCULAR)))

@@ -14,24 +14,22 @@ import numpy as np
 
 from harness.deadline import Deadline
 from harness.dut import Dut
-from harness.gpu.base import debugfs
+from harness.link.gen3 import CONTROL_SOCKET
 from harness.link.machine import state_dir
-from harness.tests.vm.guest import PATIENCE_S, sh
-from harness.tests.vm.screen import MODES, connector_id
+from harness.tests.vm.guest import PATIENCE_S
+from harness.tests.vm.screen import MODES, crc_lines, shown
 from tools.gen3.control import Client
 from tools.gen3.crc import channels
 from tools.gen3.plane import Pixels
 
-__all__ = ["Chip", "crc_line", "crc_lines", "decoded", "displayed", "the_crc_line"]
-
-SHOWN = "/run/lab-shown.txt"
+__all__ = ["Chip", "crc_line", "crcs", "decoded", "displayed", "the_crc_line"]
 
 
 class Chip:
     """The control socket of the model that `sim` runs on."""
 
     def __init__(self, sim: Dut) -> None:
-        self._client = Client(state_dir(sim.target) / "gen3.sock", PATIENCE_S)
+        self._client = Client(state_dir(sim.target) / CONTROL_SOCKET, PATIENCE_S)
 
     def close(self) -> None:
         """Every fault off, and the monitor back."""
@@ -45,8 +43,12 @@ class Chip:
     def plug(self, on: bool) -> None:
         self._client.call("plug", on=on)
 
-    def png(self, pipe: int = 0) -> bytes:
-        return b64decode(self._client.call("frame", pipe=pipe)["png"])
+    def png(self, pipe: int = 0, at: str = "now") -> bytes:
+        return b64decode(self._client.call("frame", pipe=pipe, at=at)["png"])
+
+    def resets(self) -> int:
+        """How many have taken effect."""
+        return int(self._client.call("state")["state"]["resets"])
 
     def display(self) -> dict[str, Any]:
         """The state of the display engine."""
@@ -92,17 +94,14 @@ def crc_line(pixels: Pixels) -> str:
     return " ".join(f"0x{value:08x}" for value in (*channels(pixels), 0))
 
 
-def crc_lines(sim: Dut, count: int = 4) -> list[str]:
-    """The CRCs of the next `count` frames, as DRM prints them."""
-    crc = f"{debugfs(sim.card)}/crtc-0/crc"
-    read = f"timeout 60 dd if={crc}/data bs=512 count={count} status=none"
-    lines = sh(sim, f"echo auto > {crc}/control; {read}").replace("\0", "").splitlines()
-    return [line.partition(" ")[2] for line in lines]
+def crcs(sim: Dut, count: int = 4) -> list[str]:
+    """Those of the next `count` frames, as DRM prints them."""
+    return [line.partition(" ")[2] for line in crc_lines(sim, count)]
 
 
 def the_crc_line(sim: Dut) -> str:
     """Of a picture that stands still."""
-    (value,) = set(crc_lines(sim))
+    (value,) = set(crcs(sim))
     return value
 
 
@@ -111,25 +110,10 @@ def displayed(
     sim: Dut, chip: Chip, *args: str, mode: str = MODES[0], pipe: int = 0
 ) -> Iterator[None]:
     """modetest shows its picture on `pipe` meanwhile."""
-    crtc = f"@{crtc_id(sim, pipe)}" if pipe else ""
-    show = f"modetest -M {sim.target.driver} -s {connector_id(sim)}{crtc}:{mode} {' '.join(args)}"
-    # A session of its own, hence a process group that one kill reaches.
-    command = f"setsid sh -c 'sleep 600 | {show}' > {SHOWN} 2>&1 & echo $!"
-    group = sh(sim, command).strip()
-    try:
+    with shown(sim, *args, mode=mode, pipe=pipe):
         chip.until(
             lambda state: any(p["width"] for p in state["pipes"][pipe]["planes"]), "a picture"
         )
         yield
-    finally:
-        sh(sim, f"kill -- -{group}; while kill -0 -- -{group} 2> /dev/null; do sleep 0.1; done")
     # The kernel takes the framebuffer away with its client, and leaves the CRTC on.
     chip.until(lambda state: not state["pipes"][pipe]["planes"], "the picture gone")
-
-
-def crtc_id(sim: Dut, pipe: int) -> str:
-    """The KMS number of a CRTC."""
-    table = sh(sim, f"modetest -M {sim.target.driver} -p").split("CRTCs:", 1)[1]
-    rows = [line.split() for line in table.split("Planes:", 1)[0].splitlines()]
-    numbers = [row[0] for row in rows if len(row) > 3 and row[0].isdigit() and "(" in row[2]]
-    return numbers[pipe]

@@ -24,11 +24,14 @@ __all__ = [
     "clobbering_reset",
     "connector",
     "connector_id",
+    "crc_lines",
+    "crtc_id",
     "flipper",
     "frames",
     "modetest",
     "picture",
     "rates",
+    "shown",
     "the_crc",
     "told",
     "uevents",
@@ -64,9 +67,22 @@ def connector_id(sim: Dut) -> str:
     return found[1]
 
 
-def modetest(sim: Dut, seconds: float, mode: str, *args: str) -> str:
-    """A shell command that shows a picture; modetest ends with its standard input."""
-    words = ("modetest", "-M", sim.target.driver, "-s", f"{connector_id(sim)}:{mode}", *args)
+def crtc_id(sim: Dut, pipe: int) -> str:
+    """The KMS number of a CRTC."""
+    table = sh(sim, f"modetest -M {sim.target.driver} -p").split("CRTCs:", 1)[1]
+    rows = [line.split() for line in table.split("Planes:", 1)[0].splitlines()]
+    numbers = [row[0] for row in rows if len(row) > 3 and row[0].isdigit() and "(" in row[2]]
+    return numbers[pipe]
+
+
+def modetest(sim: Dut, seconds: float, mode: str, *args: str, pipe: int | None = None) -> str:
+    """A shell command that shows a picture; modetest ends with its standard input.
+
+    Without a `pipe` it takes the one that the connector had last.
+    """
+    crtc = "" if pipe is None else f"@{crtc_id(sim, pipe)}"
+    shows = f"{connector_id(sim)}{crtc}:{mode}"
+    words = ("modetest", "-M", sim.target.driver, "-s", shows, *args)
     return f"sleep {seconds} | {' '.join(words)}"
 
 
@@ -81,14 +97,23 @@ def clobbering_reset(sim: Dut) -> None:
 
 
 @contextmanager
-def picture(sim: Dut, *args: str, mode: str = MODES[0]) -> Iterator[None]:
-    """Something is shown, by another process, which has the display to itself."""
-    command = modetest(sim, 600, mode, *args)
+def shown(sim: Dut, *args: str, mode: str = MODES[0], pipe: int | None = None) -> Iterator[None]:
+    """Another process, which has the display to itself, is told to show something."""
+    command = modetest(sim, 600, mode, *args, pipe=pipe)
     # A session of its own, hence a process group that one kill reaches.
     group = sh(sim, f"setsid sh -c '{command}' > {WRITTEN} 2>&1 & echo $!").strip()
     try:
-        shown = f"timeout 60 dd if={debugfs(sim.card)}/crtc-0/crc/data of=/dev/null bs=64 count=1"
-        ready = f"grep -q active=1 {debugfs(sim.card)}/state && {shown} 2> /dev/null"
+        yield
+    finally:
+        sh(sim, f"kill -- -{group}; while kill -0 -- -{group} 2> /dev/null; do sleep 0.1; done")
+
+
+@contextmanager
+def picture(sim: Dut, *args: str, mode: str = MODES[0]) -> Iterator[None]:
+    """`shown`, once frames of it come whose CRCs are computed."""
+    with shown(sim, *args, mode=mode):
+        frame = f"timeout 60 dd if={debugfs(sim.card)}/crtc-0/crc/data of=/dev/null bs=64 count=1"
+        ready = f"grep -q active=1 {debugfs(sim.card)}/state && {frame} 2> /dev/null"
         sh(sim, f"for n in $(seq 300); do {ready} && exit; sleep 0.1; done; cat {WRITTEN}; exit 1")
         # The first frames of a mode are black, until its commit has come to the plane.
         width, height = map(int, mode.split("x"))
@@ -96,22 +121,21 @@ def picture(sim: Dut, *args: str, mode: str = MODES[0]) -> Iterator[None]:
         while frames(sim, 1)[0].crc == black:
             assert not deadline.expired(), sh(sim, f"cat {WRITTEN}")
         yield
-    finally:
-        sh(sim, f"kill -- -{group}; while kill -0 -- -{group} 2> /dev/null; do sleep 0.1; done")
+
+
+def crc_lines(sim: Dut, count: int = 4) -> list[str]:
+    """The next `count` lines of the CRC file: number of the frame, CRCs of what was visible."""
+    crc = f"{debugfs(sim.card)}/crtc-0/crc"
+    # One read, one frame.
+    read = f"timeout 60 dd if={crc}/data bs=512 count={count} status=none"
+    # The kernel ends each line with a NUL, after its line feed.
+    return sh(sim, f"echo auto > {crc}/control; {read}").replace("\0", "").splitlines()
 
 
 def frames(sim: Dut, count: int = 4) -> list[Frame]:
-    """The next `count` frames whose CRC was computed."""
-    crc = f"{debugfs(sim.card)}/crtc-0/crc"
-    # One read, one frame.
-    read = f"timeout 60 dd if={crc}/data bs=64 count={count} status=none"
-    lines = sh(sim, f"echo auto > {crc}/control; {read}")
-    # The kernel ends each line with a NUL, after its line feed.
-    lines = lines.replace("\0", "")
-    return [
-        Frame(int(number, 16), int(value, 16))
-        for number, value in (line.split() for line in lines.splitlines())
-    ]
+    """The same where a frame has one CRC."""
+    lines = (line.split() for line in crc_lines(sim, count))
+    return [Frame(int(number, 16), int(value, 16)) for number, value in lines]
 
 
 def the_crc(sim: Dut) -> int:

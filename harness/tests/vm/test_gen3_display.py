@@ -3,21 +3,25 @@ with a GPU reset, and to come back."""
 
 from __future__ import annotations
 
-import threading
+import time
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.deadline import Deadline
 from harness.dut import Dut
 from harness.gpu.base import debugfs
-from harness.tests.vm.chip import Chip, crc_line, crc_lines, decoded, displayed, the_crc_line
-from harness.tests.vm.guest import sh
+from harness.tests.vm.chip import Chip, crc_line, crcs, decoded, displayed, the_crc_line
+from harness.tests.vm.guest import PATIENCE_S, sh
 from harness.tests.vm.screen import MODES, connector, connector_id, modetest, rates, uevents
 from tools.gen3.edid import EDID
 
 CHIP = "g33"
+# What its monitor's modes have is 60 Hz.  A frame whose driver is busy lasts longer (beam.py), on a
+# loaded host the more so; but not six times as long.
+RATES_HZ = (10.0, 63.0)
 
 
 @pytest.fixture
@@ -44,8 +48,7 @@ def test_the_monitor_describes_itself(sim: Dut, chip: Chip) -> None:
 def test_modetest_sets_a_mode_and_flips(sim: Dut, chip: Chip, mode: str) -> None:
     output = sh(sim, modetest(sim, 10, mode, "-v"))
     assert "select timed out" not in output
-    assert rates(output), output
-    assert max(rates(output)) < 63, output
+    at_60_hz(output)
 
 
 def test_vbltest_counts_vblanks_beside_a_picture(sim: Dut, chip: Chip) -> None:
@@ -53,8 +56,7 @@ def test_vbltest_counts_vblanks_beside_a_picture(sim: Dut, chip: Chip) -> None:
         before = chip.pipe()["vblanks"]
         output = sh(sim, f"sleep 10 | vbltest -M {sim.target.driver}")
         counted = chip.pipe()["vblanks"] - before
-    assert rates(output), output
-    assert max(rates(output)) < 63, output
+    at_60_hz(output)
     # It prints a line every 60.
     assert counted >= 60 * len(rates(output))
 
@@ -72,7 +74,7 @@ def test_the_crc_is_of_the_frame_that_is_dumped(sim: Dut, chip: Chip) -> None:
 def test_modetest_moves_a_cursor(sim: Dut, chip: Chip) -> None:
     with displayed(sim, chip, "-C"):
         chip.until(lambda state: bool(state["pipes"][0]["cursor"]), "a cursor")
-        assert len(set(crc_lines(sim, 120))) > 1
+        assert len(set(crcs(sim, 120))) > 1
 
 
 def test_the_second_pipe_shows_a_picture_too(sim: Dut, chip: Chip) -> None:
@@ -83,6 +85,13 @@ def test_the_second_pipe_shows_a_picture_too(sim: Dut, chip: Chip) -> None:
         picture = decoded(chip.png(1))
         assert picture.shape == (480, 640)
         assert picture.any()
+
+
+def at_60_hz(output: str) -> None:
+    told, (least, most) = rates(output), RATES_HZ
+    assert told, output
+    assert least < min(told), output
+    assert max(told) < most, output
 
 
 # -- the monitor -------------------------------------------------------------------
@@ -99,8 +108,11 @@ def test_plugging_is_noticed_by_its_interrupt(sim: Dut, chip: Chip) -> None:
             sim,
             f"for n in $(seq 300); do grep -qx {word} {status} && exit; sleep 0.1; done; exit 1",
         )
-        sh(sim, "udevadm settle")
-        assert len(hotplugs(sim)) > before
+        # It comes over a link of its own.
+        deadline = Deadline(PATIENCE_S)
+        while len(hotplugs(sim)) == before:
+            assert not deadline.expired(), "no uevent"
+            time.sleep(0.1)
 
 
 def hotplugs(sim: Dut) -> list[dict[str, str]]:
@@ -138,14 +150,11 @@ def test_a_frozen_vblank_is_missed_and_comes_again(sim: Dut, chip: Chip) -> None
 def test_a_reset_takes_the_picture_and_gives_it_back(sim: Dut, chip: Chip, tmp_path: Path) -> None:
     """Three PNGs to look at, in the test's directory: picture, black, picture."""
     with displayed(sim, chip):
-        before = chip.png()
-        resetting = threading.Thread(
-            target=sh, args=(sim, f"echo 1 > {debugfs(sim.card)}/i915_wedged")
-        )
-        resetting.start()
-        chip.until(lambda state: not state["pipes"][0]["running"], "the pipe off")
-        during = chip.png()
-        resetting.join()
+        before, resets = chip.png(), chip.resets()
+        sh(sim, f"echo 1 > {debugfs(sim.card)}/i915_wedged")
+        assert chip.resets() > resets
+        # It is back already: the model has kept how it was then.
+        during = chip.png(at="reset")
         chip.until(lambda state: bool(state["pipes"][0]["planes"]), "the plane back")
         line = the_crc_line(sim)
         after = chip.png()

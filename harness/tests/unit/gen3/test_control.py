@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,9 @@ class Display:
         if pipe > 1:
             raise ValueError(f"no pipe {pipe}")
         return PNG
+
+    def png_at_reset(self, pipe: int) -> bytes:
+        return PNG[::-1]
 
     def plug(self, on: bool) -> None:
         self.plugged = on
@@ -153,6 +157,7 @@ def test_after_a_reset_of_the_machine_it_is_the_new_chip_that_answers(model: Mod
         (b'{"op": "set", "fault": "beer", "value": "cold"}', "no fault 'beer'"),
         (b'{"op": "frame", "pipe": "b"}', "invalid literal"),
         (b'{"op": "frame", "pipe": 7}', "no pipe 7"),
+        (b'{"op": "frame", "at": "once"}', "no picture of 'once'"),
         (b"[" * 50_000, "recursion"),
         (b"\xc3\x28", "utf-8"),
     ],
@@ -306,8 +311,37 @@ def test_the_client_tells_a_refusal_from_an_end(model: Model) -> None:
     with pytest.raises(Refused, match="no pipe 9"):
         client.call("frame", pipe=9)
     assert base64.b64decode(client.call("frame")["png"]) == PNG
+    assert base64.b64decode(client.call("frame", at="reset")["png"]) == PNG[::-1]
     model.stop()
     model.control.close()
     with pytest.raises(OSError, match=r"closed|Broken pipe"):
         client.call("state")
     client.close()
+
+
+@pytest.mark.parametrize("said", [b"", b'{"state": {"chip": "g'])
+def test_a_model_that_is_killed_within_its_answer_has_not_answered(
+    tmp_path: Path, said: bytes
+) -> None:
+    path = tmp_path / "gen3.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(10)
+
+        def die() -> None:
+            for _ in range(2):
+                guest, _ = listener.accept()
+                with guest:
+                    guest.recv(4096)
+                    guest.sendall(said)
+
+        with ThreadPoolExecutor(1) as pool:
+            dying = pool.submit(die)
+            with pytest.raises(LabError, match="does not answer state: it closed"):
+                gen3.ask(path, "state")
+            client = control.Client(path)
+            with pytest.raises(ConnectionError, match="closed its control socket"):
+                client.call("state")
+            client.close()
+            dying.result(30)

@@ -294,6 +294,7 @@ def test_a_picture_is_gone_after_a_reset_and_back_after_a_restore(screen: Screen
     screen.plane(0)
     screen.wait(2 * FRAME_NS)
     assert screen.display.png(0) == picture
+    assert decoded(screen.display.png_at_reset(0)) == (640, 480, bytes(3 * 640 * 480))
 
 
 def test_a_frame_of_pixels() -> None:

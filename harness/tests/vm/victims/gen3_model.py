@@ -4,6 +4,7 @@ session of their own."""
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import struct
@@ -16,12 +17,14 @@ from harness.dut import Dut
 from harness.errors import HarnessError, LabError
 from harness.link.gen3 import CONTROL_SOCKET, ask
 from harness.link.machine import state_dir
+from harness.link.sockname import short
 
 
 def model(dut: Dut) -> int:
     """The pid of the model: of who listens at its control socket (SO_PEERCRED, unix(7))."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(state_dir(dut.target) / CONTROL_SOCKET))
+        with short(state_dir(dut.target) / CONTROL_SOCKET) as name:
+            sock.connect(name)
         found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", found)[0])
 
@@ -72,3 +75,17 @@ def test_e_after_a_kill_between_two_tests(dut: Dut) -> None:
     assert dut.health()["debug_locks"] == 1
     with pytest.raises(LabError, match="no fault 'beer'"):
         ask(state_dir(dut.target) / CONTROL_SOCKET, "set", fault="beer", value="cold")
+
+
+def test_f_killed_at_the_very_end_of_a_body(dut: Dut) -> None:
+    """Only the model is waited for: the machine may stand for a moment still."""
+    pidfd = os.pidfd_open(model(dut))
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        assert select.select([pidfd], [], [], 60)[0]
+    finally:
+        os.close(pidfd)
+
+
+def test_g_the_next_has_a_new_boot_again(dut: Dut) -> None:
+    assert dut.health()["debug_locks"] == 1

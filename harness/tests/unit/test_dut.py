@@ -1,0 +1,102 @@
+"""A test's window, where the machine under it is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.dut import Dut
+from harness.errors import LabError
+from harness.evidence import journal
+from harness.evidence.rundir import RunDir, Window
+from harness.inventory import Target
+from harness.link.machine import Box
+
+
+class Broken(Box):
+    """A machine whose lab part may break."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self.broke = ""
+
+    def trouble(self) -> str:
+        return self.broke
+
+    def remarks(self) -> list[str]:
+        return ["it stood still"]
+
+
+class Quiet(Dut):
+    """A target of which every call succeeds, though it has no link."""
+
+    def call(self, op: str, **args: Any) -> dict[str, Any]:
+        return {"failed": [], "debug_locks": 1}
+
+    def _look_closer(self, window: Window) -> None:
+        """There is no trace to look at."""
+
+    def _mark_end(self, window: Window, word: str) -> None:
+        window.last_seq = 1
+
+
+@pytest.fixture
+def machine() -> Broken:
+    return Broken(Target(driver="i915", name="box", address="box.lab"))
+
+
+@pytest.fixture
+def quiet(machine: Broken, tmp_path: Path) -> Dut:
+    made = Quiet(machine._target, RunDir.create(tmp_path, "box"), machine, print)
+    made._boot.name("b")
+    return made
+
+
+def _window() -> Window:
+    return Window(test="t", boot_id="b", first_seq=0, offset=0)
+
+
+def test_a_window_that_closed_well_is_asked_for_the_labs_trouble_too(
+    quiet: Dut, machine: Broken
+) -> None:
+    window = _window()
+    machine.broke = "the model of the g33 died"
+    quiet.end(window)
+    assert (window.trouble, window.died, window.lab_error) == (machine.broke, "", "")
+    assert window.remarks == ["it stood still"]
+    told = [entry for entry in journal.read(quiet.run.journal.path) if entry["what"] == "trouble"]
+    assert [entry["reason"] for entry in told] == [machine.broke]
+
+
+@pytest.mark.parametrize("close", [Dut.end, Dut.extend])
+def test_a_sound_machine_leaves_no_trouble(
+    quiet: Dut, close: Callable[[Dut, Window], None]
+) -> None:
+    window = _window()
+    close(quiet, window)
+    assert (window.trouble, window.died, window.lab_error) == ("", "", "")
+
+
+def test_trouble_in_the_teardown_is_the_windows(quiet: Dut, machine: Broken) -> None:
+    window = _window()
+    quiet.end(window)
+    machine.broke = "the model of the g33 died"
+    quiet.extend(window)
+    assert window.trouble == machine.broke
+
+
+def test_trouble_comes_before_a_broken_link(
+    quiet: Dut, machine: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(op: str, **args: Any) -> dict[str, Any]:
+        raise LabError("the link broke", where="box", cure="mend it")
+
+    monkeypatch.setattr(quiet, "call", gone)
+    monkeypatch.setattr(quiet, "_diagnose", lambda: ("the target died: QEMU ended", ""))
+    machine.broke = "the model of the g33 died"
+    window = _window()
+    quiet.end(window)
+    assert (window.trouble, window.died) == (machine.broke, "")
