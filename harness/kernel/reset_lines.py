@@ -97,7 +97,10 @@ LINES = (
     ),
     _line("hang", "i915", "", r"Hangcheck timer elapsed\.\.\. GPU hung"),
     _line("escalated", "i915", "engine", r"Engine reset failed on \d+:\d+ \((?P<engine>\w+)\)"),
-    _line("reset-step", "i915", "", r"(?P<engine>[a-z]+\d+):? reset request tim(?:ed out|eout)"),
+    _line(
+        "reset-step", "i915", "",
+        r"(?P<engine>\b[a-z]{1,16}\d{1,4}):? reset request tim(?:ed out|eout)",
+    ),
     _line(
         "process", "i915", "",
         r"(?:: |\] |^)(?P<process>[^:\]]{1,64}?)\[(?P<pid>\d{1,18})\] "
@@ -160,7 +163,7 @@ LINES = (
     ),
     _line(
         "banned", "nouveau", "engine",
-        r"channel \d+: killed|(?P<process>\S+)\[(?P<pid>\d{1,18})\]: channel \d+ killed!",
+        r"channel \d+: killed|(?P<process>\S{1,64})\[(?P<pid>\d{1,18})\]: channel \d+ killed!",
     ),
 )  # fmt: skip
 
