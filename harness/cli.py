@@ -263,6 +263,8 @@ def dmesg(
         dmesg_text.show_statistics(found, Console(highlight=False, soft_wrap=True))
     elif not as_json:
         dmesg_text.show(found, Console(highlight=False, soft_wrap=True), full, symboliser)
+    if found.bytes and not (found.looks_like_log or found.reports or found.gpu_events):
+        click.echo("no line of this looks like a kernel's: none has its time or level", err=True)
     ctx.exit(1 if found.reports else 0)
 
 
@@ -274,7 +276,7 @@ def _subtests(log: BinaryIO, as_json: bool) -> int:
             click.echo(dmesg_text.line(dmesg_text.subtest(test)))
         else:
             why = f": {test.why}" if test.why else ""
-            click.echo(f"{test.outcome:7} {test.name}{why}")
+            click.echo(dmesg_text.visible(f"{test.outcome:7} {test.name}{why}"))
     return bad
 
 

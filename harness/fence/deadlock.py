@@ -155,7 +155,9 @@ def _picture(ledger: Ledger, stall: Stall, snapshot: Snapshot) -> str:
             lines.append(f"  holds or wants {lock.name} {lock.address}, at {lock.where}")
     wanted = locks.get(stall.pid, ())[-1:]
     for lock in wanted:
-        if any(lock.address == other.address for other in locks.get(stall.wait.pid, ())):
+        # "(ptrval)" stands for any address, so the names must be the same as well.
+        held = {(other.address, other.name) for other in locks.get(stall.wait.pid, ())}
+        if (lock.address, lock.name) in held:
             lines.append(f"what recovery wants, {lock.name} {lock.address}, the other one holds")
     return "\n".join(lines)
 

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 from harness.kernel.records import Record
 
-__all__ = ["CommitTimeout", "find"]
+__all__ = ["TIMED_OUT", "CommitTimeout", "find"]
 
-_TIMEOUT = re.compile(r"\b(?P<step>(?:flip|hw|cleanup)_done) timed out")
+TIMED_OUT = r"\b(?:flip_done|hw_done|cleanup_done|commit wait) timed out"
+_TIMEOUT = re.compile(TIMED_OUT)
 
 
 @dataclass(frozen=True, slots=True)
 class CommitTimeout:
-    """A `step` of a commit, such as flip_done, that did not come."""
+    """A `step` of a commit, such as flip_done or "commit wait", that did not come."""
 
     step: str
     seq: int
@@ -31,5 +32,6 @@ def find(records: Iterable[Record]) -> list[CommitTimeout]:
     found = []
     for record in records:
         if not record.facility and (match := _TIMEOUT.search(record.text)):
-            found.append(CommitTimeout(match["step"], record.seq, record.text))
+            step = match[0].removesuffix(" timed out")
+            found.append(CommitTimeout(step, record.seq, record.text))
     return found

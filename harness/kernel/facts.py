@@ -10,11 +10,11 @@ __all__ = ["Facts", "of"]
 
 # kernel/printk: dump_stack_print_info(); before 3.9 "Pid: 912, comm: X Not tainted 3.1 #1"
 _TASK = re.compile(
-    r"(?:CPU: ?(?P<cpu>\d+) )?(?:UID: \d+ )?(?:PID|Pid): ?(?P<pid>\d+),? [Cc]omm: "
+    r"(?:CPU: ?(?P<cpu>\d{1,18}) )?(?:UID: \d+ )?(?:PID|Pid): ?(?P<pid>\d{1,18}),? [Cc]omm: "
     r"(?P<comm>.{1,16}?) (?:Kdump: loaded )?(?:Not tainted|Tainted: [A-Z ]+?|G +[A-Z ]+?) "
     r"+\(?(?P<kernel>\d\.\d+\S*)"
 )
-_HUNG = re.compile(r"INFO: task (?P<comm>.+):(?P<pid>\d+) (?:blocked|can't die)")
+_HUNG = re.compile(r"INFO: task (?P<comm>.+):(?P<pid>\d{1,18}) (?:blocked|can't die)")
 _KERNEL = re.compile(r"^\s*(?:(?:Not tainted|Tainted: [A-Z ]+) )?(?P<kernel>\d\.\d+\.\S+) #\d+")
 
 

@@ -9,23 +9,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+import re2
+
+from harness.errors import UsageError
 from harness.kernel.records import Record
 
-__all__ = ["Reader", "read"]
+__all__ = ["Reader", "looks_like_log", "read", "refuse_packed"]
 
 # Documentation/ABI/testing/dev-kmsg, Documentation/networking/netconsole.rst
-_KMSG = re.compile(rb"(\d+),(\d+),(\d+),([-c+])((?:,[^;]*)?);(.*)", re.DOTALL)
+_KMSG = re.compile(rb"(\d{1,18}),(\d{1,18}),(\d{1,18}),([-c+])((?:,[^;]*)?);(.*)", re.DOTALL)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _CALLER = re.compile(rb",caller=([TC]\d+)")
-_FRAGMENT = re.compile(rb",ncfrag=(\d+)/(\d+)")
+_FRAGMENT = re.compile(rb",ncfrag=(\d{1,18})/(\d{1,18})")
 # ECMA-48 control sequences: colours of dmesg, of a boot loader, of a login prompt.
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 # "[   28.086861][  T151] text".  The same in the middle of a line: two writers shared it.
-_STAMP = re.compile(r"\[ *(\d+)\.(\d{6})\](?:\[ *([TC]\d+)\])?(?: |$)")
+_STAMP = re.compile(r"\[ *(\d{1,12})\.(\d{6})\](?:\[ *([TC]\d+)\])?(?: |$)")
 _TIME = re.compile(
-    r"\[ *(?P<sec>\d+)[.,](?P<frac>\d{1,9})(?: *<? *\+?\d*\.?\d*>?)?[,\d]* ?\] ?"
-    r"|\[ *\+(?P<step>\d+\.\d+)\] ?|\[< *(?P<delta>\d+\.\d+)>\] ?"
-    r"|\[(?:\w{3} )?(?P<mon>\w{3}) +(?P<day>\d+) (?P<clock>\d\d:\d\d(?::\d\d)?)"
+    r"\[ *(?P<sec>\d{1,12})[.,](?P<frac>\d{1,9})(?: *<? *\+?\d*\.?\d*>?)?[,\d]* ?\] ?"
+    r"|\[ *\+(?P<step>\d{1,9}\.\d{1,9})\] ?|\[< *(?P<delta>\d{1,9}\.\d{1,9})>\] ?"
+    r"|\[(?:\w{3} )?(?P<mon>\w{3}) +(?P<day>\d{1,2}) (?P<clock>\d\d:\d\d(?::\d\d)?)"
     r"(?:\.\d+)?(?: \d{4})?\] ?"
     r"|\[?(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.,]\d+)(?:Z|[+-]\d\d:?\d\d)\]? "
 )
@@ -48,6 +51,19 @@ _SYSLOG = re.compile(
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d")
 _HOST = re.compile(r"[\w.-]{1,64} kernel: ")
 _LONGEST = 1 << 16
+# Something of the kernel's stands before a text: a time, a level, a number, or its name.
+_SOME = re2.compile(
+    rb"(?m)\[ *\d+\.\d{6} ?\]|^<\d{1,3}>|^\d+,\d+,\d+,[-c+]|\bkernel(?:\[\d+\])?: "
+    rb"|^(?:kern|user|daemon|syslog) *:[a-z]+ *: |^\[ *[+<]? *\d+[.,]\d+"
+    rb"|^\[(?:\w{3} )?\w{3} +\d+ \d\d:\d\d|^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.,]\d"
+)
+# RFC 1952, RFC 8878, https://tukaani.org/xz/xz-file-format.txt, bzip2's "BZh"
+_PACKED = {
+    b"\x1f\x8b": ("gzip", "zcat"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "zstdcat"),
+    b"\xfd7zXZ\x00": ("xz", "xzcat"),
+    b"BZh": ("bzip2", "bzcat"),
+}
 
 
 class Reader:
@@ -57,7 +73,8 @@ class Reader:
         self.last_seq: int | None = None
         self._usec = 0
         self._caller = ""
-        self._kmsg = False
+        self.numbered = False
+        """Whether `seq` is the kernel's own number, and not a line's."""
         self._held: Record | None = None
         self._missing = 0
 
@@ -65,10 +82,10 @@ class Reader:
         """The records that `raw`, the log's line `number`, completes.  Never raises."""
         raw = raw[:_LONGEST].rstrip(b"\r\n\0")
         if raw[:1].isdigit() and (head := _KMSG.match(raw)):
-            self._kmsg = True
+            self.numbered = True
             yield from self._numbered(head)
             return
-        if self._kmsg and raw[:1] == b" ":
+        if self.numbered and raw[:1] == b" ":
             return  # a line of the dictionary: " SUBSYSTEM=pci"
         yield from self.flush()
         text = raw.decode("utf-8", "replace")
@@ -87,6 +104,8 @@ class Reader:
     def _numbered(self, head: re.Match[bytes]) -> Iterator[Record]:
         prefix, seq, usec, flag, more, body = head.groups()
         text = _ESCAPE.sub(lambda m: bytes([int(m[1], 16)]), body).decode("utf-8", "replace")
+        if "\x1b" in text:
+            text = _ANSI.sub("", text)
         caller = _CALLER.search(more)
         record = Record(
             seq=int(seq),
@@ -162,7 +181,7 @@ class Reader:
             return int(time["sec"]) * 1_000_000 + int(time["frac"].ljust(6, "0")[:6])
         step = time["step"] or time["delta"]
         if step is not None:
-            return self._usec + int(float(step) * 1_000_000)
+            return min(self._usec + int(float(step) * 1_000_000), 10**18)
         return _wall(time["iso"], time["day"], time["clock"])
 
 
@@ -172,6 +191,20 @@ def _wall(iso: str | None, day: str | None, clock: str | None) -> int:
         day, clock = iso[8:10], iso[11:19]
     hours, minutes, *seconds = (int(part) for part in (clock or "0:0").split(":"))
     return ((int(day or 0) * 24 + hours) * 60 + minutes) * 60_000_000 + sum(seconds) * 1_000_000
+
+
+def looks_like_log(block: bytes) -> bool:
+    """Whether any line of `block` has before its text what a kernel's log has."""
+    return _SOME.search(block) is not None
+
+
+def refuse_packed(start: bytes) -> None:
+    """Raises UsageError if what begins so is compressed."""
+    for magic, (name, tool) in _PACKED.items():
+        if start.startswith(magic):
+            raise UsageError(
+                f"this log is compressed with {name}", cure=f"{tool} LOG | lab dmesg -"
+            )
 
 
 def read(lines: bytes | Iterable[bytes]) -> Iterator[Record]:

@@ -10,13 +10,16 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from harness.kernel.lockdep_lines import INSTANCE
+
 __all__ = ["HeldLock", "parse"]
 
 # "2 locks held by kworker/u8:1/45:" or "1 lock held by lab-kms/312:"
-_TASK = re.compile(r"^\d+ locks? held by .*/(?P<pid>\d+):$")
+_TASK = re.compile(r"^\d+ locks? held by .*/(?P<pid>\d{1,18}):$")
 # " #1: ffff888004a0b2a8 (crtc_ww_class_mutex){+.+.}-{4:4}, at: drm_modeset_lock+0x19/0x20"
 _LOCK = re.compile(
-    r"^ #\d+: (?P<address>[0-9a-f]+) \((?P<name>.+)\)\{[^}]*\}"
+    rf"^ #\d+: (?P<address>{INSTANCE}) "
+    r"\((?P<name>.+)\)\{[^}]*\}"
     r"(?:-\{\d+:\d+\})?, at: (?P<where>\S+)"
 )
 

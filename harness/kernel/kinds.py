@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from harness.kernel import commits
+
 __all__ = ["HINTS", "KINDS", "Kind", "header"]
 
 
@@ -252,9 +254,8 @@ KINDS: tuple[Kind, ...] = (
     ),
     _row(
         "flip_timeout",
-        r"(?:.* )?(?:\*ERROR\* |\[drm\] )?(?:\[[A-Z]+:\d+:[\w-]+\] )?(?:flip_done "
-        r"timed out|commit wait timed out)",
-        "flip_done timed out",
+        r".*" + commits.TIMED_OUT,
+        "_done timed out",
         "commit wait timed out",
         alone=True,
     ),

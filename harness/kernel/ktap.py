@@ -17,9 +17,9 @@ Outcome = Literal["pass", "fail", "skip", "missing"]
 
 _VERSION = re.compile(r"^(?P<indent> *)K?TAP version \d+\s*$")
 _SUBTEST = re.compile(r"^(?P<indent> *)# Subtest: (?P<name>.*\S)\s*$")
-_PLAN = re.compile(r"^(?P<indent> *)1\.\.(?P<count>\d+)(?:\s*# SKIP.*)?\s*$")
+_PLAN = re.compile(r"^(?P<indent> *)1\.\.(?P<count>\d{1,18})(?:\s*# SKIP.*)?\s*$")
 _RESULT = re.compile(
-    r"^(?P<indent> *)(?P<not>not )?ok (?P<number>\d+)(?: -)?(?: (?P<name>.*?))?"
+    r"^(?P<indent> *)(?P<not>not )?ok (?P<number>\d{1,18})(?: -)?(?: (?P<name>.*?))?"
     r"(?:\s+# ?(?P<directive>SKIP|XFAIL|XPASS|TODO|TIMEOUT|ERROR)\b\s*(?P<why>.*))?\s*$"
 )
 _SAID = re.compile(r"^(?P<indent> *)# (?P<said>.*\S)\s*$")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from harness.kernel.lockdep_lines import Lock, joined, lock_in, locks_in, named, plumbing
+from harness.kernel.records import WIDEST
 from harness.kernel.stack import Frame, frame
 
 __all__ = ["Holder", "Link", "Lock", "Report", "Step", "parse"]
@@ -54,14 +55,14 @@ _WANTED = re.compile(
 )
 _HELD = re.compile(r"already holding(?: lock)?:|is not holding:|lock in the past:")
 _RELEASED = re.compile(r"is trying to (?:release|contend) lock \((?P<name>.*)\) at:")
-_LINK = re.compile(r"^\s*-> ?#(?P<depth>\d+)")
+_LINK = re.compile(r"^\s*-> ?#(?P<depth>\d{1,18})")
 _BARE_LINK = re.compile(r"^\s*-> ?#\d+\s*\((?P<name>.*)\):?\s*$")
 _HOLDER = re.compile(r"^\s*(?:no|\d+) locks? held by (?P<task>.+?)[.:]?\s*$")
 _HOLDS = re.compile(r"^\s*#(?P<nth>\d+):")
 _DO = re.compile(r"^(?P<indent>\s*)(?P<do>r?lock|sync)\((?P<name>.*)\);")
 _INTERRUPT = re.compile(r"^(?P<indent>\s*)(?P<do><Interrupt>|local_irq_disable\(\);)")
 _USAGE = re.compile(r"inconsistent \{(?P<before>.*?)\} -> \{(?P<after>.*?)\} usage")
-_CONTEXT = re.compile(r"^context-\{(?P<outer>\d+):(?P<inner>\d+)\}")
+_CONTEXT = re.compile(r"^context-\{(?P<outer>\d{1,18}):(?P<inner>\d{1,18})\}")
 _BECAME = re.compile(
     r"which became (?P<what>\S+-irq-(?:un)?safe|\S+-(?:un)?safe) at:"
     r"|^\{(?P<usage>.*?)\} state was registered at:"
@@ -69,8 +70,6 @@ _BECAME = re.compile(
 _BACKTRACE = re.compile(r"^\s*(?:stack backtrace:|Call [Tt]race:)")
 _AT_FILE = re.compile(r"^\s*(?P<file>\S+):\d+ (?:suspicious|\S.*!$)")
 _OTHER_CPU = 16
-# Characters of a line that are looked at: printk's own limit is 1024 (PRINTK_MESSAGE_MAX 2048).
-_LONGEST = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +214,7 @@ def parse(lines: Sequence[str]) -> Report | None:
     """The lockdep report in `lines` (prefixes stripped), or None."""
     # rsyslog writes a line feed inside a message as "#012".
     split = (line for text in lines for line in text.replace("#012", "\n").split("\n"))
-    whole = joined([line[:_LONGEST] for line in split])
+    whole = joined([line[:WIDEST] for line in split])
     for at, line in enumerate(whole):
         if report := _headed(line):
             _Reader(report, whole[at + 1 :]).read()

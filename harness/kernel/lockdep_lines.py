@@ -13,18 +13,20 @@ from dataclasses import dataclass
 
 from harness.kernel.stack import function
 
-__all__ = ["Lock", "joined", "lock_in", "locks_in", "named", "plumbing"]
+__all__ = ["INSTANCE", "Lock", "joined", "lock_in", "locks_in", "named", "plumbing"]
 
 # "ffffffff8226f140 (console_lock){+.+.}-{0:0}, at: func+0x7b/0xa0 [mod]".  Class names hold
 # parentheses themselves, so a name ends at "){".  The address is missing before 4.18, may be
 # hashed or "(ptrval)"; the wait types are missing before 5.8; six usage characters were usual
 # while reclaim was a lock state of its own (to 4.13).
-_USAGE = r"\)\{(?P<usage>[-+.?]{2,10})\}(?:-\{(?P<outer>\d+):(?P<inner>\d+)\})?"
+# A lock's own address: hashed, or not to be told yet.
+INSTANCE = r"(?:[0-9a-f]{8,16}|\(_*ptrval_*\)|\(null\))"
+_USAGE = r"\)\{(?P<usage>[-+.?]{2,10})\}(?:-\{(?P<outer>\d{1,18}):(?P<inner>\d{1,18})\})?"
 _LOCK = re.compile(
-    r"(?:(?P<instance>[0-9a-f]{8,16}|\(_*ptrval_*\)|\(null\)) ?)?"
+    rf"(?:(?P<instance>{INSTANCE}) ?)?"
     r"\((?P<name>\S.*?)" + _USAGE + r"(?:,? at: *(?P<at>\S.*))?"
 )
-_VERSION = re.compile(r"^(?P<name>.*?)(?:#(?P<version>\d+))?(?:/(?P<subclass>[1-7]))?$")
+_VERSION = re.compile(r"^(?P<name>.*?)(?:#(?P<version>\d{1,18}))?(?:/(?P<subclass>[1-7]))?$")
 # "[<c0059e94>] func+0x1/0x2 [mod]", "func (file.c:12) mod", "0xffffffff..": the first word.
 _AT = re.compile(
     r"(?:\[<[^>]*>\]\s*)?\(?(?P<symbol>[A-Za-z_][\w.$]*)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?"

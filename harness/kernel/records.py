@@ -9,7 +9,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["Record", "gaps", "parse", "parse_console"]
+__all__ = ["WIDEST", "Record", "gaps", "parse", "parse_console"]
+
+# Characters of a line that are looked at where a pattern may go back and forth in it: printk's
+# own limit is 1024 (PRINTK_MESSAGE_MAX 2048).
+WIDEST = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,9 @@ class Record:
 
 # Documentation/ABI/testing/dev-kmsg: "prefix,seq,usec,flags[,key=value]...;text\n", then
 # lines of a dictionary, each after one space; unprintable bytes are written \xNN.
+# Numbers of more digits are none of the kernel's, and would fit no 64 bits.
 _HEAD = re.compile(
-    rb"(?P<prefix>\d+),(?P<seq>\d+),(?P<usec>\d+),[^;,]*(?P<more>[^;]*);(?P<text>.*)"
+    rb"(?P<prefix>\d{1,18}),(?P<seq>\d{1,18}),(?P<usec>\d{1,18}),[^;,]*(?P<more>[^;]*);(?P<text>.*)"
 )
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _CALLER = re.compile(rb",caller=([TC]\d+)")
@@ -58,7 +63,7 @@ def parse(raw: bytes | Iterable[bytes]) -> Iterator[Record]:
 
 
 # "[   28.086861][  T151] text"; others may have written before it on the same line.
-_CONSOLE = re.compile(rb"\[\s*(\d+)\.(\d{6})\](?:\[\s*([TC]\d+)\])? ?(.*)")
+_CONSOLE = re.compile(rb"\[\s*(\d{1,12})\.(\d{6})\](?:\[\s*([TC]\d+)\])? ?(.*)")
 
 
 def parse_console(raw: bytes | Iterable[bytes]) -> Iterator[Record]:

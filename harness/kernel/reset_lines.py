@@ -38,7 +38,7 @@ def _line(step: Step, driver: str, scope: Scope, pattern: str) -> Line:
 
 
 _I915 = r"(?:i915\b|\[drm\]).*?"
-_IN = r"(?:, in (?P<process>.+?) ?\[(?P<pid>-?\d+)\])?"
+_IN = r"(?:, in (?P<process>.+?) ?\[(?P<pid>-?\d{1,18})\])?"
 _REASON = r"(?P<why>.*?(?:\bon |^)(?P<engine>[a-z]+\d+)\b.*|.*)"
 
 LINES = (
@@ -51,7 +51,7 @@ LINES = (
     ),
     _line(
         "process", "amdgpu", "",
-        r" Process (?:information: process )?(?P<process>\S.*?|) ?pid (?P<pid>\d+) thread ",
+        r" Process (?:information: process )?(?P<process>\S.*?|) ?pid (?P<pid>\d{1,18}) thread ",
     ),
     _line("reset-begin", "amdgpu", "engine", r"Starting (?P<engine>\S+) ring reset"),
     _line("reset-done", "amdgpu", "engine", r"Ring (?P<engine>\S+) reset succeeded"),
@@ -97,10 +97,14 @@ LINES = (
     ),
     _line("hang", "i915", "", r"Hangcheck timer elapsed\.\.\. GPU hung"),
     _line("escalated", "i915", "engine", r"Engine reset failed on \d+:\d+ \((?P<engine>\w+)\)"),
-    _line("reset-step", "i915", "", r"(?P<engine>[a-z]+\d+):? reset request tim(?:ed out|eout)"),
+    _line(
+        "reset-step", "i915", "",
+        r"(?P<engine>\b[a-z]{1,16}\d{1,4}):? reset request tim(?:ed out|eout)",
+    ),
     _line(
         "process", "i915", "",
-        r"(?:: |\] |^)(?P<process>[^:\]]+?)\[(?P<pid>\d+)\] context reset due to GPU hang",
+        r"(?:: |\] |^)(?P<process>[^:\]]{1,64}?)\[(?P<pid>\d{1,18})\] "
+        r"context reset due to GPU hang",
     ),
     _line(
         "reset-failed", "i915", "gpu",
@@ -119,7 +123,8 @@ LINES = (
     # xe: xe_guc_submit.c, xe_gt.c, xe_devcoredump.c
     _line(
         "hang", "xe", "",
-        r"Timedout job: seqno=\d+(?:.* in (?:no process|(?P<process>.+?)) \[(?P<pid>-?\d+)\])?",
+        r"Timedout job: seqno=\d+"
+        r"(?:.* in (?:no process|(?P<process>.+?)) \[(?P<pid>-?\d{1,18})\])?",
     ),
     _line("reset-begin", "xe", "gpu", r"(?:xe|GT\d+).*: reset (?:started|queued)"),
     _line("reset-done", "xe", "gpu", r"GT\d+.*: reset done"),
@@ -158,7 +163,7 @@ LINES = (
     ),
     _line(
         "banned", "nouveau", "engine",
-        r"channel \d+: killed|(?P<process>\S+)\[(?P<pid>\d+)\]: channel \d+ killed!",
+        r"channel \d+: killed|(?P<process>\S{1,64})\[(?P<pid>\d{1,18})\]: channel \d+ killed!",
     ),
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harness.kernel.records import Record
+from harness.kernel.records import WIDEST, Record
 from harness.kernel.reset_lines import HINTS, LINES, Line, Scope, Step, device_of
 
 __all__ = ["HINTS", "GpuEvent", "Outcome", "Recovery", "find", "recoveries", "trail"]
@@ -24,8 +24,6 @@ _MILESTONES: frozenset[Step] = frozenset(
     ("hang", "soft-recovered", "reset-begin", "reset-done", "escalated", "reset-failed", "wedged")
 )
 _HINTED = re.compile("|".join(re.escape(hint.decode()) for hint in HINTS))
-# Characters of a line that are looked at: printk's own limit is 1024 (PRINTK_MESSAGE_MAX 2048).
-_LONGEST = 4096
 _ENDS: dict[Step, Outcome] = {
     "soft-recovered": "soft-recovered",
     "reset-done": "recovered",
@@ -108,7 +106,7 @@ def trail(records: Iterable[Record]) -> Iterator[GpuEvent]:
         if not _HINTED.search(record.text):
             continue
         for line in record.lines():
-            if event := _event(line[:_LONGEST], record):
+            if event := _event(line[:WIDEST], record):
                 yield event
 
 

@@ -15,8 +15,8 @@ import numpy
 import re2
 
 from harness.kernel import kinds, reset_lines, resets
-from harness.kernel.formats import Reader
-from harness.kernel.records import Record
+from harness.kernel.formats import Reader, looks_like_log, refuse_packed
+from harness.kernel.records import WIDEST, Record
 from harness.kernel.resets import GpuEvent
 from harness.kernel.splats import Finder, Splat
 
@@ -27,7 +27,7 @@ CHUNK = 1 << 20
 
 # init/version-timestamp.c, linux_banner; kernel/printk/printk.c, print_dropped()
 _BANNER = re.compile(r"Linux version (\S+)")
-_DROPPED = re.compile(r"\*\* (\d+) printk messages dropped")
+_DROPPED = re.compile(r"\*\* (\d{1,18}) printk messages dropped")
 # One DFA over all literals, whatever their number, and no captures: hundreds of megabytes a second.
 _OPTIONS = re2.Options()
 _OPTIONS.never_capture = True
@@ -44,7 +44,7 @@ _EVENT = re.compile(
     ).encode()
 )
 # The sequence numbers of /dev/kmsg and of netconsole's extended form.
-_NUMBERED = re.compile(rb"^\d+,(\d+),\d+,[-c+]", re.MULTILINE)
+_NUMBERED = re.compile(rb"^\d{1,18},(\d{1,18}),\d{1,18},[-c+]", re.MULTILINE)
 
 
 def _next(block: bytes, at: int) -> int:
@@ -53,7 +53,7 @@ def _next(block: bytes, at: int) -> int:
         end = block.find(b"\n", found.end())
         end = len(block) if end < 0 else end
         line = block[block.rfind(b"\n", 0, found.start()) + 1 : end]
-        if _REPORT.search(line) is not None or _EVENT.search(line.rstrip()) is not None:
+        if _REPORT.search(line) is not None or _EVENT.search(line[:WIDEST].rstrip()) is not None:
             return int(found.end())
         at = end
     return len(block) + 1
@@ -76,20 +76,28 @@ class Lost:
 
 
 class Scan:
-    """One pass over a log of any form.  `bytes` and `lines` count what was read so far."""
+    """One pass over a log of any form.  `bytes` and `lines` count what was read so far;
+    `looks_like_log`: some line had before its text what a kernel puts there."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.bytes = 0
         self.lines = 0
+        self.looks_like_log = False
         self._stream = stream
         self._reader = Reader()
         self._finder = Finder()
         self._next_seq: int | None = None
 
+    @property
+    def numbered(self) -> bool:
+        """Whether `seq` is the kernel's own number, and not a line's."""
+        return self._reader.numbered or self._next_seq is not None
+
     def __iter__(self) -> Iterator[Splat | GpuEvent | Boot | Lost]:
         """What is in it, reports as they end.  Memory does not grow with the log.  Never raises
-        for what the log holds; OSError where it cannot be read."""
+        for what the log holds; OSError where it cannot be read, UsageError where it is packed."""
         for block in self._blocks():
+            self.looks_like_log = self.looks_like_log or looks_like_log(block)
             yield from self._gaps(block)
             yield from self._block(block)
         for record in self._reader.flush():
@@ -100,6 +108,8 @@ class Scan:
         """The log in pieces of whole lines; a line longer than a piece is cut."""
         rest = b""
         while chunk := self._stream.read(CHUNK):
+            if not self.bytes:
+                refuse_packed(chunk)
             self.bytes += len(chunk)
             cut = chunk.rfind(b"\n") + 1
             if cut:

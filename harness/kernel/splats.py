@@ -17,7 +17,7 @@ from harness.kernel.records import Record
 from harness.kernel.signature import steady
 from harness.kernel.stack import Frame, frame, frames
 
-__all__ = ["Finder", "Splat", "find", "steady", "stream"]
+__all__ = ["SLACK", "Finder", "Splat", "find", "steady", "stream"]
 
 # Longest report kept, in records: a lockdep report of a deep chain runs to some hundred lines.
 LONGEST = 1000
@@ -29,6 +29,8 @@ SILENCE = 2_000_000
 PATIENT = 12_000_000
 # Two CPUs print a little out of order, in microseconds; a new boot starts from 0.
 SLACK = 1_000_000
+# Reports open at once: one a caller, and what prints so many at a time is a broken log.
+MOST_OPEN = 64
 # Lines that are no report's, one after the other, that end one.
 STRANGERS = 16
 
@@ -99,6 +101,9 @@ class _Open:
     strangers: int = 0
     stacked: bool = False
     ended: bool = False
+    usec: int = 0  # when its caller last spoke, by the clock that runs now
+    fed: int = 0  # and which record that was
+    headers: set[str] = field(default_factory=set)
     callers: list[str] = field(default_factory=list)
 
 
@@ -145,9 +150,9 @@ _ENDS = re.compile(r"\s*---\[ end (?:trace|Kernel panic)|Rebooting in \d|={20,}$
 _SEPARATED = ("kasan", "kmsan", "kcsan", "kfence", "ubsan")
 _ONE_STACK = ("lockdep", "hung_task", "atomic_sleep", "preempt_debug")
 _PATIENT = ("rcu", "soft_lockup", "hard_lockup", "hung_task", "panic")
-# After "end trace" x86 prints the registers once more, since 4.20 (oops_end).
 # What a machine that stalled prints at last, after a header that came long before.
 _STACK_NEXT = re.compile(r"CPU: |Pid: |Modules linked in|[RE]IP: |Call [Tt]race|task:|irq event")
+# After "end trace" x86 prints the registers once more, since 4.20 (oops_end).
 _AFTER = re.compile(
     r"\s*$|(?:[RE]?[A-Z]{2}\d?|R\d\d|DR\d|CR\d|PKRU|FS|Code|RIP|EIP|CS|Krnl|PC is|LR is)[: ]"
 )
@@ -169,6 +174,7 @@ class Finder:
 
     def __init__(self) -> None:
         self._open: dict[str, _Open] = {}
+        self._reports: list[_Open] = []
         self._usec = 0
         self._fed = 0
 
@@ -198,7 +204,7 @@ class Finder:
         elif kind is not None and not (current and _joins(current, kind)):
             if current is not None:
                 self._close(current, done)
-            self._open[record.caller] = _Open(kind, [record], self._fed, callers=[record.caller])
+            self._begin(kind, record, done)
         elif current is not None:
             self._append(current, record, kind, done)
         elif (nmi := _NMI.match(record.text)) is not None:
@@ -208,29 +214,43 @@ class Finder:
     def flush(self) -> list[Splat]:
         """The reports that the log's end cut."""
         done: list[Splat] = []
-        for report in list({id(r): r for r in self._open.values()}.values()):
+        for report in list(self._reports):
             self._close(report, done)
         return done
+
+    def _begin(self, kind: Kind, record: Record, done: list[Splat]) -> None:
+        if len(self._reports) >= MOST_OPEN:
+            self._close(min(self._reports, key=lambda report: report.fed), done)
+        report = _Open(kind, [], self._fed, headers={kind.name}, callers=[record.caller])
+        self._open[record.caller] = report
+        self._reports.append(report)
+        self._keep(report, record)
+
+    def _keep(self, report: _Open, record: Record) -> None:
+        report.records.append(record)
+        report.usec, report.fed = record.usec, self._fed
 
     def _expire(self, record: Record, done: list[Splat]) -> None:
         if record.text.startswith(_BOOTS):
             done += self.flush()
             return
         if record.usec + SLACK < self._usec:
-            return  # a log put together, or another boot: what follows will tell
-        if record.usec - self._usec <= SILENCE and len(self._open) == 1:
+            # A log put together, or another boot: what follows will tell, by the new clock.
+            for report in self._reports:
+                report.usec = record.usec
             return
-        for report in list(self._open.values()):
+        for report in list(self._reports):
             patience = PATIENT if report.kind.name.split(".")[0] in _PATIENT else SILENCE
-            late = record.usec - report.records[-1].usec > patience
+            late = record.usec - report.usec > patience
             if late and not _goes_on(report, record.text):
                 self._close(report, done)
 
     def _answer(self, record: Record, cpu: str) -> None:
         """Another CPU prints its stack because a stall's report asked it to."""
-        for report in list(self._open.values()):
-            if report.kind.name.split(".")[0] in _PATIENT and record.caller:
-                report.records.append(record)
+        for report in self._reports:
+            room = len(report.records) < LONGEST
+            if report.kind.name.split(".")[0] in _PATIENT and record.caller and room:
+                self._keep(report, record)
                 report.last = len(report.records)
                 report.callers.append(record.caller)
                 self._open[record.caller] = report
@@ -238,12 +258,13 @@ class Finder:
 
     def _append(self, report: _Open, record: Record, kind: Kind | None, done: list[Splat]) -> None:
         if kind is not None:
+            report.headers.add(kind.name)
             _sharpen(report, kind)
         lines = record.lines()
         if report.ended and kind is None and not all(_AFTER.match(line) for line in lines):
             self._close(report, done)
             return
-        report.records.append(record)
+        self._keep(report, record)
         known = kind is not None
         for line in lines:
             if frame(line) is not None:
@@ -263,6 +284,7 @@ class Finder:
         for caller in report.callers:
             if self._open.get(caller) is report:
                 del self._open[caller]
+        self._reports.remove(report)
         kind = _BY_NAME["warning"] if report.kind.name == "cut_here" else report.kind
         kept = tuple(report.records[: report.last])
         done.append(Splat(_final(kind, report), kind.severity, kept, report.place))
@@ -299,6 +321,8 @@ def _joins(report: _Open, kind: Kind) -> bool:
         # other CPUs' frames may stand between where callers are not told
         if kind.name == "cut_here":
             return name in _BEFORE_CUT and not report.stacked
+        if kind.name in report.headers:
+            return False  # another one's, and not a further line of this
         if _RANK.get(kind.name, 0) > _RANK[name] or kind.name == "kernel_bug" != name:
             return True
         if kind.name == "hard_lockup":  # the watchdog once said so with a WARN()
@@ -307,8 +331,12 @@ def _joins(report: _Open, kind: Kind) -> bool:
             return not report.stacked or len(report.records) <= _SOON // 2
     if report.stacked or report.ended:
         return kind.name == "lockdep.disabled"
+    if name == "cut_here":  # UBSAN's, and whatever else begins with it
+        return kind.name != name and len(report.records) <= _SOON
+    if name in _BEFORE_CUT and kind.name == "warning" and "warning" not in report.headers:
+        return True
     if name in _RANK:
-        return kind.name != "cut_here"
+        return kind.joins and kind.name not in report.headers
     if report.kind.name == "oops.page_fault" and kind.name == "oops.null":
         return True
     return kind.joins or (kind.name == name == "leak" and len(report.records) == 1)

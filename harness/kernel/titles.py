@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.kernel import blame, lockdep
+from harness.kernel import blame, commits, lockdep
+from harness.kernel.reset_lines import device_of
 from harness.kernel.signature import steady
 from harness.kernel.stack import function
 
@@ -238,6 +239,21 @@ def _odd(kind: str, head: str, lines: Sequence[str]) -> Name:
     return Name(title, (title,))
 
 
+_PIPE = re.compile(r"\[(?:CRTC|PLANE|CONNECTOR):\d+:(?P<name>[^\]]{1,40})\]")
+
+
+def _commit(kind: str, head: str, lines: Sequence[str]) -> Name:
+    """Which pipe stood still is chance, and each driver names them in its own way."""
+    late = re.search(commits.TIMED_OUT, head)
+    what = late[0] if late else steady(head)
+    driver, _ = device_of(head)
+    if driver.startswith("drm"):  # the helper that says so, on behalf of some driver
+        driver = ""
+    pipe = _PIPE.search(head)
+    title = f"{what} on {pipe['name']}" if pipe else what
+    return Name(f"{title} ({driver})" if driver else title, (driver, what))
+
+
 def _spinlock(kind: str, head: str, lines: Sequence[str]) -> Name:
     match = re.match(r"BUG: \w+(?: (?!on |in )\w+)+", head)
     what = match[0] if match else "BUG: spinlock"
@@ -267,7 +283,8 @@ def _other(kind: str, head: str, lines: Sequence[str]) -> Name:
         name = Name("BUG: Dentry still in use in unmount", ("Dentry",), ("unmount",))
         return Name(name.title, (*name.key, kinds[1] if kinds else ""), name.functions)
     head = re.sub(
-        r"[\[(]unmount of .*|\b(?:process|pfn|in|mm|page|CPU|PID|pid|comm|task|addr)[ :=].*"
+        r"[\[(]unmount of .*|\bin process\b.*|\b(?:process|CPU|PID|pid|comm|task) .*"
+        r"|\b(?:process|pfn|in|mm|page|CPU|PID|pid|comm|task|addr)[:=].*"
         r"|Dentry \S+|: \S*ptrval\S*",
         lambda m: "Dentry" if m[0][:6] == "Dentry" else "",
         head,
@@ -301,7 +318,7 @@ _BY_KIND: dict[str, _Naming] = {
     "workqueue_lockup": _workqueue,
     "netdev_ref": _netdev,
     "mce": _mce,
-    "flip_timeout": _odd,
+    "flip_timeout": _commit,
     "fifo_underrun": _odd,
     "lockdep": _lockdep,
     "lockdep.internal": _locking,

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 
 from harness.kernel import facts, formats, ktap, lockdep, resets
 from harness.kernel.cycle import cycle_of
@@ -32,11 +32,28 @@ __all__ = [
     "statistics",
     "subtest",
     "subtests",
+    "visible",
 ]
 
 # Reports that differ, and GPU events, kept of one log; more are only counted.
 MOST = 5_000
 NO_SYMBOLS = Symboliser(())
+# What JSON readers hold: numbers that no kernel wrote may add up to more.
+_MOST_LOST = (1 << 63) - 1
+# C0 and C1 (ECMA-48), which would move the cursor, colour or retitle the terminal.
+_CONTROLS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in b"\t\n"
+}
+
+
+def visible(text: str) -> str:
+    """`text` with its control characters spelt out, as /dev/kmsg does."""
+    return text.translate(_CONTROLS)
+
+
+def escape(text: str) -> str:
+    """A log's text, to be printed as it is."""
+    return escape_markup(visible(text))
 
 
 @dataclass(slots=True)
@@ -62,6 +79,8 @@ class Reading:
     gpu_events: int = 0
     bytes: int = 0
     lines: int = 0
+    numbered: bool = False
+    looks_like_log: bool = False
 
     @property
     def failures(self) -> list[Group]:
@@ -76,7 +95,8 @@ class Reading:
 
 
 def read(stream: BinaryIO) -> Reading:
-    """Read a log to its end, once.  Raises OSError where it cannot be read."""
+    """Read a log to its end, once.  Raises OSError where it cannot be read, UsageError
+    where it is compressed."""
     found = Reading()
     scan = Scan(stream)
     for item in scan:
@@ -87,10 +107,11 @@ def read(stream: BinaryIO) -> Reading:
             if len(found.events) < MOST:
                 found.events.append(item)
         elif isinstance(item, Lost):
-            found.lost += item.records
+            found.lost = min(found.lost + item.records, _MOST_LOST)
         elif len(found.boots) < MOST:
             found.boots.append(item)
     found.bytes, found.lines = scan.bytes, scan.lines
+    found.numbered, found.looks_like_log = scan.numbered, scan.looks_like_log
     return found
 
 
@@ -116,12 +137,14 @@ def show(
 ) -> None:
     """For people.  `whole`: with the text of every report, its frames with their source."""
     for group in found.failures:
-        _show_group(group, console, whole, symbols)
+        _show_group(group, _counted(found), console, whole, symbols)
     for recovery in found.recoveries:
         first = recovery.events[0]
         device = f"{recovery.driver} {recovery.device}".strip() or "gpu"
         console.print(f"[bold]{escape(recovery.title)}[/]")
-        console.print(f"  {escape(device)}, {_when(first.seq, first.usec)}", style="dim")
+        console.print(
+            f"  {escape(device)}, {_when(_counted(found), first.seq, first.usec)}", style="dim"
+        )
     alike = len(found.failures)
     console.print(
         f"{found.reports} reports, {alike} different; {found.gpu_events} GPU events; "
@@ -132,19 +155,26 @@ def show(
     )
 
 
-def _show_group(group: Group, console: Console, whole: bool, symbols: Symboliser) -> None:
+def _counted(found: Reading) -> str:
+    """What the numbers count that events carry."""
+    return "record" if found.numbered else "line"
+
+
+def _show_group(
+    group: Group, counted: str, console: Console, whole: bool, symbols: Symboliser
+) -> None:
     splat = group.splat
     first = splat.records[0]
     times = f"  [yellow]x{group.count}[/]" if group.count > 1 else ""
     console.print(f"[bold red]{escape(splat.kind)}[/] [bold]{escape(splat.title)}[/]{times}")
     known = facts.of(splat.lines)
-    where = [_when(first.seq, first.usec), f"signature {splat.signature}"]
+    where = [_when(counted, first.seq, first.usec), f"signature {splat.signature}"]
     if known.comm:
         where.append(f"{known.comm}:{known.pid}" + _cpu(known))
     if known.kernel:
         where.append(known.kernel)
     if group.count > 1:
-        where.append(f"last: line {group.last}")
+        where.append(f"last: {counted} {group.last}")
     console.print(escape("  " + ", ".join(where)), style="dim")
     report = lockdep.parse(splat.lines) if splat.family == "lockdep" else None
     if report is not None and (meaning := explain(report)):
@@ -162,9 +192,9 @@ def _cpu(known: facts.Facts) -> str:
     return "" if known.cpu is None else f" on CPU {known.cpu}"
 
 
-def _when(seq: int, usec: int) -> str:
+def _when(counted: str, seq: int, usec: int) -> str:
     # A wall clock's stamp has whole seconds, and tells nothing that the line does not.
-    return f"line {seq}" + (f" [{usec / 1e6:.6f}]" if usec % 1_000_000 else "")
+    return f"{counted} {seq}" + (f" [{usec / 1e6:.6f}]" if usec % 1_000_000 else "")
 
 
 def _path(splat: Splat) -> str:
@@ -228,9 +258,16 @@ def _locks(report: lockdep.Report | None) -> dict[str, Any]:
 
 
 def subtests(stream: BinaryIO) -> Iterator[ktap.Subtest]:
-    """What KUnit and kselftest said in a log.  Raises OSError where it cannot be read."""
-    records = formats.read(stream)
+    """What KUnit and kselftest said in a log.  Raises as read() does."""
+    records = formats.read(_plain(stream))
     return ktap.parse(line for record in records if not record.facility for line in record.lines())
+
+
+def _plain(stream: BinaryIO) -> Iterator[bytes]:
+    for number, text in enumerate(stream):
+        if not number:
+            formats.refuse_packed(text)
+        yield text
 
 
 def subtest(test: ktap.Subtest) -> dict[str, Any]:

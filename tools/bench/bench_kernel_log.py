@@ -1,4 +1,5 @@
-"""`lab dmesg` on a gigabyte of log with a thousand reports, beside `grep -F` for their headers.
+"""`lab dmesg` on a gigabyte of log with a thousand reports, beside `grep -F` for their headers;
+and on a flood of nothing but headers, where every line is a report of its own.
 
 With --corpus: how much of what real logs hold is found, and how well it is named.
 
@@ -24,6 +25,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _SIZE = 1_000_000_000
 _REPORTS = 1_000
 _MEMORY_MB = 100.0
+# Reports in the flood, a line each.
+_FLOOD = 100_000
 # What was asked for, of the corpus in percent and of the speed in MB/s.
 _WANTED = {
     "recall, any place: lockdep": 99.0,
@@ -60,8 +63,32 @@ def run(corpus: Path | None = None) -> list[Result]:
             met=speed >= 100.0,
         )
     )
+    results.append(_flooded())
     results.append(_plain("kernel_log.memory", _MEMORY_MB - peak, "MB below 100", 0.0))
     return results
+
+
+def _flooded() -> Result:
+    with tempfile.TemporaryDirectory(prefix="tdrlab-bench-") as folder:
+        path = Path(folder) / "log"
+        path.write_text(
+            "".join(
+                f"[{n // 10:5d}.{n % 10}00000] WARNING: CPU: 0 PID: 1 at a/step.c:1 step+0x1/0x2\n"
+                for n in range(_FLOOD)
+            )
+        )
+        size = path.stat().st_size / 1e6
+        ours, _ = _cpu([sys.executable, "-m", "harness.cli", "dmesg", "--stats", str(path)])
+        theirs, _ = _cpu(["grep", "-c", "-F", *(f"-e{header}" for header in _HEADERS), str(path)])
+    return Result(
+        bench="kernel_log.flood",
+        measured=float(f"{size / ours:.4g}"),
+        unit="MB/s",
+        beside={"grep -F": float(f"{size / theirs:.4g}")},
+        ratio=float(f"{theirs / ours:.2g}"),
+        wanted=None,
+        met=None,
+    )
 
 
 def _plain(bench: str, measured: float, unit: str, wanted: float | None) -> Result:

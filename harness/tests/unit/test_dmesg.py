@@ -64,3 +64,43 @@ def test_markup_in_a_log_is_text() -> None:
     done = dmesg(report(lines), "--full")
     assert done.exception is None or isinstance(done.exception, SystemExit)
     assert "sim_[red]" in done.output
+
+
+@pytest.mark.parametrize("esc", ["\x1b]0;owned\x07", "\x9b31m", "\x08\x08", "\x1b[2J"])
+@pytest.mark.parametrize("options", [(), ("--full",)])
+def test_no_control_character_of_a_log_reaches_the_terminal(
+    esc: str, options: tuple[str, ...]
+) -> None:
+    spelt = "".join(f"\\x{byte:02x}" for byte in esc.encode())
+    text = "BUG: odd {} thing\nCPU: 1 PID: 7 Comm: a{}b Not tainted 6.12.0 #1"
+    plain = b"".join(
+        f"[    1.000000] {line}\n".encode() for line in text.format(esc, esc).split("\n")
+    )
+    numbered = f"4,1,1,-;{text.format(spelt, spelt)}".replace("\n", "\\x0a").encode() + b"\n"
+    for log in (plain, numbered):
+        shown = dmesg(log, *options).output
+        assert "BUG: odd" in shown
+        assert not [c for c in shown if c != "\n" and not c.isprintable()]
+
+
+def test_no_control_character_of_a_result_reaches_the_terminal() -> None:
+    log = b"KTAP version 1\n1..1\nnot ok 1 a\x07\xc2\x9bb\n"
+    assert "a\\x07\\x9bb" in dmesg(log, "--ktap").output
+
+
+def test_numbers_are_called_what_they_count() -> None:
+    assert "record 77" in dmesg(b"4,77,1,-;BUG: odd\n").output
+    assert "line 1" in dmesg(b"[    1.000000] BUG: odd\n").output
+
+
+def test_text_that_is_no_kernel_log_is_told_so() -> None:
+    assert "looks like a kernel's" in dmesg(b"dear diary\n" * 99).output
+    assert "looks like a kernel's" not in dmesg(QUIET).output
+    assert "looks like a kernel's" not in dmesg(b"4,77,1,-;usb\n").output
+
+
+@pytest.mark.parametrize("option", [(), ("--ktap",)])
+@pytest.mark.parametrize("magic", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00"])
+def test_a_compressed_log_is_refused(magic: bytes, option: tuple[str, ...]) -> None:
+    done = dmesg(magic + b"\x00" * 20, *option)
+    assert (done.exit_code, "compressed with" in done.output) == (2, True)

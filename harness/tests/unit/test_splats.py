@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.kernel import formats, splats
+from harness.kernel import commits, formats, ktap, records, resets, splats
+from harness.kernel.records import Record
 from harness.kernel.scan import Boot, Lost, Scan
 from harness.kernel.splats import Splat
 from harness.lab import dmesg
@@ -68,10 +69,175 @@ def test_whole_reports_survive_any_interleaving(kinds: list[str], dice: random.R
     assert found == sorted((kind, REPORTS[kind][1]) for kind in kinds)
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.binary(max_size=4096))
-def test_no_bytes_make_it_raise(noise: bytes) -> None:
-    assert all(splat.title for splat in scanned(noise))
+# What logs are made of: hints, prefixes, numbers that are too long, and bytes of any sort.
+FRAGMENTS = st.one_of(
+    st.sampled_from(
+        [
+            *(b"BUG: ", b"WARNING: ", b"INFO: task ", b"Oops: ", b"GPU HANG", b"reset ", b"\n"),
+            *(b"CPU: ", b"PID: ", b"at a.c:1 f+0x1/0x2", b"------------[ cut here ]------------"),
+            *(
+                b"6,",
+                b",-;",
+                b",c;",
+                b",ncfrag=",
+                b"0/",
+                b"[ ",
+                b".000000] ",
+                b"] ",
+                b"<4>",
+                b"\\x1b",
+            ),
+            *(
+                b"** ",
+                b" printk messages dropped",
+                b"Linux version 6",
+                b"pid ",
+                b" thread ",
+                b" -> #",
+            ),
+            *(
+                b"possible circular locking dependency detected\n",
+                b"ring gfx timeout, signaled seq=",
+            ),
+            *(b"KTAP version 1\n", b"1..", b"not ok ", b"# Subtest: x\n", b"9" * 30, b"1", b"2"),
+            *(
+                b" (lock#",
+                b"){+.+.}-{0:0}, at: f+0x1/0x2\n",
+                b"Process x pid ",
+                b" NMI backtrace for cpu ",
+            ),
+        ]
+    ),
+    st.integers(0, 10**40).map(lambda number: str(number).encode()),
+    st.just(b"9" * 5000),
+    st.binary(max_size=20),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(FRAGMENTS, max_size=60))
+def test_no_bytes_make_it_raise(pieces: list[bytes]) -> None:
+    noise = b"".join(pieces)
+    reading = dmesg.read(io.BytesIO(noise))
+    told = [dmesg.line(value) for value in dmesg.objects(reading)]
+    assert len(told) == len(reading.groups) - _notes(reading) + len(reading.events)
+    assert dmesg.line(dmesg.statistics(reading)).startswith('{"type":"stats"')
+    read = list(formats.read(noise))
+    events = list(resets.trail(read))
+    assert len(resets.recoveries(events)) <= len(events)
+    assert all(test.path for test in ktap.parse(line for r in read for line in r.lines()))
+
+
+def _notes(reading: dmesg.Reading) -> int:
+    return sum(group.splat.severity != "fail" for group in reading.groups.values())
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        b"4,99999999999999999999999,1,-;BUG: foo\n",
+        b"6,1,1,-;a\n6,99999999999999999999999,1,-;BUG: x\n6,2,1,-;y\n",
+        b"[" + b"9" * 5000 + b".000000] BUG: x\n",
+        b"6,1,1,-,ncfrag=0/" + b"9" * 5000 + b";BUG: x\n",
+        b"6,1,1,-;** " + b"9" * 5000 + b" printk messages dropped **\n",
+    ],
+)
+def test_a_number_of_any_length_is_only_text(log: bytes) -> None:
+    whole = log + log_of("warning")
+    kinds = [splat.kind for splat in scanned(whole)]
+    assert kinds[-1] == "warning"
+    assert len(list(records.parse(log))) <= 3
+
+
+def test_a_hint_in_a_long_line_is_looked_at_as_far_as_printk_writes() -> None:
+    # Without a bound this does not end within the life of the machine.
+    found = list(Scan(io.BytesIO(b"GPU HANG " + b"abcdefgh" * 130_000 + b"\n" + log_of("warning"))))
+    assert [item.kind for item in found if isinstance(item, Splat)] == ["warning"]
+
+
+def test_so_many_reports_are_open_at_once_and_the_quiet_one_is_closed() -> None:
+    finder = splats.Finder()
+    done = []
+    for number in range(splats.MOST_OPEN + 1):
+        rule = Record(number, 1_000_000, 4, 0, f"T{number}", "------------[ cut here ]------------")
+        done += finder.feed(rule)
+        if number == 1:
+            done += finder.feed(Record(0, 1_000_000, 4, 0, "T0", WARN[1]))
+    assert [splat.records[0].caller for splat in done] == ["T1"]
+    assert len(finder.flush()) == splats.MOST_OPEN
+
+
+def test_headers_of_several_bugs_are_as_many_reports() -> None:
+    heads = [f"WARNING: CPU: 0 PID: 1 at a/{c}.c:1 {c}_fn+0x1/0x2" for c in "abcdef"]
+    assert len(scanned(b"".join(printed(heads)))) == len(heads)
+
+
+def test_a_page_fault_of_another_cpu_is_no_line_of_a_warning() -> None:
+    lines = [line.replace("[    T7] ", "") for line in (*WARN[:2], *REPORTS["oops.null"][0])]
+    plain = [f"[    1.{n:06d}] {line}\n".encode() for n, line in enumerate(lines)]
+    assert [splat.kind for splat in scanned(b"".join(plain))] == ["warning", "oops.null"]
+
+
+def test_a_clock_that_goes_back_ends_reports_after_silence_by_the_new_one() -> None:
+    log = printed(WARN[:2], "T7", 900_000_000)
+    log += [b"".join(printed([f"usb 1-{n}: new"], "T9", n * 3_000_000)) for n in (1, 2)]
+    log += printed(["Modules linked in: late"], "T7", 10_000_000)
+    (splat,) = scanned(b"".join(log))
+    assert splat.lines == WARN[:2]
+
+
+def test_a_stall_with_answers_of_other_cpus_is_one_report() -> None:
+    log = printed(REPORTS["rcu.stall"][0][:2], "C0")
+    log += printed(["NMI backtrace for cpu 1", "RIP: 0010:sim_spin+0x1/0x2"], "C1", 1_000_100)
+    log += printed(["usb 1-1: new"], "T9", 60_000_000)
+    log += printed(["usb 1-2: new"], "T9", 61_000_000)
+    assert len(scanned(b"".join(log))) == 1
+
+
+def named(text: str) -> Splat:
+    (splat,) = scanned(f"[    1.000000] {text}\n".encode())
+    return splat
+
+
+def test_commits_not_done_in_time_are_one_bug_a_driver_and_step() -> None:
+    head = "i915 0000:00:02.0: [drm] *ERROR* [CRTC:51:pipe A] "
+    one = named(f"{head}flip_done timed out")
+    assert one.title == "flip_done timed out on pipe A (i915)"
+    assert (
+        one.signature
+        == named(f"{head.replace('51:pipe A', '7:pipe B')}flip_done timed out").signature
+    )
+    others = [
+        named(f"{head}{step} timed out") for step in ("hw_done", "cleanup_done", "commit wait")
+    ]
+    assert {splat.kind for splat in (one, *others)} == {"flip_timeout"}
+    assert len({splat.signature for splat in (one, *others)}) == 4
+    late = commits.find(record for splat in others for record in splat.records)
+    assert [timeout.step for timeout in late] == ["hw_done", "cleanup_done", "commit wait"]
+
+
+def test_a_bad_page_keeps_its_name() -> None:
+    assert named("BUG: Bad page state in process Xorg  pfn:12345").title == "BUG: Bad page state"
+
+
+@pytest.mark.parametrize("where", ["trace_clock_x86_tsc", "delay_tsc", "ktime_get", "sched_clock"])
+def test_a_hard_lockup_is_not_named_by_the_loop_it_was_caught_in(where: str) -> None:
+    lines = [
+        "NMI watchdog: Watchdog detected hard LOCKUP on cpu 0",
+        "CPU: 0 PID: 7 Comm: kworker/0:1 Not tainted 6.12.0 #1",
+        f"RIP: 0010:{where}+0x3e/0x79",
+        "Call Trace:",
+        " <TASK>",
+        " sim_recover+0x71/0x332 [sim]",
+        " sim_timedout+0x222/0x25b [sim]",
+        # a return address behind a function's last call, as one at another's end
+        f" {where}+0xd/0xd",
+        " worker_thread+0x136/0x1bc",
+        " ret_from_fork_asm+0x11/0x20",
+        " </TASK>",
+    ]
+    (splat,) = scanned(b"".join(printed(lines)))
+    assert splat.functions == ("sim_timedout", "sim_recover")
 
 
 @settings(max_examples=50, deadline=None)

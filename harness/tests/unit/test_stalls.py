@@ -232,4 +232,6 @@ def test_held_locks_are_read_by_task() -> None:
     held = heldlocks.parse(HELD.splitlines())
     assert {pid: len(locks) for pid, locks in held.items()} == {25: 1, 9: 3, 11: 2}
     assert held[9][1] == ("&dev->mode_config.mutex", "ffff888004a0c190", "reset_prepare+0x5d/0x110")
+    hidden = heldlocks.parse(HELD.replace("ffff888004a0c190", "(____ptrval____)").splitlines())
+    assert hidden[9][1].address == "(____ptrval____)"
     assert heldlocks.parse(["INFO: lockdep is turned off.", " #0: cut"]) == {}
