@@ -370,8 +370,9 @@ def _weigh(
     The third is the issues that excuse something.
     """
     broken = [f for f in findings if f.severity == "fail"]
-    failing = [f for f in broken if not scope.of(f)]
-    known = list(dict.fromkeys(n for f in broken if (n := scope.of(f)) and scope.counts(n)))
+    excuses = [scope.of(f, findings) for f in broken]
+    failing = [f for f, name in zip(broken, excuses, strict=True) if not name]
+    known = list(dict.fromkeys(name for name in excuses if name and scope.counts(name)))
     unknown = [f for f in findings if f.severity == "unknown"]
     if window.trouble:
         return "error", window.trouble, known
@@ -380,15 +381,15 @@ def _weigh(
         return "incomplete", window.died + seen, known
     if failing:
         more = f" (and {len(failing) - 1} more)" if len(failing) > 1 else ""
-        expired = scope.expired(failing[0].signature)
+        expired = scope.expired(failing)
         return "fail", failing[0].title + more + (f" ({expired})" if expired else ""), known
     if window.lab_error:
         return "error", window.lab_error, known
     if window.body == "failed":
         text = window.body_text.strip().splitlines()[0] if window.body_text else "failed"
-        excuse = scope.of_body(findings)
+        excuse = scope.of_body(text, findings)
         if not excuse:
-            expired = scope.expired("")
+            expired = scope.expired_body(text)
             return "fail", text + (f" ({expired})" if expired else ""), known
         known = list(dict.fromkeys([*known, excuse]))
     elif window.body in ("skipped", "xfailed") and not known:
