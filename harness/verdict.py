@@ -230,10 +230,6 @@ def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iter
         )
 
 
-# Two CPUs print a little out of order, in microseconds; a new boot starts from 0.
-SLACK = 1_000_000
-
-
 def _since(console: Path, last: int) -> Iterator[records.Record]:
     """A boot's console after `last`, in microseconds of its own clock, to that clock's end:
     a machine that reboots after its panic goes on in the same file, from 0."""
@@ -241,7 +237,7 @@ def _since(console: Path, last: int) -> Iterator[records.Record]:
     with console.open("rb") as stream:
         for entry in records.parse_console(stream):
             reached |= entry.usec >= last
-            if reached and entry.usec + SLACK < last:
+            if reached and entry.usec + splats.SLACK < last:
                 return
             if entry.usec > last:
                 yield entry
