@@ -42,8 +42,6 @@ log = logging.getLogger(__name__)
 
 # Longest wait for a snapshot: its entries are limited to half of that together.
 SNAPSHOT_S = 60.0
-# How a reset may end.
-ENDS = ("reset-done", "reset-failed", "escalated", "wedged")
 POLL_S = 0.2
 
 
@@ -248,9 +246,10 @@ class Dut(Uplink):
     def gpu_events(self, window: Window) -> list[resets.GpuEvent]:
         """GPU events since `window` opened, up to now; in the log's order, then those of uevents,
         of which the last may not be here yet."""
-        seen = self.log(window)
+        seen, card = self.log(window), self.card
+        device = card["pci"] or card["name"]
         with (self._boot.path / "uevents.jsonl").open("rb") as told:
-            return [*resets.find(seen), *uevents.find(told, window.mono)]
+            return [*resets.find(seen), *uevents.find(told, window.mono, device)]
 
     def log(self, window: Window) -> list[Record]:
         """The kernel's records since `window` opened, up to now."""
@@ -266,9 +265,7 @@ class Dut(Uplink):
         """
         while True:
             events = self.gpu_events(window)
-            begun = sum(event.step == "reset-begin" and event.scope != "engine" for event in events)
-            ended = sum(event.step in ENDS and event.scope != "engine" for event in events)
-            if ended >= begun or deadline.expired():
+            if not resets.going_on(events) or deadline.expired():
                 return events
             time.sleep(POLL_S)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
@@ -55,17 +55,22 @@ class Issue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     bug: Text
     expires: date
     signature: Signature | Literal[""] = ""
-    # Of the same fault: it shows in several ways.
+    # Of what the same fault brings about: they count beside `signature` alone.
     also: tuple[Signature, ...] = ()
     test: str = ""
+    # Of what the test itself says, searched in its first line.
+    says: str = ""
     target: str = ""
     driver: str = ""
     kernel: Range | Literal[""] = ""
 
-    @property
-    def signatures(self) -> frozenset[str]:
-        """All findings that it excuses; none where a test's name alone decides."""
-        return frozenset({self.signature, *self.also} - {""})
+    def signs(self, seen: Collection[str]) -> frozenset[str]:
+        """The signatures of findings that it excuses where those of `seen` were found."""
+        return frozenset((self.signature, *self.also) if self.signature in seen else ())
+
+    def admits(self, text: str) -> bool:
+        """Whether a test it names may say `text`."""
+        return re.search(self.says, text) is not None
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,30 +84,42 @@ class Scope:
         self._issues = issues
         self._today = today
 
-    def of(self, finding: Finding) -> str:
-        """The entry that excuses `finding`, or ""."""
-        return next((n for n, i in self._valid() if finding.signature in i.signatures), "")
+    def of(self, finding: Finding, beside: Iterable[Finding] = ()) -> str:
+        """The entry that excuses `finding`, which the test has `beside` others, or ""."""
+        seen = _signatures([finding, *beside])
+        return next((n for n, i in self._valid() if finding.signature in i.signs(seen)), "")
 
     def counts(self, name: str) -> bool:
         """Whether what the entry excuses is a failure still, if a known one."""
         return self._issues[name].state != "ignore"
 
-    def of_body(self, findings: Iterable[Finding]) -> str:
-        """The entry that excuses what the test itself said, or "": it names the test, and one
-        of its signatures, if it has any, was found."""
-        seen = {finding.signature for finding in findings}
-        named = ((n, issue) for n, issue in self._valid() if issue.test)
-        return next((n for n, i in named if not i.signatures or i.signatures & seen), "")
+    def of_body(self, text: str, findings: Iterable[Finding]) -> str:
+        """The entry that excuses `text`, the first line of what the test itself said, or "": it
+        names the test, and where it has a signature, that was found and it `says` so."""
+        seen = _signatures(findings)
+        for name, issue in self._valid():
+            shown = not issue.signature or (bool(issue.says) and issue.signature in seen)
+            if issue.test and shown and issue.admits(text):
+                return name
+        return ""
 
     def title(self, name: str) -> str:
         """What the entry calls itself."""
         return self._issues[name].title
 
-    def expired(self, signature: str) -> str:
-        """What to say of a failure that an entry excused until it expired; "" where none did."""
+    def expired(self, failing: Iterable[Finding]) -> str:
+        """What to say of findings of which an entry excused one until it expired; "" where none
+        did."""
+        seen = _signatures(failing)
+        return self._expired(lambda i: not i.signature or bool(i.signs(seen)))
+
+    def expired_body(self, text: str) -> str:
+        """The same of what the test itself said."""
+        return self._expired(lambda issue: bool(issue.test) and issue.admits(text))
+
+    def _expired(self, excused: Callable[[Issue], bool]) -> str:
         for name, issue in self._issues.items():
-            known = issue.signatures
-            if issue.expires < self._today and (not known or signature in known):
+            if issue.expires < self._today and excused(issue):
                 return f"known issue {name} expired on {issue.expires}"
         return ""
 
@@ -190,9 +207,17 @@ def _check(path: Path, text: str, name: str, issue: Issue, targets: list[str]) -
         line = line_of(text, ("issues", name, key))
         return UsageError(f"issue {name!r}: {what}", where=f"{path}:{line}", cure=cure)
 
-    if not issue.signatures and not issue.test:
+    if not issue.signature and not issue.test:
         raise bad("", "has neither a signature nor a test", "say which failure it excuses")
-    if issue.state == "ignore" and not issue.signatures:
+    if issue.also and not issue.signature:
+        raise bad("also", "has no signature beside which it counts", "make one of them that")
+    if issue.says and not issue.test:
+        raise bad("says", "names no test that says it", "add the test")
+    try:
+        re.compile(issue.says)
+    except re.error as error:
+        raise bad("says", f"is no regular expression: {error}", "see Python's re") from error
+    if issue.state == "ignore" and not issue.signature:
         raise bad(
             "state",
             "ignores whatever a test fails with",
@@ -212,8 +237,8 @@ def _apart(path: Path, text: str, issues: Mapping[str, Issue]) -> None:
     """Two entries for the same thing: the second would never be used."""
     seen: dict[tuple[str, ...], str] = {}
     for name, issue in issues.items():
-        for signature in issue.signatures or {""}:
-            what = (signature, issue.test, issue.target, issue.driver, issue.kernel)
+        for signature in (issue.signature, *issue.also):
+            what = (signature, issue.says, issue.test, issue.target, issue.driver, issue.kernel)
             first = seen.setdefault(what, name)
             if first != name:
                 raise UsageError(
@@ -221,6 +246,10 @@ def _apart(path: Path, text: str, issues: Mapping[str, Issue]) -> None:
                     where=f"{path}:{line_of(text, ('issues', name))}",
                     cure="keep one of them",
                 )
+
+
+def _signatures(findings: Iterable[Finding]) -> frozenset[str]:
+    return frozenset(finding.signature for finding in findings)
 
 
 def _names(pattern: str, test: str) -> bool:

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -21,7 +21,7 @@ from harness.errors import LabError
 from harness.evidence.files import read_json, write_bytes, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
 from harness.evidence.rundir import RunDir, Window
-from harness.kernel import commits, lockdep, picture, records, resets, splats
+from harness.kernel import commits, lockdep, picture, records, resets, splats, uevents
 from harness.kernel import selftests as module_tests
 from harness.kernel.cycle import cycle_of
 from harness.kernel.diagnosis import explain
@@ -39,6 +39,8 @@ OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "skip", "xfail", "incomplete", 
 EXCERPT = 60_000
 
 
+# How a reset ends, as far as the display is concerned.
+ENDS = ("reset-done", "reset-failed", "wedged")
 # As many lines of one sort from one test are a fault of their own: they bury all others.
 FLOOD = 10_000
 
@@ -74,7 +76,7 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         *_reports(window, kmsg, "kmsg"),
         *_reports(window, _last_words(run.path, window, kmsg), "console.log"),
         *_recovery(window, kmsg),
-        *_display(window, kmsg),
+        *_display(run, window, kmsg, any(map(_deadlock, account.findings))),
         *_selftests(window, kmsg),
         *_flood(window, kmsg),
         *_losses(window, kmsg),
@@ -260,18 +262,54 @@ def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
             yield _finding("recovery", "note", f"{event.step}{engine}", place, event.text)
 
 
-def _display(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
-    """Commits that were never done.  A test says itself whether it lost a flip; but a GPU whose
-    reset failed is to show pictures still."""
-    failed = [event.seq for event in resets.find(kmsg) if event.step in ("reset-failed", "wedged")]
-    for timeout in commits.find(kmsg):
+def _display(
+    run: RunDir, window: Window, kmsg: list[records.Record], deadlocked: bool
+) -> Iterator[Finding]:
+    """Commits that were never done.  A test says itself whether it lost a flip; but after a reset,
+    a failed one too, the GPU is to show pictures again, unless a deadlock is why it does not."""
+    timeouts = commits.find(kmsg)
+    resets_ended = _ends(run, window, kmsg) if timeouts else []
+    usec = {record.seq: record.usec for record in kmsg}
+    for timeout in timeouts:
         place = Place(window.boot_id, "kmsg", timeout.seq, timeout.seq)
-        if failed and failed[0] < timeout.seq:
+        before = [step for when, step in resets_ended if when <= usec[timeout.seq]]
+        severity: Severity = "fail"
+        if before and before[-1] != "reset-done":
             title = f"after a failed reset a commit is never done: {timeout.step} timed out"
-            yield _finding("commit-timeout", "fail", title, place, timeout.text)
+        elif before and not deadlocked:
+            title = f"after a reset a commit is never done: {timeout.step} timed out"
         else:
+            severity = "note"
             title = f"a commit was not done in time: {timeout.step} timed out"
-            yield _finding("commit-timeout", "note", title, place, timeout.text)
+        yield _finding("commit-timeout", severity, title, place, timeout.text)
+
+
+def _deadlock(finding: Finding) -> bool:
+    return finding.kind == "deadlock" and finding.severity == "fail"
+
+
+def _ends(run: RunDir, window: Window, kmsg: list[records.Record]) -> list[tuple[int, str]]:
+    """When each reset ended, and how, in order; in usec of the log's clock."""
+    ended = [(event.usec, event.step) for event in resets.find(kmsg) if event.step in ENDS]
+    path = run.path / f"boot-{window.boot_id}" / "uevents.jsonl"
+    if window.mono and kmsg[0].seq == window.first_seq and path.exists():
+        # The first record is the mark that was made at `mono`: it ties the two clocks together.
+        ahead = window.mono // 1000 - kmsg[0].usec
+        with path.open("rb") as told:
+            for event in uevents.find(told, window.mono, _device(run.facts())):
+                ended.append((event.usec - ahead, event.step))
+    return sorted(ended)
+
+
+def _device(facts: dict[str, Any]) -> str:
+    """The card under test by its PCI address, else its name; "" where that is not known."""
+    target = facts.get("target", {})
+    wanted = [
+        card
+        for card in facts.get("cards", [])
+        if card["driver"] == target.get("driver") and target.get("pci") in (None, card["pci"])
+    ]
+    return (wanted[0]["pci"] or wanted[0]["name"]) if len(wanted) == 1 else ""
 
 
 def _selftests(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
@@ -332,8 +370,9 @@ def _weigh(
     The third is the issues that excuse something.
     """
     broken = [f for f in findings if f.severity == "fail"]
-    failing = [f for f in broken if not scope.of(f)]
-    known = list(dict.fromkeys(n for f in broken if (n := scope.of(f)) and scope.counts(n)))
+    excuses = [scope.of(f, findings) for f in broken]
+    failing = [f for f, name in zip(broken, excuses, strict=True) if not name]
+    known = list(dict.fromkeys(name for name in excuses if name and scope.counts(name)))
     unknown = [f for f in findings if f.severity == "unknown"]
     if window.trouble:
         return "error", window.trouble, known
@@ -342,15 +381,15 @@ def _weigh(
         return "incomplete", window.died + seen, known
     if failing:
         more = f" (and {len(failing) - 1} more)" if len(failing) > 1 else ""
-        expired = scope.expired(failing[0].signature)
+        expired = scope.expired(failing)
         return "fail", failing[0].title + more + (f" ({expired})" if expired else ""), known
     if window.lab_error:
         return "error", window.lab_error, known
     if window.body == "failed":
         text = window.body_text.strip().splitlines()[0] if window.body_text else "failed"
-        excuse = scope.of_body(findings)
+        excuse = scope.of_body(text, findings)
         if not excuse:
-            expired = scope.expired("")
+            expired = scope.expired_body(text)
             return "fail", text + (f" ({expired})" if expired else ""), known
         known = list(dict.fromkeys([*known, excuse]))
     elif window.body in ("skipped", "xfailed") and not known:

@@ -70,7 +70,7 @@ def test_every_job_is_accounted_for(
         "counts": ledger.counts(),
     }
     dut.keep(window, "storm.json", json.dumps(told, indent=2).encode() + b"\n")
-    for client, storm in zip(clients, storms, strict=False):
+    for client, storm in zip(clients, storms, strict=True):
         agree(storm, ledger, client.pid)
 
 

@@ -58,9 +58,10 @@ PROBES = (
     # drivers/gpu/drm/scheduler/sched_main.c: recovery.
     Probe("tdr_begin", "p", "drm_sched_job_timedout", "gpu_sched"),
     Probe("tdr_end", "r", "drm_sched_job_timedout", "gpu_sched"),
-    # drivers/gpu/drm/drm_modeset_lock.c: who takes, or waits for, which modeset lock.
+    # drivers/gpu/drm/drm_modeset_lock.c: who takes, waits for, or lets go which modeset lock.
     Probe("lock_begin", "p", "drm_modeset_lock", "drm", ("lock={0}:x64",)),
     Probe("lock_end", "r", "drm_modeset_lock", "drm", _RETURNED),
+    Probe("unlock", "p", "drm_modeset_unlock", "drm", ("lock={0}:x64",)),
     # drivers/gpu/drm/drm_atomic.c and drm_atomic_helper.c: who waits for an earlier commit, when
     # its own is set up, gets its state, or is carried out; and who says that one is done.
     Probe("setup_begin", "p", "drm_atomic_helper_setup_commit", "drm_kms_helper", _STATE),

@@ -36,20 +36,21 @@ def check(ledger: Ledger, snapshots: Sequence[Snapshot], deadline_ns: int) -> li
 
     A fence is the hung job's when nobody but recovery ends it: it was not signalled before
     recovery went on, or only later than any job may take, `deadline_ns`; or its submitter
-    says so, who ended it only when nobody looked any more.
+    says so, who ended it only when nobody looked any more.  Where the trace does not tell who
+    lets go of a lock, the holder is a guess, and the finding "unknown".
     """
     hung = {
         (job.context, job.seqno)
         for job in ledger.jobs
         if job.kind == "hang" and not job.released_ns
     }
-    sorts: dict[tuple[int, Behind, bool], list[Stall]] = defaultdict(list)
+    sorts: dict[tuple[int, Behind, bool, bool], list[Stall]] = defaultdict(list)
     for stall in ledger.stalls:
         known = (stall.wait.context, stall.wait.seqno) in hung
         if _deadlocked(ledger, stall, 0 if known else deadline_ns):
-            sorts[_recovery(ledger, stall), stall.behind, stall.display].append(stall)
+            sorts[_recovery(ledger, stall), stall.behind, stall.display, stall.sure].append(stall)
     found = []
-    for (recovery, behind, display), stalls in sorts.items():
+    for (recovery, behind, display, sure), stalls in sorts.items():
         total = _union(ledger, stalls)
         if total < _HELD_UP_NS:
             continue
@@ -59,7 +60,7 @@ def check(ledger: Ledger, snapshots: Sequence[Snapshot], deadline_ns: int) -> li
         text = "\n\n".join([_span(ledger, recovery), *_told(ledger, stalls), *shown])
         # The same bug holds up a little longer tonight.
         same = signature(KIND, f"{what} held up {_HOW[behind]}")
-        found.append(Finding(KIND, "fail", title, same, None, text))
+        found.append(Finding(KIND, "fail" if sure else "unknown", title, same, None, text))
     return found
 
 

@@ -9,7 +9,7 @@ Facts: drivers/gpu/drm/{drm_modeset_lock.c,drm_atomic.c,drm_atomic_helper.c} of 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import chain
 from typing import NamedTuple
@@ -24,12 +24,15 @@ from harness.fence.waits import Wait
 __all__ = ["DRIVERS_OWN", "EVENTS", "Behind", "Stall", "find"]
 
 _LOCK = ("lab:lock_begin", "lab:lock_end")
+_UNLOCK = "lab:unlock"
+# No ioctl of DRM's leaves with a modeset lock.
+_EXIT = "raw_syscalls:sys_exit"
 _COMMIT = ("lab:commit_begin", "lab:commit_end")
 _SETUP = ("lab:setup_begin", "lab:setup_end")
 _SWAP = ("lab:swap_begin", "lab:swap_end")
 _DISPLAY = ("lab:display_begin", "lab:display_end")
 _DONE = "lab:commit_done"
-EVENTS = (*_LOCK, *_COMMIT, *_SETUP, *_SWAP, _DONE)
+EVENTS = (*_LOCK, _UNLOCK, *_COMMIT, *_SETUP, *_SWAP, _DONE)
 """What `find` reads of any driver."""
 
 DRIVERS_OWN = _DISPLAY
@@ -53,7 +56,7 @@ class Stall(NamedTuple):
 
     `what` is the address of the lock or of the commit's state, 0 for the fence itself; `since`
     when `pid` asked for it, `until` when it went on.  `display`: it was about to reset the
-    display.
+    display.  `sure`: the trace would have told, had `wait.pid` let go of the lock.
     """
 
     pid: int
@@ -65,6 +68,7 @@ class Stall(NamedTuple):
     end: int | None
     wait: Wait
     display: bool
+    sure: bool = True
 
 
 class _Calls(NamedTuple):
@@ -102,12 +106,14 @@ def find(
     for recovery in recoveries:
         pid, first, final = recovery.pid, recovery.begin, recovery.end or last
         for since, until, lock in locks.of(pid, first, final):
-            for wait in sleeps[_holder(locks, lock, pid, since)]:
-                found.append(_stall(pid, Behind.LOCK, lock, since, until, wait))
+            for wait, sure in _held(recording, locks, lock, pid, since, sleeps):
+                stall = _stall(pid, Behind.LOCK, lock, since, until, wait)
+                found.append(stall and stall._replace(sure=sure))
         for since, until, commit in chain(*(each.of(pid, first, final) for each in commits)):
             ended = until or last
             between = (done.time >= since) & (done.time <= ended) & (done.pid != pid)
-            for wait in sleeps[_worker(done.pid[between], waits, pid, since, ended)]:
+            able = [wait for wait in waits if wait.pid != pid and _commits(wait, commits)]
+            for wait in sleeps[_worker(done.pid[between], able, since, ended)]:
                 found.append(_stall(pid, Behind.COMMIT, commit, since, until, wait))
         for wait in sleeps[pid]:
             if first <= wait.begin <= final:
@@ -142,26 +148,46 @@ def _calls(recording: Recording, begin: str, end: str, argument: str) -> _Calls:
     return _Calls(pid[at], time[at], np.where(same, time[after], -1), value, result)
 
 
-def _holder(locks: _Calls, lock: int, asker: int, since: int) -> int | None:
-    """Who has a lock that somebody has to wait for: whoever was the last to get it."""
+def _held(
+    recording: Recording,
+    locks: _Calls,
+    lock: int,
+    asker: int,
+    since: int,
+    sleeps: Mapping[int | None, Sequence[Wait]],
+) -> Iterator[tuple[Wait, bool]]:
+    """The waits of who has a lock that `asker` has to wait for, whoever was the last to get it,
+    while it has it; and whether the trace would tell that it had let go."""
     got = (locks.value == np.uint64(lock)) & (locks.end >= 0) & (locks.end <= since)
     got &= (locks.result == 0) & (locks.pid != asker)
     rows = np.flatnonzero(got)
-    return int(locks.pid[rows[np.argmax(locks.end[rows])]]) if len(rows) else None
+    if not len(rows):
+        return
+    row = rows[np.argmax(locks.end[rows])]
+    pid, taken = int(locks.pid[row]), int(locks.end[row])
+    unlocks, left = recording.table(_UNLOCK), recording.table(_EXIT)
+    mine = left.time[left.pid == pid]
+    gone = mine[mine >= taken]
+    if len(unlocks):
+        its = (unlocks.columns["lock"] == np.uint64(lock)) & (unlocks.pid == pid)
+        gone = np.append(gone, unlocks.time[its & (unlocks.time >= taken)])
+    let_go = int(gone.min()) if len(gone) else None
+    for wait in sleeps[pid]:
+        if let_go is None or (let_go > since and let_go > wait.begin):
+            yield wait, bool(len(mine) or len(unlocks))
 
 
-def _worker(
-    done: NDArray[np.int32], waits: Sequence[Wait], asker: int, since: int, until: int
-) -> int | None:
+def _commits(wait: Wait, commits: Sequence[_Calls]) -> bool:
+    """Whether who waits may be carrying out a commit: a worker, or a thread that made one."""
+    return wait.comm.startswith("kworker") or any(wait.pid in each.pid for each in commits)
+
+
+def _worker(done: NDArray[np.int32], waits: Sequence[Wait], since: int, until: int) -> int | None:
     """Who executed the commit that was waited for: the last to finish one meanwhile, else
-    whoever waited for a fence all that time, if that was one thread only."""
+    whoever of those that wait for a fence did so all that time, if that was one thread only."""
     if len(done):
         return int(done[-1])
-    asleep = {
-        wait.pid
-        for wait in waits
-        if wait.pid != asker and wait.begin <= since and (wait.end or until) >= until
-    }
+    asleep = {wait.pid for wait in waits if wait.begin <= since and (wait.end or until) >= until}
     return asleep.pop() if len(asleep) == 1 else None
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 from harness.kernel.records import WIDEST, Record
 from harness.kernel.reset_lines import HINTS, LINES, Line, Scope, Step, device_of
 
-__all__ = ["HINTS", "GpuEvent", "Outcome", "Recovery", "find", "recoveries", "trail"]
+__all__ = ["HINTS", "GpuEvent", "Outcome", "Recovery", "find", "going_on", "recoveries", "trail"]
 
 # "begun": the log shows a reset's beginning and no end.  i915 never prints an end: whether the
 # reset helped shows only in what comes after.  "": no recovery was seen.
@@ -149,6 +149,20 @@ def _fits(row: Line, text: str) -> bool:
 
 # A display controller or a bus that speaks for the GPU's driver.
 _FAMILIES = {("msm", "msm_dpu"), ("msm", "adreno"), ("msm", "platform"), ("etnaviv", "etnaviv")}
+
+
+def going_on(events: Iterable[GpuEvent]) -> bool:
+    """Whether a reset of a whole GPU has begun and not ended, in `events` of `find`.  One that
+    fails may say so twice: that it failed, and that the GPU is wedged."""
+    begun = 0
+    for event in events:
+        if event.scope == "engine":
+            continue
+        if event.step == "reset-begin":
+            begun += 1
+        elif event.step in ("reset-done", "reset-failed", "escalated", "wedged"):
+            begun = max(begun - 1, 0)
+    return begun > 0
 
 
 def recoveries(events: Iterable[GpuEvent]) -> list[Recovery]:

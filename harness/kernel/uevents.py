@@ -17,8 +17,9 @@ __all__ = ["find"]
 _DONE = ("ERROR", "0")
 
 
-def find(lines: Iterable[bytes], since_ns: int) -> list[GpuEvent]:
-    """The GPU events in lines of uevents.jsonl from `since_ns` on, CLOCK_MONOTONIC of the target.
+def find(lines: Iterable[bytes], since_ns: int, device: str) -> list[GpuEvent]:
+    """The GPU events in lines of uevents.jsonl from `since_ns` on, CLOCK_MONOTONIC of the target,
+    of the card that `device` names: its PCI address or "cardN"; "" for any.
 
     `usec` is when the event reached the agent; `seq` is -1, as it is of no log.  Torn lines
     are left out.
@@ -35,6 +36,9 @@ def find(lines: Iterable[bytes], since_ns: int) -> list[GpuEvent]:
             continue
         name, value = _DONE
         if told.get("subsystem") != "drm" or properties.get(name) != value or mono < since_ns:
+            continue
+        # /devices/.../0000:00:02.0/drm/card0
+        if device and device not in path.split("/")[-3:]:
             continue
         text = f"uevent {told.get('action')} {path}: {name}={value}"
         events.append(GpuEvent("reset-done", "", -1, mono // 1000, text, "i915", scope="gpu"))

@@ -21,6 +21,7 @@ _COLUMNS: dict[str, dict[str, Any]] = {
     "lab:wait_end": {"ret": np.int64},
     "lab:lock_begin": {"lock": np.uint64},
     "lab:lock_end": {"ret": np.int32},
+    "lab:unlock": {"lock": np.uint64},
     "lab:commit_begin": {"commit": np.uint64},
     "lab:commit_end": {"ret": np.int32},
     "lab:swap_begin": {"commit": np.uint64},
@@ -144,7 +145,7 @@ class Tape:
         cut: bool = False,
     ) -> Ledger:
         """The account from 0 to `last`."""
-        comms = {1: "client", 7: "gfx-worker", 9: "kworker/tdr"}
+        comms = {1: "client", 7: "gfx-worker", 9: "kworker/tdr", 13: "kworker/u8:3"}
         end, patience = _ns(last), _ns(late)
         recording = self.recording()
         return build(

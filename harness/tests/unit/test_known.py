@@ -51,6 +51,9 @@ def loaded(tmp_path: Path, text: str) -> KnownIssues:
         (SIGNED.replace("https://bugs.example/7", "doc/no.md"), 4, "is no URL and no file here"),
         (ENTRY, 1, "has neither a signature nor a test"),
         (ENTRY.replace('"fail"', '"ignore"') + 'test = "t.py::t"\n', 3, "ignores whatever"),
+        (ENTRY + 'also = ["0123456789ab"]\ntest = "t.py::t"\n', 6, "no signature beside which"),
+        (SIGNED + 'says = "late"\n', 7, "names no test that says it"),
+        (SIGNED + 'says = "(late"\ntest = "t.py::t"\n', 7, "is no regular expression"),
         (SIGNED + SIGNED.replace(".stuck", ".again"), 7, "excuses the very same as 'stuck'"),
     ],
 )
@@ -118,10 +121,11 @@ def test_one_fault_may_show_in_several_ways() -> None:
     other, third = "ba9876543210", "1-ba9876543210"
     one = issue(signature="0123456789ab", also=(other, third), test="t.py::t")
     scope = KnownIssues({"one": one}, TODAY).scope(test="t.py::t", target="", driver="", kernel="")
-    shown = [Finding("lockdep", "fail", "a title", signature) for signature in (other, third)]
-    assert [scope.of(finding) for finding in shown] == ["one", "one"]
-    assert scope.of_body(shown[:1]) == "one"
-    assert scope.of_body([Finding("lockdep", "fail", "a title", "000000000000")]) == ""
+    signatures = ("0123456789ab", other, third)
+    shown = [Finding("lockdep", "fail", "a title", signature) for signature in signatures]
+    assert [scope.of(finding, shown) for finding in shown] == ["one", "one", "one"]
+    # What the fault brings about may have other causes, where it itself was not found.
+    assert [scope.of(finding, shown[1:]) for finding in shown[1:]] == ["", ""]
 
 
 def test_unknown_kernel_is_in_no_range() -> None:
@@ -221,8 +225,35 @@ def test_known_finding_does_not_excuse_the_body_of_any_test(run: RunDir) -> None
     assert (judge(run, window, anywhere).outcome, judge(run, window, anywhere).reason) == (
         "fail", "AssertionError: late",
     )  # fmt: skip
-    here = KnownIssues({"console": issue(signature=signature, test="t.py::t")}, TODAY)
-    assert judge(run, window, here).outcome == "xfail"
+
+
+@pytest.mark.parametrize(
+    ("says", "outcome"),
+    [
+        ("AssertionError: late", "xfail"),
+        ("^Assert.*(soon|late)$", "xfail"),
+        ("early", "fail"),
+        ("", "fail"),
+    ],
+)
+def test_known_finding_excuses_of_the_body_what_the_entry_says(
+    run: RunDir, says: str, outcome: str
+) -> None:
+    window, signature = splat(run, **FAILED)
+    here = issue(signature=signature, test="t.py::t", says=says)
+    assert judge(run, window, KnownIssues({"console": here}, TODAY)).outcome == outcome
+    alone = KnownIssues({"console": issue(test="t.py::t", says=says)}, TODAY)
+    quiet = judge(run, closed(run, QUIET, 1, **FAILED), alone)
+    assert quiet.outcome == ("fail" if says == "early" else "xfail")
+
+
+def test_expired_entry_is_pointed_out_where_the_test_itself_fails(run: RunDir) -> None:
+    old = {"expires": date(2026, 12, 31), "test": "t.py::t", "signature": "0123456789ab"}
+    window = closed(run, QUIET, 1, **FAILED)
+    reason = judge(run, window, KnownIssues({"one": issue(**old, says="late")}, TODAY)).reason
+    assert reason == "AssertionError: late (known issue one expired on 2026-12-31)"
+    reason = judge(run, window, KnownIssues({"one": issue(**old, says="early")}, TODAY)).reason
+    assert reason == "AssertionError: late"
 
 
 @pytest.mark.parametrize(
@@ -265,3 +296,29 @@ def test_issues_of_a_run_are_counted(run: RunDir) -> None:
     window, signature = splat(run)
     verdict = judge(run, window, KnownIssues({"console": issue(signature=signature)}, TODAY))
     assert telling.of_issues([verdict, verdict]) == ["known    console in 2 tests"]
+
+
+WAITED = "AssertionError: the fence did not signal within 40 s"
+
+
+@pytest.mark.parametrize(
+    ("how", "signature", "text", "named"),
+    [
+        ("modeset", "2f3f15c80e5e", WAITED, "i915-reset-behind-modeset"),
+        ("flip", "e5372cdb1058", WAITED, "i915-reset-behind-flip"),
+        ("flip", "e5372cdb1058", "AssertionError: the CRTC has no mode after the reset", ""),
+        ("modeset", "000000000000", WAITED, ""),
+    ],
+)
+def test_shipped_entries_excuse_what_a_deadlock_makes_a_test_say(
+    how: str, signature: str, text: str, named: str
+) -> None:
+    scope = of_list(load_targets(ROOT / "targets.toml")).scope(
+        test=f"testcases/test_deadlock.py::test_recovery_passes_a_waiting_{how}",
+        target="sim-gen3", driver="i915", kernel="6.12.117-lab",
+    )  # fmt: skip
+    finding = Finding("deadlock", "fail", "held up", signature)
+    assert (scope.of(finding), scope.of_body(text, [finding])) == (
+        named or scope.of(finding),
+        named,
+    )

@@ -262,3 +262,20 @@ def test_collected_logs(name: str) -> None:
     lines = (line for line in path.read_text().split("\n") if not line.startswith("#"))
     seen = recovered(*(prefix.sub("", line) for line in lines))
     assert [(r.engine, r.process, r.scope, r.outcome) for r in seen] == EXPECTED[name]
+
+
+def test_a_reset_that_fails_and_wedges_has_one_end() -> None:
+    begin = "i915 0000:00:02.0: [drm] GT0: Resetting chip for stopped heartbeat on rcs0"
+    failed = "i915 0000:00:02.0: [drm] *ERROR* GT0: Failed to reset chip"
+    wedged = "i915 0000:00:02.0: [drm] device wedged, needs recovery"
+
+    def going_on(*lines: str) -> bool:
+        return resets.going_on(
+            resets.find(Record(n, n, 4, 0, "", line) for n, line in enumerate(lines))
+        )
+
+    assert going_on(begin)
+    assert not going_on()
+    assert not going_on(begin, failed)
+    assert not going_on(begin, failed, wedged)
+    assert going_on(begin, failed, wedged, begin)

@@ -21,6 +21,7 @@ HUNG = (40, 6)
 def hang(signaled: float | None = 15.5) -> Tape:
     """A job hung since 1 s, whose recovery begins at 4 s and resets the display first."""
     tape = Tape()
+    tape.put("lab:unlock", 0.5, CLIENT, lock=LOCK)
     tape.life(*HUNG, 1.0, signaled, driver="i915", timeline="client[5]", pid=WORKER)
     tape.put("lab:reset_begin", 4.0, WORKER)
     tape.put("lab:display_begin", 4.5, WORKER)
@@ -194,6 +195,42 @@ def test_what_is_not_proven_is_not_said(who: str) -> None:
     if who == "lost":
         tape.lose(7.0, 7.5)
     assert found(ended(tape)) == []
+
+
+@pytest.mark.parametrize("by", ["unlock", "the ioctl's end"])
+@pytest.mark.parametrize("time", [1.95, 4.9, 6.0])
+def test_who_let_go_of_the_lock_and_then_waits_holds_nothing_up(by: str, time: float) -> None:
+    tape = hang()
+    tape.put("raw_syscalls:sys_enter", 1.8, CLIENT, id=16, args=[0] * 6)
+    call(tape, "lock", CLIENT, 1.9, 1.9, lock=LOCK)
+    if by == "unlock":
+        tape.put("lab:unlock", time, CLIENT, lock=LOCK)
+    else:
+        tape.put("raw_syscalls:sys_exit", time, CLIENT, id=16, ret=0)
+    waits(tape, CLIENT, time + 0.02, 12.0)
+    call(tape, "lock", WORKER, 5.0, 12.1, lock=LOCK)
+    assert ended(tape).ledger(20.0).stalls == ()
+
+
+def test_where_nobody_tells_of_unlocks_the_holder_is_a_guess() -> None:
+    tape = Tape()
+    tape.life(*HUNG, 1.0, 15.5, driver="i915", timeline="client[5]", pid=WORKER)
+    tape.put("lab:reset_begin", 4.0, WORKER)
+    call(tape, "lock", CLIENT, 1.9, 1.9, lock=LOCK)
+    waits(tape, CLIENT, 2.0, 12.0)
+    call(tape, "lock", WORKER, 5.0, 12.1, lock=LOCK)
+    [finding] = found(ended(tape))
+    assert finding.severity == "unknown"
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_only_who_commits_may_hold_a_commit_up(commits: bool) -> None:
+    tape = hang(None)
+    if commits:
+        call(tape, "swap", CLIENT, 1.9, 1.95, commit=LOCK)
+    waits(tape, CLIENT, 2.0, None)
+    call(tape, "commit", WORKER, 5.0, None, commit=LOCK)
+    assert len(tape.ledger(20.0).stalls) == commits
 
 
 HELD = """Showing all locks held in the system:

@@ -8,13 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness.account import Account
 from harness.evidence.files import write_json
+from harness.evidence.finding import Finding
 from harness.evidence.rundir import RunDir, Window
 from harness.lab import report
 from harness.lab.telling import tell
 from harness.tests.kmsg import of_dmesg, raw
 from harness.tests.unit.test_kernel import CIRCULAR
 from harness.tests.unit.test_lockdep import FENCED
+from harness.tests.unit.test_uevents import line as uevent
 from harness.verdict import FLOOD, Verdict, cycle_picture, judge, record, recorded, rejudge
 
 ARMED = {"debug_locks": 1}
@@ -248,13 +251,64 @@ TIMED_OUT = "i915 0000:00:02.0: [drm] *ERROR* flip_done timed out"
 IN_VAIN = "i915 0000:00:02.0: [drm] *ERROR* Failed to reset chip"
 
 
-@pytest.mark.parametrize("failed", [True, False])
-def test_a_commit_that_is_never_done_counts_after_a_failed_reset(run: RunDir, failed: bool) -> None:
-    before = IN_VAIN if failed else "i915 0000:00:02.0: [drm] Resetting chip for stopped heartbeat"
-    stream = raw(0, 1, before, prefix=3) + raw(1, 12, TIMED_OUT, prefix=3) + raw(2, 13, "lab: end")
-    verdict = judge(run, closed(run, stream, 2, destructive=True))
+BEGUN = "i915 0000:00:02.0: [drm] Resetting chip for stopped heartbeat"
+DONE = "amdgpu 0000:00:02.0: amdgpu: GPU reset(1) succeeded!"
+NEVER, LATE = "is never done", "was not done in time"
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ((), LATE),
+        ((BEGUN,), LATE),
+        ((BEGUN, IN_VAIN), f"after a failed reset a commit {NEVER}"),
+        ((DONE,), f"after a reset a commit {NEVER}"),
+        ((IN_VAIN, DONE), f"after a reset a commit {NEVER}"),
+        ((DONE, IN_VAIN), f"after a failed reset a commit {NEVER}"),
+    ],
+)
+def test_a_commit_that_is_never_done_counts_after_a_reset(
+    run: RunDir, before: tuple[str, ...], said: str
+) -> None:
+    texts = (*before, TIMED_OUT, "lab: end")
+    stream = b"".join(raw(n, n * 1_000_000, text, prefix=3) for n, text in enumerate(texts))
+    verdict = judge(run, closed(run, stream, len(texts) - 1, destructive=True))
     [finding] = [f for f in verdict.findings if f.kind == "commit-timeout"]
-    assert finding.severity == ("fail" if failed else "note")
+    assert finding.severity == ("note" if said == LATE else "fail")
+    assert said in finding.title
     assert finding.title.endswith(": flip_done timed out")
     assert finding.text == TIMED_OUT
-    assert verdict.outcome == ("fail" if failed else "pass")
+    assert verdict.outcome == ("pass" if said == LATE else "fail")
+
+
+@pytest.mark.parametrize(
+    ("told", "device", "outcome"),
+    [
+        (8, "0000:00:02.0", "fail"),
+        (8, "0000:03:00.0", "pass"),  # another card
+        (20, "0000:00:02.0", "pass"),  # after the commit
+    ],
+)
+def test_the_end_of_a_reset_may_be_told_by_a_uevent(
+    run: RunDir, told: int, device: str, outcome: str
+) -> None:
+    card = {"driver": "i915", "pci": device, "name": "card0"}
+    run.update(target={"driver": "i915"}, cards=[card])
+    stream = raw(0, 1_000_000, "lab: start") + raw(1, 12_000_000, TIMED_OUT, prefix=3)
+    stream += raw(2, 13_000_000, "lab: end")
+    # The clocks of the uevents and of the log are 0.5 s apart.
+    event = uevent(told * 1_000_000_000 + 500_000_000, ERROR="0")
+    (run.boot("b") / "uevents.jsonl").write_bytes(event)
+    window = closed(run, stream, 2, destructive=True, mono=1_500_000_000)
+    assert judge(run, window).outcome == outcome
+
+
+def test_a_commit_behind_a_deadlock_is_that_findings(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = Finding("deadlock", "fail", "display reset held up", "0123456789ab")
+    account = Account("accounted", findings=(stuck,))
+    monkeypatch.setattr("harness.verdict.open_account", lambda *_: account)
+    stream = raw(0, 1, DONE, prefix=3) + raw(1, 12, TIMED_OUT, prefix=3) + raw(2, 13, "lab: end")
+    findings = judge(run, closed(run, stream, 2, destructive=True)).findings
+    assert [f.severity for f in findings if f.kind == "commit-timeout"] == ["note"]
