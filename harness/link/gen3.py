@@ -203,7 +203,7 @@ class Gen3:
         Nothing where it does not answer; why, `trouble` says.
         """
         try:
-            loop = self.control("state")["state"].get("loop", {"stalls": 0})
+            loop = self.control("state")["state"]["loop"]
         except LabError:
             return []
         new, self._stalls = loop["stalls"] - self._stalls, loop["stalls"]

@@ -131,7 +131,10 @@ def test_its_death_is_known_before_its_keeper_tells(rig: Rig) -> None:
 
 
 def test_stalls_are_remarked_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = {"stalls": 2, "longest_ms": 2300}
+    rig.config(0)
+    loop = dict.fromkeys(rig.model.control("state")["state"]["loop"], 0)
+    loop |= {"stalls": 2, "longest_ms": 2300}
+    assert len(loop) == 2, "the model calls them otherwise"
     monkeypatch.setattr(rig.model, "control", lambda op: {"state": {"loop": loop}})
     (said,) = rig.model.remarks()
     assert said.startswith("the modelled GPU stood still in this test, 2 time(s), 2.3 s at most")
@@ -188,18 +191,17 @@ def test_where_its_log_cannot_be_written_nothing_is_left_open(
     assert not [one for one in recwarn if one.category is ResourceWarning]
 
 
-def test_who_is_told_to_end_while_forgotten_is_told_or_not_but_nobody_else_is(
-    tmp_path: Path,
-) -> None:
-    kept = Kept(["true"], fds=[], stderr=tmp_path / "log")
-    assert kept.wait(30)
-    with kept._lock:  # a forgetting stands at its end
-        late = threading.Thread(target=kept.terminate)
+def test_a_signal_waits_for_a_forgetting_and_then_finds_nobody(tmp_path: Path) -> None:
+    kept = Kept(["sleep", "600"], fds=[], stderr=tmp_path / "log")
+    late = threading.Thread(target=kept.terminate)
+    with kept._lock:  # as `forget` has it
         late.start()
         os.close(kept._pidfd)
         kept._pidfd = -1
     late.join(30)
     assert not late.is_alive()
+    assert kept.alive()
+    kept.end()
     kept.forget()
 
 
