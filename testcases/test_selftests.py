@@ -17,6 +17,7 @@ from harness.errors import TargetError
 from harness.evidence.rundir import Window
 from harness.kernel import selftests
 from harness.kernel.selftests import Group, Kind
+from harness.selftests import loads
 
 # drivers/gpu/drm/i915/selftests/i915_mock_selftests.h of 6.12.  "" is for what newer kernels have.
 MOCK = (
@@ -44,22 +45,15 @@ def run(dut: Dut, window: Window, chosen: list[Group], seconds: float, deep: boo
     """Run groups of one kind, each once: a failing one ends a load, the others get another."""
     module, kind = dut.module(selftests.MODULE), chosen[0].kind
     without = () if deep else LONG[kind]
-    ran = selftests.find(dut.log(window))
-    left = list(chosen)
     with dut.without(window, module):
         for path, value in PATIENT.items():
             with contextlib.suppress(TargetError):  # a kernel without that watchdog
                 dut.call("knob", path=path, value=value)
-        while left:
-            module.load(selftests.arguments(left, without), seconds)
-            ended = module.value(selftests.result(kind))
-            module.unload()
-            before, ran = len(ran), selftests.find(dut.log(window))
-            done = [one.group for one in ran[before:]]
-            assert done, f"no selftest ran: {kind}_selftests is {ended!r}"
-            if ended != str(selftests.PASSED):
-                assert ran[-1].failed, f"{done[-1]} ended with {ended}, and no subtest says why"
-            left = [group for group in left if group.name not in done]
+        for ended, ran in loads(module, chosen, without, seconds, lambda: dut.log(window)):
+            assert ran, f"no selftest ran: {kind}_selftests is {ended!r}"
+            why = ended == str(selftests.PASSED) or ran[-1].failed
+            assert why, f"{ran[-1].group} ended with {ended}, and no subtest says why"
+    ran = selftests.find(dut.log(window))
     told = {"left out": without, "groups": [asdict(group) for group in ran]}
     dut.keep(window, "selftests.json", json.dumps(told, indent=1).encode())
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
+
+import pytest
 
 from harness.evidence.rundir import RunDir
-from harness.kernel.records import parse
-from harness.kernel.selftests import Subtest, arguments, find, groups, result
+from harness.kernel.records import Record, parse
+from harness.kernel.selftests import Group, Subtest, arguments, find, groups, result
+from harness.module import Module
+from harness.selftests import loads
 from harness.tests.kmsg import of_dmesg, raw
 from harness.tests.unit.test_verdict import closed
 from harness.verdict import judge
@@ -86,3 +91,54 @@ def test_failing_selftest_is_a_finding_and_a_passing_one_is_none(tmp_path: Path)
     passed = LOG.replace("i915/i915_sw_fence_mock_selftests: test_dma_fence failed with", "told of")
     again = closed(RunDir.create(tmp_path, "two"), of_dmesg(passed), stream.count(b"\n") - 1)
     assert judge(RunDir(next(tmp_path.glob("*-two-*"))), again).outcome == "pass"
+
+
+class Loaded:
+    """A module of which each load runs the chosen groups up to the first that is bad."""
+
+    def __init__(self, *bad: str) -> None:
+        self.bad = bad
+        self.asked: list[list[str]] = []
+        self.records: list[Record] = []
+
+    def load(self, arguments: list[str], seconds: float) -> None:
+        chosen = [word.partition("=")[0] for word in arguments if word.startswith("igt__")]
+        self.asked.append(chosen)
+        for name in chosen:
+            self.records.append(Record(0, 0, 6, 0, "", f"i915: Running {name.partition('__')[2]}"))
+            if name in self.bad:
+                return
+
+    def value(self, parameter: str) -> str:
+        return "-25"
+
+    def unload(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("bad", "asked"),
+    [
+        ((), [["igt__a", "igt__b", "igt__c"]]),
+        (("igt__a", "igt__b"), [["igt__a", "igt__b", "igt__c"], ["igt__b", "igt__c"], ["igt__c"]]),
+        (("igt__c",), [["igt__a", "igt__b", "igt__c"]]),
+    ],
+)
+def test_groups_after_a_failing_one_get_a_load_of_their_own(
+    bad: tuple[str, ...], asked: list[list[str]]
+) -> None:
+    module = Loaded(*bad)
+    module.load(["igt__a=1"], 1.0)  # what ran before is not counted
+    chosen = [Group(name, "mock", f"igt__{name}") for name in "abc"]
+    told = list(loads(cast(Module, module), chosen, (), 1.0, lambda: module.records))
+    assert module.asked[1:] == asked
+    assert [run.group for _, ran in told for run in ran] == ["a", "b", "c"]
+    assert {ended for ended, _ in told} == {"-25"}
+
+
+def test_a_load_in_which_nothing_runs_is_the_last() -> None:
+    module = Loaded()
+    chosen = [Group("a", "mock", "igt__a")]
+    told = list(loads(cast(Module, module), chosen, (), 1.0, lambda: ()))
+    assert told == [("-25", [])]
+    assert len(module.asked) == 1

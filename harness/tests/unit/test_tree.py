@@ -16,7 +16,8 @@ FLOORS = [
     {"plugin", "cli"},
     {"desk", "doctor"},
     {"fleet", "lab"},
-    {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"},
+    {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
+    | {"selftests"},
     {"verdict"},
     {"account", "known"},
     {"link", "gpu", "kernel", "fence"},
