@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -133,6 +133,12 @@ class Display:
         return bool(
             self._workload.call("vblank", deadline, patience_ns=int(patience_s * 1e9))["came"]
         )
+
+    def asleep(self) -> str:
+        """The kernel's function in which its process sleeps (proc(5), wchan); "" while it runs."""
+        path = f"/proc/{self._workload.ready['pid']}/wchan"
+        found = b64decode(self._agent.call("read", self._short(), path=path)["data"]).decode()
+        return "" if found == "0" else found
 
     def crcs(self, output: Output, count: int, seconds: float) -> list[str] | None:
         """CRCs of the next frames scanned out, as DRM prints their values: `count`, or fewer

@@ -6,43 +6,28 @@ hangs.  Recovery must get through, whatever the commit holds while it waits.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
 
 import pytest
 
-from harness.client import Client, Fence, Job
 from harness.deadline import Deadline
-from harness.display import Commit, Display
+from harness.display import Display
 from harness.dut import Dut
 from harness.evidence.rundir import Window
 from harness.gpu.base import Engine
+from harness.pending import How, Pending
 
-How = Literal["modeset", "flip"]
 # As test_display: within this a display is back after a reset, and a flip comes.
 PATIENCE_S = 10.0
-# A recovery that has not ended its job so long after the hang was noticed is looked at, and again
-# later: what it stands still behind may change.
-STILL_S = (1.0, 8.0, 15.0)
-
-
-class Waiting(NamedTuple):
-    """A commit on its way to the screen, and the job that it waits for."""
-
-    commit: Future[Commit]
-    guilty: Client
-    job: Job
-    engine: Engine
-    display: Display
+# What a commit may take when its job has ended: half of the 10 s after which drivers give up on a
+# fence (i915_fence_timeout()), and many frames for a loaded host.
+SLACK_S = 5.0
 
 
 @contextmanager
-def waiting(dut: Dut, how: How, *, soon: bool = False) -> Iterator[Waiting]:
-    """A commit that waits for a job, which with `soon` is found hung as fast as can be; at the
-    end the job is let go, so that nobody stays."""
+def pending(dut: Dut, how: How, *, soon: bool = False) -> Iterator[tuple[Pending, Display, Engine]]:
+    """A commit that waits for a job, which with `soon` is found hung as fast as can be."""
     display, guilty, engine = dut.display(), dut.client(), dut.engines()[0]
     if soon:
         dut.hasten(engine)
@@ -54,28 +39,9 @@ def waiting(dut: Dut, how: How, *, soon: bool = False) -> Iterator[Waiting]:
     display.show(outputs[0])
     flips = display.flips(0.5, PATIENCE_S)
     assert not flips.lost, f"flips do not work before the hang: of their events {flips}"
-    frame = display.share(guilty)
-    job = guilty.hang(engine, writes=frame.buffer)
     patience = 2 * dut.target.limits.tdr_s + PATIENCE_S
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            commit = pool.submit(display.commit, frame, how, patience)
-            yield Waiting(commit, guilty, job, engine, display)
-        finally:
-            guilty.release(job)
-
-
-def recovered(dut: Dut, window: Window, guilty: Client, job: Job) -> Fence:
-    """Wait for the job's end; a recovery that stands still is looked at while it does."""
-    deadline, noticed, looks = Deadline(dut.target.limits.tdr_s), None, list(STILL_S)
-    fence = guilty.wait(job, Deadline(0.5))
-    while not fence.signaled and not deadline.expired():
-        if noticed is None and any(e.step == "hang" for e in dut.gpu_events(window)):
-            noticed = time.monotonic()
-        if noticed is not None and looks and time.monotonic() - noticed > looks[0]:
-            dut.snapshot(window, f"standing-still-{looks.pop(0):.0f}s")
-        fence = guilty.wait(job, Deadline(0.5))
-    return fence
+    with Pending(display, guilty, engine, how, patience) as commit:
+        yield commit, display, engine
 
 
 @pytest.mark.destructive
@@ -106,8 +72,12 @@ def test_flip_waits_for_a_slow_job(dut: Dut, window: Window) -> None:
 def recovery_passes(dut: Dut, window: Window, how: How) -> None:
     """The job ends with an error in time, then the commit is done, and flips and jobs flow.
     That recovery stood still meanwhile is the harness's to find: `deadlock`."""
-    with waiting(dut, how, soon=True) as (commit, guilty, job, engine, display):
-        fence = recovered(dut, window, guilty, job)
+    with pending(dut, how, soon=True) as (commit, display, engine):
+        fence = commit.watch(
+            Deadline(dut.target.limits.tdr_s),
+            lambda: any(event.step == "hang" for event in dut.gpu_events(window)),
+            lambda why: dut.snapshot(window, why),
+        )
         assert fence.signaled, f"the fence did not signal within {dut.target.limits.tdr_s:g} s"
         assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
         shown = commit.result()
@@ -122,16 +92,16 @@ def recovery_passes(dut: Dut, window: Window, how: How) -> None:
 
 def waits_no_longer(dut: Dut, window: Window, how: How) -> None:
     """The job is released before any timeout: the commit is done, and nothing is reset."""
-    with waiting(dut, how) as (commit, guilty, job, _, display):
-        held = guilty.wait(job, Deadline(0.5))
-        assert not held.signaled, "the job ended before it was released"
+    with pending(dut, how) as (commit, display, _):
+        assert commit.begun(Deadline(PATIENCE_S)), "the commit does not wait for the job"
+        assert not commit.fence(Deadline(0.5)).signaled, "the job ended before it was released"
         assert not commit.done(), f"the commit did not wait for the job: it was {commit.result()}"
-        guilty.release(job)
-        fence = guilty.wait(job, Deadline(dut.target.limits.tdr_s))
-        shown = commit.result()
+        held = commit.release()
+        fence, shown = commit.fence(Deadline(dut.target.limits.tdr_s)), commit.result()
     assert fence.signaled
     assert fence.error == 0
     assert shown.came, f"the commit was {shown}"
+    assert shown.seconds < held + SLACK_S, f"the job was held {held:.1f} s, the commit was {shown}"
     assert not dut.gpu_events(window)
     after = display.flips(0.5, PATIENCE_S)
     assert not after.lost, f"the event of a flip afterwards was lost: {after}"
