@@ -92,7 +92,7 @@ class Splat:
         return frames(self.lines)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Open:
     kind: Kind
     records: list[Record]

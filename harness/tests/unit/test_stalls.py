@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from harness.evidence.finding import Finding
@@ -263,6 +265,18 @@ def test_stacks_and_locks_are_those_of_the_two() -> None:
     assert "what recovery wants, crtc_ww_class_mutex ffff888004a0b310, the other one holds" in (
         finding.text
     )
+
+
+def test_hidden_addresses_tell_no_lock_from_another() -> None:
+    tasks = (Task(WORKER, "kworker/tdr", "D", ""), Task(CLIENT, "lab-kms", "D", ""))
+    hidden = re.sub("ffff[0-9a-f]{12}", "(____ptrval____)", HELD)
+    other = hidden.replace("crtc_ww_class_mutex", "fs_reclaim", 1)
+    early = Snapshot(2 * SECOND, locks="?")
+    [same] = found(ended(modeset()), early, Snapshot(6 * SECOND, 0, tasks, hidden))
+    assert "what recovery wants, crtc_ww_class_mutex (____ptrval____), the other" in same.text
+    [apart] = found(ended(modeset()), early, Snapshot(6 * SECOND, 0, tasks, other))
+    assert "holds or wants fs_reclaim (____ptrval____)" in apart.text
+    assert "the other one holds" not in apart.text
 
 
 def test_held_locks_are_read_by_task() -> None:
