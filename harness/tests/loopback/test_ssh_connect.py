@@ -19,7 +19,7 @@ import pytest
 from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
 from harness.link.ssh import Ssh, Unreachable
-from harness.tests.loopback.sshd import Sshd, free_port, keygen
+from harness.tests.loopback.sshd import Sshd, keygen
 
 __all__: list[str] = []
 
@@ -177,10 +177,19 @@ def test_the_ssh_agents_keys_are_used_when_none_is_configured(
         agent.wait()
 
 
-def test_refused_is_told_at_once_without_wait(sshd: Sshd) -> None:
+@pytest.fixture
+def refusing() -> Iterator[int]:
+    """A port that refuses connections for as long as the test lasts: bound, so that nobody else
+    gets it, but not listening."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
+
+
+def test_refused_is_told_at_once_without_wait(sshd: Sshd, refusing: int) -> None:
     began = time.monotonic()
     with pytest.raises(Unreachable, match="connection refused") as caught:
-        Ssh.connect(sshd.endpoint(port=free_port()), Deadline(20))
+        Ssh.connect(sshd.endpoint(port=refusing), Deadline(20))
     assert time.monotonic() - began < 5
     assert "systemctl start ssh" in caught.value.cure
 
@@ -190,10 +199,10 @@ def test_a_name_that_does_not_resolve(sshd: Sshd) -> None:
         Ssh.connect(sshd.endpoint(host="nothing.invalid"), Deadline(30))
 
 
-def test_waiting_ends_at_the_deadline_and_says_what_was_last(sshd: Sshd) -> None:
+def test_waiting_ends_at_the_deadline_and_says_what_was_last(sshd: Sshd, refusing: int) -> None:
     began = time.monotonic()
     with pytest.raises(Unreachable, match=r"not reachable for 1 s; at last: connection refused"):
-        Ssh.connect(sshd.endpoint(port=free_port()), Deadline(1), wait=True)
+        Ssh.connect(sshd.endpoint(port=refusing), Deadline(1), wait=True)
     assert 0.7 < time.monotonic() - began < 3
 
 
