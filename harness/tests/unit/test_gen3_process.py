@@ -184,6 +184,8 @@ def test_in_a_deep_directory_it_is_controlled_all_the_same(tmp_path: Path) -> No
 def test_where_its_log_cannot_be_written_nothing_is_left_open(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
+    gc.collect()  # what earlier tests left is theirs
+    recwarn.clear()
     model = Gen3("g33", tmp_path, tmp_path / "none", lambda: None)
     with pytest.raises(LabError, match="cannot start the model of the g33"):
         model.start("tcg")
