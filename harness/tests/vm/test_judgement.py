@@ -18,13 +18,14 @@ def session(tmp_path: Path, name: str, cmdline: str = "") -> Session:
 
 def test_every_testcase_passes_on_a_healthy_driver(tmp_path: Path) -> None:
     healthy = session(tmp_path, "sim-healthy")
-    done = healthy.run("testcases")
+    # i915's own selftests, of which some are known to fail, have tests of their own.
+    done = healthy.run("testcases", "--ignore=testcases/test_selftests.py")
     verdicts = healthy.verdicts()
     assert done.returncode == 0, done.stdout
     skipped = {name: v.reason for name, v in verdicts.items() if v.outcome == "skip"}
     assert {v.outcome for v in verdicts.values()} <= {"pass", "skip"}
     assert "no knob" in skipped.pop("test_without_a_reset_every_fence_ends")
-    assert all(name.startswith(("test_mock", "test_live")) for name in skipped), skipped
+    assert skipped == {}
     assert {v.lockdep for v in verdicts.values()} == {"armed"}
     engines = ["gfx", *(f"compute{n}" for n in range(4)), "sdma0", "sdma1"]
     assert {f"test_recovers[{engine}]" for engine in engines} <= set(verdicts)
