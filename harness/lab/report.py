@@ -6,15 +6,14 @@ Everything shown is untrusted text from a kernel; the template escapes it all.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 from harness.account import PERFETTO, PICTURE
-from harness.errors import HarnessError
 from harness.evidence import journal
 from harness.evidence.files import write_bytes
 from harness.evidence.rundir import RunDir, slug
+from harness.lab.casefile import facts_of
 from harness.verdict import OUTCOMES, Verdict, cycle_picture, recorded
 
 __all__ = ["counts", "verdicts", "write"]
@@ -44,7 +43,7 @@ def write(run: RunDir) -> Path:
         .get_template("report.html")
         .render(
             name=run.path.name,
-            facts=_facts(run),
+            facts=facts_of(run),
             verdicts=judged,
             counts=counts(judged),
             pictured=[v.test for v in judged if (run.test(v.test) / PICTURE).exists()],
@@ -69,14 +68,6 @@ def _cycles(run: RunDir, judged: list[Verdict]) -> dict[tuple[str, str], str]:
         for finding in verdict.findings
         if (run.test(verdict.test) / (name := cycle_picture(finding))).exists()
     }
-
-
-def _facts(run: RunDir) -> dict[str, Any]:
-    """run.json, or nothing where the run died before it was written: a report is still due."""
-    try:
-        return run.facts()
-    except HarnessError:
-        return {}
 
 
 def _environment() -> jinja2.Environment:
