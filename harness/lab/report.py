@@ -13,6 +13,7 @@ from harness.account import PERFETTO, PICTURE
 from harness.evidence import journal
 from harness.evidence.files import write_bytes
 from harness.evidence.rundir import RunDir, slug
+from harness.lab import exports
 from harness.lab.casefile import facts_of
 from harness.verdict import OUTCOMES, Verdict, cycle_picture, recorded
 
@@ -36,7 +37,9 @@ def counts(judged: list[Verdict]) -> dict[str, int]:
 
 
 def write(run: RunDir) -> Path:
-    """Write report.html into the run.  Raises LabError when the disk refuses."""
+    """Write report.html into the run, and the same for other tools beside it.
+
+    Raises LabError when the disk refuses."""
     judged = verdicts(run)
     page = (
         _environment()
@@ -57,6 +60,7 @@ def write(run: RunDir) -> Path:
     )
     path = run.path / "report.html"
     write_bytes(path, page.encode("utf-8", "replace"))
+    exports.write(run, judged)
     return path
 
 
