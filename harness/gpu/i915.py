@@ -70,6 +70,9 @@ class I915:
             return f"GPU reset is off on this generation {generation} GPU (i915.reset=0?)"
         return ""
 
+    def unmap_waits(self) -> bool:
+        return False  # i915_gem_userptr_invalidate: its pages are pinned instead
+
     def manual_reset(self, card: Mapping[str, Any]) -> ManualReset | None:
         # A mask of engines, of which all bits are all; "-1" is no number to newer kernels.
         return ManualReset(f"{debugfs(card)}/i915_wedged", "0xffffffff")
