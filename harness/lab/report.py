@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from harness import coverage
 from harness.account import PERFETTO, PICTURE
 from harness.errors import HarnessError
 from harness.evidence import journal
@@ -45,6 +46,7 @@ def write(run: RunDir) -> Path:
         .render(
             name=run.path.name,
             facts=_facts(run),
+            coverage=coverage.of_run(run),
             verdicts=judged,
             counts=counts(judged),
             pictured=[v.test for v in judged if (run.test(v.test) / PICTURE).exists()],
