@@ -21,7 +21,7 @@ from harness import desk, doctor, inventory, known, verdict
 from harness.errors import HarnessError, UsageError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
-from harness.lab import commands_report, report
+from harness.lab import catalogue, commands_report, report
 from harness.lab import dmesg as dmesg_text
 from harness.lab import fences as fence_text
 from harness.lab.reservation import Reservation
@@ -57,6 +57,9 @@ class _Group(click.Group):
 def main(ctx: click.Context, path: Path | None) -> None:
     """Hang GPUs on purpose and prove from the kernel's own evidence what recovery did."""
     ctx.obj = path
+
+
+main.add_command(catalogue.command)
 
 
 def _inventory(ctx: click.Context) -> Inventory:

@@ -19,7 +19,7 @@ FLOORS = [
     {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
     | {"selftests", "pending", "waiters"},
     {"verdict"},
-    {"account", "known"},
+    {"account", "coverage", "known"},
     {"link", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
     {"inventory", "tomlerror"},
