@@ -22,7 +22,7 @@ FLOORS = [
     {"account", "known"},
     {"link", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
-    {"inventory", "tomlerror"},
+    {"inventory", "tomlerror", "ways"},
     {"deadline", "errors", "host"},
 ]
 PURE = ("kernel", "gpu", "fence")
