@@ -31,6 +31,7 @@ from harness.ways import (
     Table,
     Watchdog,
     complaints,
+    has_nmi,
 )
 
 __all__ = [
@@ -61,6 +62,8 @@ class Policy(Table, frozen=True):
     rearm: Literal["reboot", "never"] = "reboot"
     # Bytes of one raw stream kept per boot; beyond it the stream says it was cut.
     stream_limit: Annotated[int, Meta(ge=1 << 16)] = 256 << 20
+    # Where the power control can raise an NMI: have one that nobody expects panic, for the stack.
+    nmi_panic: bool = True
     # Record what fences do.  Off, no test accounts for its fences, and a note says so.
     trace: bool = True
     # KiB of the kernel's trace buffer for each CPU; too small a one loses events in a storm.
@@ -129,6 +132,11 @@ class Target(Table, frozen=True):
     def virtual(self) -> bool:
         """Whether the harness starts this machine itself."""
         return self.vm is not None
+
+    @property
+    def nmi(self) -> bool:
+        """Whether what powers it can raise an NMI in it."""
+        return self.virtual or has_nmi(self.power)
 
     def public(self) -> dict[str, Any]:
         """The target as evidence may show it: no key paths, no command lines with secrets."""

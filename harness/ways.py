@@ -39,6 +39,7 @@ __all__ = [
     "TelnetConsole",
     "Watchdog",
     "complaints",
+    "has_nmi",
 ]
 
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
@@ -285,3 +286,10 @@ def complaints(power: PowerWay, console: ConsoleWay) -> Iterator[tuple[str, str,
                 "its port is named both by path and by USB",
                 "keep port, or usb and serial",
             )
+
+
+def has_nmi(power: PowerWay) -> bool:
+    """Whether this way can raise a non-maskable interrupt."""
+    return isinstance(power, IpmiPower | QemuPower) or (
+        isinstance(power, CommandPower) and power.nmi is not None
+    )
