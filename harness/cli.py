@@ -185,10 +185,10 @@ def shell(ctx: click.Context, name: str, argv: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("name")
-@click.argument("action", type=click.Choice(["on", "off", "cycle"]))
+@click.argument("action", type=click.Choice(["on", "off", "cycle", "query", "nmi"]))
 @click.pass_context
 def power(ctx: click.Context, name: str, action: str) -> None:
-    """Switch the target's power."""
+    """Switch the target's power, ask for it, or raise an NMI."""
     desk.power(_inventory(ctx).get(name), action)
 
 

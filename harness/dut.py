@@ -215,7 +215,7 @@ class Dut(Uplink):
         """Open `test`'s window: everything the kernel prints from here on is its doing."""
         self._end_jobs()
         self._jobs = JobLog(self.run.test(test) / "jobs.jsonl", self.target.policy.stream_limit)
-        self._machine.remarks()  # of what came before
+        self.remarks()  # of what came before
         start = self.at.mark(f"start {test}")
         recorder = self.at.recorder
         recorder.sync()
@@ -260,7 +260,7 @@ class Dut(Uplink):
         if window.trouble:
             window.died = ""
             self.run.journal.add("trouble", test=window.test, reason=window.trouble)
-        window.remarks = self._machine.remarks()
+        window.remarks = self.remarks()
         try:
             self._end_jobs()
         except HarnessError as error:  # its disk's trouble is no broken link
