@@ -17,7 +17,7 @@ FLOORS = [
     {"desk", "doctor"},
     {"fleet", "lab"},
     {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
-    | {"selftests", "pending"},
+    | {"selftests", "pending", "watch", "ladder", "health", "pstore"},
     {"verdict"},
     {"account", "known"},
     {"link", "gpu", "kernel", "fence"},
