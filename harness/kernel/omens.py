@@ -17,11 +17,13 @@ Kind = Literal["panic", "panic-end", "boot", "restart"]
 
 # With printk's time before them: a program that prints the same words to the terminal is no kernel.
 _TIME = rb"\[\s*\d{1,12}\.\d{6}\](?:\[\s*[TC]\d+\])? "
-# kernel/panic.c, panic(): the first line, and the last one before the machine waits or reboots;
+# kernel/panic.c, panic(): the first line, and the last one before the machine stands still, or
+# waits to reboot;
 # init/main.c, start_kernel(): linux_banner is the first line of a boot;
 # kernel/reboot.c: what an orderly restart says last.
 _OMENS: tuple[tuple[Kind, re.Pattern[bytes]], ...] = (
     ("panic-end", re.compile(_TIME + rb"---\[ end Kernel panic - not syncing: (.*)")),
+    ("panic-end", re.compile(_TIME + rb"(Rebooting in \d+ seconds\.\.)")),
     ("panic", re.compile(_TIME + rb"Kernel panic - not syncing: (.*)")),
     ("boot", re.compile(rb"\[\s*0\.000000\](?:\[\s*[TC]\d+\])? Linux version (\S+)")),
     ("restart", re.compile(_TIME + rb"reboot: (Restarting system.*|Power down.*)")),
@@ -54,7 +56,7 @@ class Omens:
 
 def _read(line: bytes) -> Omen | None:
     # Nearly all lines of a flood end here.
-    if b"Kernel panic" not in line and b"Linux version" not in line and b"reboot: " not in line:
+    if not any(word in line for word in (b"Kernel panic", b"Linux version", b"eboot")):
         return None
     for kind, pattern in _OMENS:
         if match := pattern.search(line):

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from harness.deadline import Deadline
+from harness.errors import LabError
 from harness.inventory import Target
 from harness.link.console import Console
 from harness.link.console_source import source_for
@@ -55,6 +56,22 @@ class Machine(Protocol):
 
     def cycle(self, deadline: Deadline) -> None:
         """Cut its power and give it back.  Raises LabError where that cannot be done."""
+
+    def reset(self, deadline: Deadline) -> bool:
+        """Press its reset button, which keeps its memory and so ramoops; False where it has none.
+
+        Raises LabError where that cannot be done.
+        """
+
+    def nmi(self, deadline: Deadline) -> bool:
+        """Interrupt it so that it shows its stacks; False where nobody can.  Raises LabError."""
+
+    def sysrq(self, key: str, deadline: Deadline) -> bool:
+        """A key of the kernel's own (BREAK, then `key`) on its console; False without a console
+        that can.  Raises LabError."""
+
+    def answers(self, deadline: Deadline) -> bool:
+        """Whether its console says anything to a key that is pressed there; False without one."""
 
     def post_mortem(self) -> str:
         """What is known of its death from outside; "" where nothing is."""
@@ -110,6 +127,28 @@ class Virtual:
     def cycle(self, deadline: Deadline) -> None:
         self.qemu.cycle(deadline)
 
+    def reset(self, deadline: Deadline) -> bool:
+        if not self.qemu.alive():
+            return False
+        self.qemu.qmp("system_reset", deadline)
+        return True
+
+    def nmi(self, deadline: Deadline) -> bool:
+        if not self.qemu.alive():
+            return False
+        self.qemu.qmp("inject-nmi", deadline)
+        return True
+
+    def sysrq(self, key: str, deadline: Deadline) -> bool:
+        if not self.qemu.alive():
+            return False
+        self.qemu.qmp("chardev-send-break", deadline, id="serial")
+        self.qemu.console.write(key.encode())
+        return True
+
+    def answers(self, deadline: Deadline) -> bool:
+        return _answers(self.qemu.console, deadline)
+
     def post_mortem(self) -> str:
         return self.qemu.exit_reason()
 
@@ -157,6 +196,18 @@ class Box:
     def cycle(self, deadline: Deadline) -> None:
         self._power.cycle(deadline)
 
+    def reset(self, deadline: Deadline) -> bool:
+        return False
+
+    def nmi(self, deadline: Deadline) -> bool:
+        return False
+
+    def sysrq(self, key: str, deadline: Deadline) -> bool:
+        return False
+
+    def answers(self, deadline: Deadline) -> bool:
+        return self._console is not None and _answers(self._console, deadline)
+
     def post_mortem(self) -> str:
         return ""
 
@@ -173,6 +224,15 @@ class Box:
         if self._console is not None:
             self._console.close()
             self._console = None
+
+
+def _answers(console: Console, deadline: Deadline) -> bool:
+    seen = console.received
+    try:
+        console.write(b"\r")
+    except LabError:
+        return False
+    return console.wait_received(seen, deadline)
 
 
 def machine_for(target: Target) -> Machine:

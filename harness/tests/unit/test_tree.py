@@ -19,7 +19,7 @@ FLOORS = [
     {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
     | {"selftests", "pending", "watch", "ladder", "health", "pstore"},
     {"verdict"},
-    {"account", "known"},
+    {"account", "known", "lastwords"},
     {"link", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
     {"inventory", "tomlerror"},
