@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.inventory import CommandConsole, CommandPower, SerialConsole, Target
+import msgspec
+
+from harness.inventory import Target
 
 __all__ = ["Redactor", "of_facts", "of_target"]
 
@@ -189,13 +191,12 @@ def of_target(target: Target) -> Iterator[tuple[str, str]]:
     ):
         if text:
             yield kind, text
-    if isinstance(target.power, CommandPower):
-        yield from _arguments(target.power.on)
-        yield from _arguments(target.power.off)
-    if isinstance(target.console, CommandConsole):
-        yield from _arguments(target.console.argv)
-    if isinstance(target.console, SerialConsole):
-        yield "credential", target.console.port
+    for way in (target.power, target.console):
+        for name, value in msgspec.to_builtins(way).items():
+            if isinstance(value, list | tuple):
+                yield from _arguments(value)
+            elif isinstance(value, str) and name != "kind":
+                yield "credential", value
 
 
 def of_facts(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -220,7 +221,7 @@ def _host(address: str | None, name: str) -> Iterator[tuple[str, str]]:
             yield "host", text
 
 
-def _arguments(argv: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _arguments(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Whatever a command is told may be a credential: its words, and what stands behind a `=`."""
     for word in argv[1:]:
         if not word.startswith("-"):

@@ -17,9 +17,9 @@ FLOORS = [
     {"desk", "doctor"},
     {"fleet", "lab"},
     {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
-    | {"guards", "pending", "selftests", "waiters"},
+    | {"guards", "health", "ladder", "pending", "pstore", "selftests", "waiters", "watch"},
     {"verdict"},
-    {"account", "coverage", "known"},
+    {"account", "coverage", "known", "lastwords"},
     {"link", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
     {"inventory", "tomlerror", "ways"},
