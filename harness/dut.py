@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from harness import generic
 from harness.account import Account, open_account
 from harness.client import Client
 from harness.coredump import Coredump
@@ -25,6 +26,7 @@ from harness.errors import HarnessError, TargetError
 from harness.evidence.files import write_bytes, write_json
 from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
+from harness.generic import Generic
 from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine, Knob
 from harness.gpu.choice import choose
@@ -53,7 +55,7 @@ class Dut(Uplink):
     ) -> None:
         """`say` shows one line of progress to whoever waits."""
         super().__init__(target, run, machine, say)
-        self._clients: list[Client | Display] = []
+        self._clients: list[Client | Display | Generic] = []
         self._jobs: JobLog | None = None
         self._engines: list[Engine] | None = None
 
@@ -106,6 +108,12 @@ class Dut(Uplink):
         display = Display(workload, self.agent, self.card, limit)
         self._clients.append(display)
         return display
+
+    def generic(self) -> Generic:
+        """A new unprivileged process that needs no GPU; stopped with the test."""
+        client = generic.start(self.agent, self.target.limits.command_s)
+        self._clients.append(client)
+        return client
 
     def coredump(self) -> Coredump | None:
         """Where a reset of the card leaves its dump; None where its driver makes none."""

@@ -17,7 +17,7 @@ FLOORS = [
     {"desk", "doctor"},
     {"fleet", "lab"},
     {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
-    | {"selftests", "pending", "waiters"},
+    | {"selftests", "pending", "waiters", "generic"},
     {"verdict"},
     {"account", "known"},
     {"link", "gpu", "kernel", "fence"},
