@@ -110,8 +110,9 @@ class Dut(Uplink):
         return display
 
     def generic(self) -> Generic:
-        """A new unprivileged process that needs no GPU; stopped with the test."""
-        client = generic.start(self.agent, self.target.limits.command_s)
+        """A new unprivileged process that submits nothing; stopped with the test."""
+        limit = self.target.limits.command_s
+        client = generic.start(self.agent, limit, self.card["render"])
         self._clients.append(client)
         return client
 

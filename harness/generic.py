@@ -123,6 +123,33 @@ class Generic:
         """Whether poll(2) says by then that the buffer can be read, or written."""
         return bool(self._patient("buffer.wait", deadline, buffer=buffer, write=write)["ready"])
 
+    # -- syncobjs ----------------------------------------------------------------
+
+    def syncobj(self) -> int:
+        """A new one of the GPU's, without a fence.  Raises TargetError where it has none."""
+        return int(self._call("syncobj")["syncobj"])
+
+    def insert(self, syncobj: int, point: int, fence: int) -> None:
+        """`point` of it is reached when `fence` has signalled, and all points before it are."""
+        self._call("syncobj.insert", syncobj=syncobj, point=point, fence=fence)
+
+    def extract(self, syncobj: int, point: int) -> int:
+        """A fence that signals when that is reached."""
+        return int(self._call("syncobj.extract", syncobj=syncobj, point=point)["fence"])
+
+    def reached(self, syncobj: int) -> int:
+        """The last point that is."""
+        return int(self._call("syncobj.query", syncobj=syncobj)["point"])
+
+    def reach(self, syncobj: int, point: int) -> None:
+        """The CPU has done what is to be done for `point`."""
+        self._call("syncobj.signal", syncobj=syncobj, point=point)
+
+    def wait_point(self, syncobj: int, point: int, deadline: Deadline, *, unborn: bool) -> str:
+        """Wait until it is reached: "" or the errno's name; `unborn`: though it has no fence."""
+        asked = {"syncobj": syncobj, "point": point, "unborn": unborn}
+        return str(self._patient("syncobj.wait", deadline, **asked)["errname"])
+
     # -- memory ------------------------------------------------------------------
 
     def squeeze(self, leave: int, deadline: Deadline) -> int:
@@ -157,8 +184,9 @@ class Generic:
         return self._workload.call(op, answer_by, timeout_ns=int(deadline.left() * 1e9), **args)
 
 
-def start(agent: Agent, limit_s: float) -> Generic:
-    """A new process, with vgem loaded if there is one, which then stays.  Raises as Agent does."""
+def start(agent: Agent, limit_s: float, render: str) -> Generic:
+    """A new process, with vgem loaded if there is one, which then stays; `render` is the node of
+    a GPU, for its syncobjs.  Raises as Agent does."""
     folder, name = _SW_SYNC
     try:
         sw_sync = name in agent.call("listdir", Deadline(limit_s), path=folder)["names"]
@@ -167,7 +195,7 @@ def start(agent: Agent, limit_s: float) -> Generic:
     node = _vgem(agent, limit_s)
     workload = agent.workload(
         "generic",
-        "",
+        render,
         Deadline(limit_s),
         passing=[f"{folder}/{name}"] if sw_sync else [],
         primary=node,

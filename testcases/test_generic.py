@@ -83,6 +83,30 @@ def test_fences_go_into_a_buffer_and_out_again(dut: Dut) -> None:
     assert client.ready(buffer, Deadline(PATIENCE_S), write=True), "the buffer stays in use"
 
 
+def test_points_of_a_timeline_are_reached_in_order(dut: Dut) -> None:
+    """drm_syncobj.c: a point is reached when its fence and those of all points before it have
+    signalled; a wait for one without a fence is EINVAL, or lasts if that was asked for."""
+    client = with_sw_sync(dut)
+    line = client.syncobj()
+    first, second = client.fence(2), client.fence(1)
+    client.insert(line, 1, first)
+    client.insert(line, 2, second)
+    out = client.extract(line, 2)
+    assert client.wait_point(line, 3, Deadline(NOW), unborn=False) == "EINVAL"
+    assert client.wait_point(line, 3, Deadline(NOW), unborn=True) == "ETIME"
+
+    client.advance(1)  # the second's fence, and not the first's
+    assert client.wait(second, Deadline(PATIENCE_S))
+    assert client.reached(line) == 0, "a point is reached before the one before it"
+    assert client.wait_point(line, 2, Deadline(NOW), unborn=False) == "ETIME"
+    client.advance(1)
+    assert client.wait_point(line, 2, Deadline(PATIENCE_S), unborn=False) == ""
+    assert client.wait(out, Deadline(PATIENCE_S)), "the point's fence does not signal"
+    assert client.reached(line) == 2
+    client.reach(line, 3)
+    assert client.reached(line) == 3
+
+
 def test_vgem_ends_a_fence_that_nobody_signals(dut: Dut) -> None:
     """vgem_fence.c: a second fence that conflicts is refused with EBUSY; after 10 s the first ends
     by itself, without an error, and who signals it then is told ETIMEDOUT."""

@@ -21,6 +21,7 @@ from . import churn, parcel
 from .fence import Fence
 from .fence_waits import poll
 from .node import open_node
+from .syncobjs import Syncobjs
 
 __all__ = ["GenericWorkload", "open_workload"]
 
@@ -33,8 +34,9 @@ class GenericWorkload:
 
     overtaking: frozenset[str] = frozenset({"churn.stop"})
 
-    def __init__(self, node: int, timeline: int) -> None:
-        """An open node of vgem's and an open sw_sync, each -1 where there is none."""
+    def __init__(self, node: int, timeline: int, gpu: int = -1) -> None:
+        """Open nodes of vgem's and of a GPU's, and an open sw_sync, each -1 where there is none."""
+        syncobjs = Syncobjs(gpu, self._fence, self._new_fence)
         self._node = node
         self._timeline = timeline
         self._fences: list[Fence] = []
@@ -49,6 +51,12 @@ class GenericWorkload:
             "fence.info": self.info,
             "fence.wait": self.wait,
             "buffer": self.buffer,
+            "syncobj": syncobjs.create,
+            "syncobj.insert": syncobjs.insert,
+            "syncobj.extract": syncobjs.extract,
+            "syncobj.query": syncobjs.query,
+            "syncobj.signal": syncobjs.signal,
+            "syncobj.wait": syncobjs.wait,
             "inbox": self.inbox,
             "adopt": self.adopt,
             "share": self.share,
@@ -241,10 +249,8 @@ def _name(result: int) -> str:
 def open_workload(
     node: str, primary: str, bailout: float, passed: Mapping[str, int]
 ) -> GenericWorkload:
-    """`primary` is vgem's node, `passed` has an open sw_sync; either may be missing.
-
-    Raises AgentError.
-    """
+    """`primary` is vgem's node, `node` that of a GPU with syncobjs, `passed` has an open sw_sync;
+    each may be missing.  Raises AgentError."""
     opened = -1
     if primary:
         opened = open_node(primary)
@@ -253,4 +259,5 @@ def open_workload(
         perform(opened, drm.DRM_IOCTL_VERSION, request)
         if name.value != b"vgem":
             raise usage(f"{primary} is {name.value!r}", cure="pass the node of vgem's card")
-    return GenericWorkload(opened, passed.get(swsync.PATH, -1))
+    gpu = open_node(node) if node else -1
+    return GenericWorkload(opened, passed.get(swsync.PATH, -1), gpu)

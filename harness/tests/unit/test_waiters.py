@@ -167,6 +167,7 @@ def test_without_its_means_the_generic_workload_says_what_to_pass() -> None:
     for op, arguments, said in (
         ("timeline.fence", {"value": 1}, "no timeline"),
         ("buffer", {}, "no vgem"),
+        ("syncobj", {}, "no node with syncobjs"),
         ("fence.info", {"fence": 1}, "no fence 1"),
         ("buffer.attach", {"buffer": 1}, "no buffer 1"),
         ("adopt", {}, "where to send"),
