@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from harness import generic
 from harness.account import Account, open_account
 from harness.client import Client
 from harness.coredump import Coredump
@@ -26,6 +27,7 @@ from harness.errors import HarnessError, TargetError
 from harness.evidence.files import write_bytes, write_json
 from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
+from harness.generic import Generic
 from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine, Knob
 from harness.gpu.choice import choose
@@ -62,7 +64,7 @@ class Dut(Uplink):
         where facts say that it would not come back."""
         super().__init__(target, run, machine, say)
         self._dangerous = dangerous
-        self._clients: list[Client | Display] = []
+        self._clients: list[Client | Display | Generic] = []
         self._jobs: JobLog | None = None
         self._engines: list[Engine] | None = None
         self._coverage: tuple[Path, Coverage] | None = None
@@ -116,6 +118,13 @@ class Dut(Uplink):
         display = Display(workload, self.agent, self.card, limit)
         self._clients.append(display)
         return display
+
+    def generic(self) -> Generic:
+        """A new unprivileged process that submits nothing; stopped with the test."""
+        limit = self.target.limits.command_s
+        client = generic.start(self.agent, limit, self.card["render"])
+        self._clients.append(client)
+        return client
 
     def coredump(self) -> Coredump | None:
         """Where a reset of the card leaves its dump; None where its driver makes none."""

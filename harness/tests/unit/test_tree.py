@@ -17,7 +17,7 @@ FLOORS = [
     {"desk", "doctor"},
     {"fleet", "lab"},
     {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
-    | {"guards", "health", "ladder", "pending", "pstore", "selftests", "waiters", "watch"},
+    | {"generic", "guards", "health", "ladder", "pending", "pstore", "selftests", "waiters", "watch"},
     {"verdict"},
     {"account", "coverage", "known", "lastwords"},
     {"link", "gpu", "kernel", "fence"},
