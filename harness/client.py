@@ -232,6 +232,11 @@ class Client:
         reply = self._call("reset_state", context=self._in(context))
         return frozenset(name for name, value in reply.items() if value is True)
 
+    def hangs(self, context: int | None = None) -> int | None:
+        """How many hangs the driver counts of a context; None where it only says whether."""
+        raw = self._call("reset_state", context=self._in(context))["raw"]
+        return int(raw[0]) if isinstance(raw, list) else None
+
     def stop(self) -> None:
         """Release what hangs and end the process.  Idempotent."""
         self._workload.stop()

@@ -111,6 +111,13 @@ class Display:
         )
         return Flips(int(reply["flips"]), bool(reply["lost"]), reply["refused"])
 
+    def blink(self, how: Literal["dpms", "modeset"], seconds: float, patience_s: float) -> int:
+        """Switch the shown output off and on again and again, for about `seconds`; how often.  A
+        single step that takes longer than `patience_s` raises LabError."""
+        deadline = Deadline(1.2 * (seconds + patience_s) + self._limit_s)
+        reply = self._workload.call("blink", deadline, how=how, for_ns=int(seconds * 1e9))
+        return int(reply["times"])
+
     def share(self, client: Client) -> Frame:
         """Another frame for the shown output, for jobs of `client` to write."""
         picture = self._call("share", to=client.inbox())["picture"]
