@@ -30,6 +30,7 @@ from harness.fbcon import FramebufferConsole
 from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine, Knob
 from harness.gpu.choice import choose
+from harness.held import Held, held
 from harness.inventory import Target
 from harness.kernel import resets, uevents
 from harness.kernel.records import Record
@@ -143,6 +144,10 @@ class Dut(Uplink):
     def sleep(self) -> Sleep:
         """Its suspend to idle, if it has that."""
         return Sleep(self.agent, self.target.limits.command_s)
+
+    def held(self) -> Held:
+        """What its kernel holds for itself now."""
+        return held(self.agent, self.target.limits.command_s)
 
     def udev(self) -> Udev:
         """Listens to what udev tells of the card."""

@@ -17,7 +17,7 @@ FLOORS = [
     {"desk", "doctor"},
     {"fleet", "lab"},
     {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
-    | {"selftests", "pending", "udev", "fbcon", "sleep"},
+    | {"selftests", "pending", "udev", "fbcon", "sleep", "held"},
     {"verdict"},
     {"account", "coverage", "known"},
     {"link", "gpu", "kernel", "fence"},
