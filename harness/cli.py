@@ -21,9 +21,9 @@ from harness import desk, doctor, inventory, known, verdict
 from harness.errors import HarnessError, UsageError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
+from harness.lab import commands_death, report
 from harness.lab import dmesg as dmesg_text
 from harness.lab import fences as fence_text
-from harness.lab import report
 from harness.lab.reservation import Reservation
 from harness.lab.symbolise import Symboliser
 
@@ -330,6 +330,8 @@ def replay(ctx: click.Context, path: Path, issues: Path | None) -> None:
     click.echo(f"report: {report.write(recorded)}")
     ctx.exit(worst)
 
+
+main.add_command(commands_death.log)
 
 if __name__ == "__main__":
     main()

@@ -63,9 +63,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--resume",
         type=Path,
         action="append",
+        nargs="?",
+        const=Path(),
         default=[],
         metavar="RUN",
-        help="go on with a run: tests that have a verdict are not run again",
+        help="go on with a run, or without RUN with each target's last one: tests that have a"
+        " verdict are not run again, nor is one in which the harness was killed",
     )
     group.addoption(
         "--storm",

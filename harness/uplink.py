@@ -196,14 +196,17 @@ class Uplink:
         self._watch.over(None)
         self.run.journal.add("booting", how=how)
 
-    def _attach(self, *, wait: bool) -> None:
-        """Connect to the boot that is up; its facts are on disk before any test."""
+    def _attach(self, *, wait: bool, seconds: float = 0.0) -> None:
+        """Connect to the boot that is up, within `seconds` or the target's own limit; its facts
+        are on disk before any test."""
+        self.run.journal.add("attaching")
         self._at = Attachment(
             self.target,
             self._machine.endpoint(),
             self._boot_for,
             wait=wait,
-            hopeless=lambda: self._machine.post_mortem() or self._watch.hopeless(),
+            seconds=seconds,
+            hopeless=self._hopeless,
             before=self._before,
         )
         self._before = self.boot_id, self._at.facts["pid"]
@@ -221,6 +224,13 @@ class Uplink:
             cards=self._at.cards,
             boots=boots,
             harness={"python": platform.python_version(), "commit": host.commit()},
+        )
+
+    def _hopeless(self) -> str:
+        """Why it makes no sense to wait for the machine any longer, or ""."""
+        death = self._watch.death
+        return (
+            self._machine.post_mortem() or self._watch.hopeless() or (death.told if death else "")
         )
 
     def _boot_for(self, boot_id: str) -> Boot:
@@ -278,15 +288,13 @@ class Uplink:
         self._say(f"{self.target.name}: out of reach, but its console lives: waiting")
         for key in STACKS:
             self._sysrq(key)
-        deadline = Deadline(self.target.limits.stall_s)
-        while deadline.pause(1.0) and self._watch.death is None:
-            try:
-                self._attach(wait=False)
-            except HarnessError as error:
-                log.info("%s: still out of reach: %s", self.target.name, error.what)
-            else:
-                return self._same(old)
-        return f"the target stopped answering, though its console lives ({why})", ""
+        try:
+            self._attach(wait=True, seconds=self.target.limits.stall_s)
+        except HarnessError as error:
+            death = self._watch.death
+            told = f"the target stopped answering, though its console lives ({error.what})"
+            return death.told if death else told, ""
+        return self._same(old)
 
     def _sysrq(self, key: str) -> None:
         try:

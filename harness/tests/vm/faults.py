@@ -116,8 +116,9 @@ def _missing(row: Row, run: RunDir) -> list[int]:
 
 
 def _lost(row: Row, run: RunDir) -> tuple[float | None, float | None]:
-    """Seconds from the fault until the next test began, and of these those of the boot: from
-    the last time that the machine began to boot until it was reached."""
+    """Seconds from the fault until the next test began, and of these those of the boot, or of a
+    new agent on the old one: from the last time that the machine began to boot, or was tried to be
+    reached, until it was."""
     began = booting = boot = None
     entries = iter(journal.read(run.journal.path))
     for entry in entries:
@@ -125,7 +126,7 @@ def _lost(row: Row, run: RunDir) -> tuple[float | None, float | None]:
             began = _when(entry)
             break
     for entry in entries:
-        if entry["what"] == "booting":
+        if entry["what"] == "booting" or (entry["what"] == "attaching" and booting is None):
             booting = _when(entry)
         elif entry["what"] == "boot" and booting is not None:
             boot = _when(entry) - booting
