@@ -18,16 +18,20 @@ from harness.deadline import Deadline
 from harness.errors import HarnessError, LabError
 from harness.evidence.boot import Boot
 from harness.evidence.rundir import RunDir
+from harness.health import Ailment
 from harness.inventory import Target
 from harness.ladder import Rung, climb
 from harness.link.agent import Agent
 from harness.link.machine import Machine
+from harness.link.ssh import Ssh, Unreachable
 from harness.watch import Watch
 
 __all__ = ["Uplink"]
 
 log = logging.getLogger(__name__)
 
+# Longest wait for a machine that was told to reboot to show the first line of a new boot.
+GOING_S = 60.0
 # Longest wait for a sign of life on a console.
 ANSWER_S = 3.0
 # Documentation/admin-guide/sysrq.rst: blocked tasks, backtraces of all active CPUs, locks held.
@@ -44,15 +48,15 @@ class Uplink:
         self.target = target
         self.run = run
         self.unfit = ""
+        # What the last test left it with, until it is healed (harness/healing.py).
+        self.ailing: tuple[Ailment, ...] = ()
         self._machine = machine
-        self._say = say
+        self.say = self._say = say
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
         self._before = ("", 0)
         self._watch = Watch()
         self._last_words = ""
-        # It died by rebooting, so that it will be back by itself.
-        self._back = False
 
     # -- coming and going ------------------------------------------------------
 
@@ -141,12 +145,31 @@ class Uplink:
         self._drop()
         self._new_boot()
         self._booting("reboot")
+
+        def gone(deadline: Deadline) -> None:
+            self._wait_reboot(at.ssh, old, deadline)
+
         try:
-            at.ssh.wait_reboot(old, Deadline(self.target.limits.boot_s))
-        except HarnessError:
-            self._machine.cycle(Deadline(self.target.limits.boot_s))
+            rungs = [Rung("reboot", self.target.limits.boot_s, gone), *self._rungs()]
+            if failed := climb(rungs, self.run.journal, self._say):
+                raise LabError(
+                    f"it cannot be rebooted: {failed}",
+                    where=self.target.name,
+                    cure="see its console; go there",
+                )
         finally:
             at.ssh.close()
+
+    def _wait_reboot(self, ssh: Ssh, old: str, deadline: Deadline) -> None:
+        """Until it is back.  Raises HarnessError early where its console shows that it does not
+        even go down."""
+        try:
+            ssh.wait_reboot(old, deadline.capped(GOING_S))
+        except Unreachable:
+            # On its way, as far as anybody can tell.
+            if self._machine.console_tail() and not self._watch.booting:
+                raise
+            ssh.wait_reboot(old, deadline)
         self._attach(wait=True)
 
     def recover(self) -> None:
@@ -156,23 +179,39 @@ class Uplink:
             self._drop()
         if self._at is not None:
             return
-        failed = climb(self._rungs(), self.run.journal, self._say)
-        if failed:
-            self.unfit = f"recovery failed: {failed}"
+        self.give_up(climb(self._rungs(), self.run.journal, self._say))
+
+    def give_up(self, why: str) -> None:
+        """It cannot be brought back, and `why`: no test runs on it any more.  "": it can."""
+        if why:
+            self.unfit = f"recovery failed: {why}"
             self.run.journal.add("unfit", reason=self.unfit)
-            self._say(f"{self.target.name}: unfit: {failed}")
+            self._say(f"{self.target.name}: unfit: {why}")
 
     # -- inside ----------------------------------------------------------------
 
     def _rungs(self) -> list[Rung]:
         """What may bring a machine back that does not answer, or has a GPU no more."""
         seconds = self.target.limits.boot_s
-        rungs = [Rung("power", seconds, self._by_power)]
-        if not self.trouble() and not self._machine.post_mortem():
-            rungs.insert(0, Rung("reset button", seconds, self._by_button))
-            if self._back:
-                rungs.insert(0, Rung("its own reboot", seconds, self._by_itself))
+        power = Rung("power", seconds, self._by_power)
+        if self.trouble() or self._machine.post_mortem():
+            return [power]
+        death = self._watch.death
+        rungs = [Rung("reset button", seconds, self._by_button), power]
+        if death is None:
+            rungs.insert(0, Rung("sysrq", seconds, self._by_sysrq))
+        elif death.kind == "boot":
+            rungs.insert(0, Rung("its own reboot", seconds, self._by_itself))
         return rungs
+
+    def _by_sysrq(self, deadline: Deadline) -> None:
+        """The kernel's own emergency: sync, remount read-only, boot."""
+        if not all(self._sysrq(key) for key in "su"):
+            raise LabError("it does not heed sysrq", where=self.target.name, cure="reset it")
+        self._new_boot()
+        self._booting("sysrq")
+        self._sysrq("b")
+        self._attach(wait=True)
 
     def _by_itself(self, deadline: Deadline) -> None:
         self._new_boot()
@@ -249,7 +288,7 @@ class Uplink:
         self._boot = Boot(self.run, self.target.policy.stream_limit)
 
     def _drop(self) -> None:
-        at, self._at = self._at, None
+        at, self._at, self.ailing = self._at, None, ()
         if at is not None:
             at.drop()
 
@@ -258,7 +297,6 @@ class Uplink:
         old = self.boot_id
         death = self._watch.death
         self._drop()
-        self._back = death is not None and death.kind == "boot"
         if death is not None:
             self._watch.settle()
         self._last_words = self._machine.console_tail()
@@ -296,8 +334,10 @@ class Uplink:
             return death.told if death else told, ""
         return self._same(old)
 
-    def _sysrq(self, key: str) -> None:
+    def _sysrq(self, key: str) -> bool:
+        """Whether the kernel heeded it."""
         try:
-            self._machine.sysrq(key, Deadline(ANSWER_S))
+            return self._machine.sysrq(key, Deadline(ANSWER_S))
         except HarnessError as error:
             log.info("%s: sysrq %s: %s", self.target.name, key, error.what)
+            return False

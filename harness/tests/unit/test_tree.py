@@ -17,7 +17,7 @@ FLOORS = [
     {"desk", "doctor"},
     {"fleet", "lab"},
     {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
-    | {"selftests", "pending", "watch", "ladder", "health", "pstore"},
+    | {"selftests", "pending", "watch", "ladder", "health", "pstore", "healing"},
     {"verdict"},
     {"account", "known", "lastwords"},
     {"link", "gpu", "kernel", "fence"},

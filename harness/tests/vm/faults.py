@@ -49,7 +49,7 @@ class Row:
 ROWS = (
     Row("panic", "incomplete", "sysrq triggered crash"),
     Row("oops", "incomplete", "panic"),
-    Row("hard_lockup", "incomplete", "", SILENCE_S + 5),
+    Row("hard_lockup", "incomplete", "hard LOCKUP", SILENCE_S + 5),
     Row("agent_stopped", "error", "same boot", SILENCE_S + 5),
     Row("sshd_killed", "error", "same boot"),
 )

@@ -59,7 +59,9 @@ def oops(dut: Dut, now: Now) -> None:
 
 
 def hard_lockup(dut: Dut, now: Now) -> None:
-    """A processor stands still with interrupts off."""
+    """A processor stands still with interrupts off; its buddy notices, and the lab has made that
+    deadly."""
+    _write(dut, "/proc/sys/kernel/hardlockup_panic", "1\n")
     switch(dut, "hard_lockup")
     now()
     with contextlib.suppress(HarnessError):
