@@ -56,20 +56,21 @@ class Attachment:
         boot_for: Callable[[str], Boot],
         *,
         wait: bool,
+        seconds: float = 0.0,
         hopeless: Callable[[], str] | None = None,
         before: tuple[str, int] = ("", 0),
     ) -> None:
         """Reach the target and start collecting.
 
-        `boot_for` gives the streams of a boot_id; `wait`: it may still be booting, unless
-        `hopeless` says why it never will.  `before` is boot_id and pid of the last agent, which
-        must not go on beside the new one.
+        `boot_for` gives the streams of a boot_id; `wait`: it may still be booting, for
+        `seconds` instead of the target's limit, unless `hopeless` says why it never will.
+        `before` is boot_id and pid of the last agent, which must not go on beside the new one.
         Raises LabError where it cannot be reached, UsageError where it is this very
         machine, TargetError where it lacks what the agent needs.
         """
         self._target = target
         limits = target.limits
-        deadline = Deadline(limits.boot_s if wait else limits.connect_s)
+        deadline = Deadline(seconds or (limits.boot_s if wait else limits.connect_s))
         with contextlib.ExitStack() as undo:
             self.ssh = Ssh.connect(endpoint, deadline, wait=wait, hopeless=hopeless)
             undo.callback(self.ssh.close)

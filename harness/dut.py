@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from harness.deadline import Deadline
 from harness.display import Display
 from harness.errors import HarnessError, TargetError
 from harness.evidence.files import write_bytes, write_json
+from harness.evidence.finding import Finding
 from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
 from harness.fbcon import FramebufferConsole
@@ -32,6 +33,7 @@ from harness.generic import Generic
 from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine, Knob
 from harness.gpu.choice import choose
+from harness.health import ailments
 from harness.held import Held, held
 from harness.inventory import Target
 from harness.kernel import resets, uevents
@@ -314,6 +316,20 @@ class Dut(Uplink):
         except HarnessError as error:  # its disk's trouble is no broken link
             window.lab_error = window.lab_error or error.what
         self._save(window)
+
+    def examine(self, window: Window, findings: Iterable[Finding]) -> None:
+        """Note what ails the target after `window`, so that it is healed before the next test."""
+        if self._at is None or self.target.policy.rearm == "never":
+            return
+        try:
+            device = self.card["pci"]
+        except TargetError:
+            device = ""
+        self.ailing = ailments(window.health_before, window.health_after, device, findings)
+
+    def forget_engines(self) -> None:
+        """They may be others now."""
+        self._engines = None
 
     def extend(self, window: Window) -> None:
         """Let a closed `window` reach up to now: what a test's teardown causes is its doing too."""

@@ -19,16 +19,20 @@ from harness.errors import HarnessError, LabError
 from harness.evidence.boot import Boot
 from harness.evidence.rundir import RunDir
 from harness.guards import Guards
+from harness.health import Ailment
 from harness.inventory import Target
 from harness.ladder import Rung, climb
 from harness.link.agent import Agent
 from harness.link.machine import Machine
+from harness.link.ssh import Ssh, Unreachable
 from harness.watch import Watch
 
 __all__ = ["Uplink"]
 
 log = logging.getLogger(__name__)
 
+# Longest wait for a machine that was told to reboot to show the first line of a new boot.
+GOING_S = 60.0
 # Longest wait for a sign of life on a console.
 ANSWER_S = 3.0
 # Documentation/admin-guide/sysrq.rst: blocked tasks, backtraces of all active CPUs, locks held.
@@ -45,16 +49,16 @@ class Uplink:
         self.target = target
         self.run = run
         self.unfit = ""
+        # What the last test left it with, until it is healed (harness/healing.py).
+        self.ailing: tuple[Ailment, ...] = ()
         self._machine = machine
-        self._say = say
+        self.say = self._say = say
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
         self._before = ("", 0)
         self._watch = Watch()
         self._last_words = ""
         self._guards = Guards(target, self._netconsole)
-        # It died by rebooting, so that it will be back by itself.
-        self._back = False
 
     # -- coming and going ------------------------------------------------------
 
@@ -152,12 +156,31 @@ class Uplink:
         self._drop()
         self._new_boot()
         self._booting("reboot")
+
+        def gone(deadline: Deadline) -> None:
+            self._wait_reboot(at.ssh, old, deadline)
+
         try:
-            at.ssh.wait_reboot(old, Deadline(self.target.limits.boot_s))
-        except HarnessError:
-            self._machine.cycle(Deadline(self.target.limits.boot_s))
+            rungs = [Rung("reboot", self.target.limits.boot_s, gone), *self._rungs()]
+            if failed := climb(rungs, self.run.journal, self._say):
+                raise LabError(
+                    f"it cannot be rebooted: {failed}",
+                    where=self.target.name,
+                    cure="see its console; go there",
+                )
         finally:
             at.ssh.close()
+
+    def _wait_reboot(self, ssh: Ssh, old: str, deadline: Deadline) -> None:
+        """Until it is back.  Raises HarnessError early where its console shows that it does not
+        even go down."""
+        try:
+            ssh.wait_reboot(old, deadline.capped(GOING_S))
+        except Unreachable:
+            # On its way, as far as anybody can tell.
+            if self._machine.console_tail() and not self._watch.booting:
+                raise
+            ssh.wait_reboot(old, deadline)
         self._attach(wait=True)
 
     def recover(self) -> None:
@@ -167,23 +190,39 @@ class Uplink:
             self._drop()
         if self._at is not None:
             return
-        failed = climb(self._rungs(), self.run.journal, self._say)
-        if failed:
-            self.unfit = f"recovery failed: {failed}"
+        self.give_up(climb(self._rungs(), self.run.journal, self._say))
+
+    def give_up(self, why: str) -> None:
+        """It cannot be brought back, and `why`: no test runs on it any more.  "": it can."""
+        if why:
+            self.unfit = f"recovery failed: {why}"
             self.run.journal.add("unfit", reason=self.unfit)
-            self._say(f"{self.target.name}: unfit: {failed}")
+            self._say(f"{self.target.name}: unfit: {why}")
 
     # -- inside ----------------------------------------------------------------
 
     def _rungs(self) -> list[Rung]:
         """What may bring a machine back that does not answer, or has a GPU no more."""
         seconds = self.target.limits.boot_s
-        rungs = [Rung("power", seconds, self._by_power)]
-        if not self.trouble() and not self._machine.post_mortem():
-            rungs.insert(0, Rung("reset button", seconds, self._by_button))
-            if self._back:
-                rungs.insert(0, Rung("its own reboot", seconds, self._by_itself))
+        power = Rung("power", seconds, self._by_power)
+        if self.trouble() or self._machine.post_mortem():
+            return [power]
+        death = self._watch.death
+        rungs = [Rung("reset button", seconds, self._by_button), power]
+        if death is None:
+            rungs.insert(0, Rung("sysrq", seconds, self._by_sysrq))
+        elif death.kind == "boot":
+            rungs.insert(0, Rung("its own reboot", seconds, self._by_itself))
         return rungs
+
+    def _by_sysrq(self, deadline: Deadline) -> None:
+        """The kernel's own emergency: sync, remount read-only, boot."""
+        if not all(self._sysrq(key) for key in "su"):
+            raise LabError("it does not heed sysrq", where=self.target.name, cure="reset it")
+        self._new_boot()
+        self._booting("sysrq")
+        self._sysrq("b")
+        self._attach(wait=True)
 
     def _by_itself(self, deadline: Deadline) -> None:
         self._new_boot()
@@ -207,14 +246,17 @@ class Uplink:
         self._watch.over(None)
         self.run.journal.add("booting", how=how)
 
-    def _attach(self, *, wait: bool) -> None:
-        """Connect to the boot that is up; its facts are on disk before any test."""
+    def _attach(self, *, wait: bool, seconds: float = 0.0) -> None:
+        """Connect to the boot that is up, within `seconds` or the target's own limit; its facts
+        are on disk before any test."""
+        self.run.journal.add("attaching")
         self._at = Attachment(
             self.target,
             self._machine.endpoint(),
             self._boot_for,
             wait=wait,
-            hopeless=lambda: self._machine.post_mortem() or self._watch.hopeless(),
+            seconds=seconds,
+            hopeless=self._hopeless,
             before=self._before,
         )
         self._before = self.boot_id, self._at.facts["pid"]
@@ -240,6 +282,13 @@ class Uplink:
             harness={"python": platform.python_version(), "commit": host.commit()},
         )
 
+    def _hopeless(self) -> str:
+        """Why it makes no sense to wait for the machine any longer, or ""."""
+        death = self._watch.death
+        return (
+            self._machine.post_mortem() or self._watch.hopeless() or (death.told if death else "")
+        )
+
     def _boot_for(self, boot_id: str) -> Boot:
         if self._boot.boot_id not in ("", boot_id):
             self._new_boot()
@@ -259,7 +308,7 @@ class Uplink:
         self._boot = Boot(self.run, self.target.policy.stream_limit)
 
     def _drop(self) -> None:
-        at, self._at = self._at, None
+        at, self._at, self.ailing = self._at, None, ()
         if at is not None:
             at.drop()
 
@@ -268,7 +317,6 @@ class Uplink:
         old = self.boot_id
         death = self._watch.death
         self._drop()
-        self._back = death is not None and death.kind == "boot"
         if death is not None:
             self._watch.settle()
         self._last_words = self._machine.console_tail()
@@ -298,18 +346,18 @@ class Uplink:
         self._say(f"{self.target.name}: out of reach, but its console lives: waiting")
         for key in STACKS:
             self._sysrq(key)
-        deadline = Deadline(self.target.limits.stall_s)
-        while deadline.pause(1.0) and self._watch.death is None:
-            try:
-                self._attach(wait=False)
-            except HarnessError as error:
-                log.info("%s: still out of reach: %s", self.target.name, error.what)
-            else:
-                return self._same(old)
-        return f"the target stopped answering, though its console lives ({why})", ""
-
-    def _sysrq(self, key: str) -> None:
         try:
-            self._machine.sysrq(key, Deadline(ANSWER_S))
+            self._attach(wait=True, seconds=self.target.limits.stall_s)
+        except HarnessError as error:
+            death = self._watch.death
+            told = f"the target stopped answering, though its console lives ({error.what})"
+            return death.told if death else told, ""
+        return self._same(old)
+
+    def _sysrq(self, key: str) -> bool:
+        """Whether the kernel heeded it."""
+        try:
+            return self._machine.sysrq(key, Deadline(ANSWER_S))
         except HarnessError as error:
             log.info("%s: sysrq %s: %s", self.target.name, key, error.what)
+            return False

@@ -80,6 +80,12 @@ class Watch:
         with self._changed:
             self._changed.wait_for(lambda: self._ended, deadline.left())
 
+    @property
+    def booting(self) -> bool:
+        """Whether the machine has begun to boot since nobody was watched over."""
+        with self._changed:
+            return self._boots > 0
+
     def hopeless(self) -> str:
         """Why a machine on its way up will not come, or ""."""
         with self._changed:

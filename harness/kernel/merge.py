@@ -17,6 +17,8 @@ __all__ = ["Gap", "Line", "Merged", "merge", "read_netconsole", "segments"]
 
 # Shorter pieces of a line prove nothing.
 _PIECE = 8
+# Of so many characters a console may have lost one.
+_LOST = 10
 # Clocks of two CPUs differ by less; a boot starts again from 0.  In microseconds.
 _SLACK = 1_000_000
 
@@ -133,10 +135,11 @@ class _Pool:
         return max(range(len(parts)), key=lambda number: shared[number])
 
     def _match(self, record: Record, text: str) -> _Entry | None:
-        for entry in self._known.get(record.usec, ()):
-            if entry.text == text or _cut(entry.text, text):
+        same = self._known.get(record.usec, [])
+        for entry in same:
+            if entry.text == text:
                 return entry
-        return None
+        return next((entry for entry in same if _cut(entry.text, text)), None)
 
     def _line(self, name: str, record: Record, text: str) -> None:
         entry = self._match(record, text)
@@ -170,9 +173,13 @@ class _Pool:
 
 
 def _cut(whole: str, piece: str) -> bool:
-    """Whether one is what is left of the other: a slow console is cut short, or written over."""
+    """Whether one is what is left of the other: a console is cut short, and loses characters."""
     short, long = sorted((whole, piece), key=len)
-    return len(short) >= _PIECE and long.startswith(short)
+    if len(short) < _PIECE:
+        return False
+    rest = iter(long)
+    nearly = len(long) - len(short) <= len(long) // _LOST
+    return long.startswith(short) or (nearly and all(letter in rest for letter in short))
 
 
 def _told(entry: _Entry) -> Line:

@@ -143,9 +143,11 @@ class Virtual:
     def sysrq(self, key: str, deadline: Deadline) -> bool:
         if not self.qemu.alive():
             return False
+        seen = self.qemu.console.received
         self.qemu.send_break(deadline)
         self.qemu.console.write(key.encode())
-        return True
+        # A second BREAK before the first was heeded would be the same one.
+        return self.qemu.console.wait_received(seen, deadline)
 
     def answers(self, deadline: Deadline) -> bool:
         return _answers(self.qemu.console, deadline)

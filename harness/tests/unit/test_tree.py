@@ -19,10 +19,9 @@ FLOORS = [
     {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
     | {
         "fbcon",
-    | {
         "generic",
-    },
         "guards",
+        "healing",
         "health",
         "held",
         "ladder",
