@@ -82,7 +82,7 @@ class Grid:
         """The codes of one test on one target, a byte each night."""
         if test not in self._tests or target not in self._targets:
             return bytes(len(self.nights))
-        return self.codes[self._tests[test], self._targets[target]].tobytes()
+        return bytes(self.codes[self._tests[test], self._targets[target]])
 
     def last(self, test: str, target: str) -> State:
         """How it ended in the newest night."""
@@ -122,7 +122,7 @@ class Grid:
             names.append(name)
 
     def _grow(self) -> None:
-        rows, columns, nights = self.codes.shape
+        rows, columns, _ = self.codes.shape
         more = ((0, len(self.tests) - rows), (0, len(self.targets) - columns), (0, 0))
         if any(after for _, after in more):
             self.codes = np.pad(self.codes, more)
