@@ -18,7 +18,7 @@ from harness.evidence import jobs, snapshot
 from harness.evidence.files import write_bytes
 from harness.evidence.finding import Finding, signature
 from harness.evidence.rundir import RunDir, Window
-from harness.fence import contract, deadlock, ledger, perfetto, timeline
+from harness.fence import contract, deadlock, ledger, perfetto, recoveries, timeline
 from harness.fence.contract import Rules
 from harness.fence.fences import NEVER, State
 from harness.fence.ledger import Ledger
@@ -52,12 +52,14 @@ MANY = 20_000
 
 class Account(Struct, frozen=True):
     """What is known of a test's fences.  `state` is "none" where nothing was traced, "unknown"
-    where some of it is missing; `why` says so in words."""
+    where some of it is missing; `why` says so in words.  `recovered`: whether the driver's
+    timeout handler ran, None where that was not traced."""
 
     state: Accounted
     why: str = ""
     ledger: Ledger | None = None
     findings: tuple[Finding, ...] = ()
+    recovered: bool | None = None
 
 
 def open_account(run: RunDir, window: Window) -> Account:
@@ -100,7 +102,14 @@ def open_account(run: RunDir, window: Window) -> Account:
     if window.trace:
         findings += _missing(window.trace).findings
     unknown = any(finding.severity == "unknown" for finding in findings)
-    return Account("unknown" if unknown else "accounted", window.trace, made, tuple(findings))
+    timed = not unknown and not unseen & {*recoveries.EVENTS, *recoveries.DRIVERS_OWN}
+    return Account(
+        "unknown" if unknown else "accounted",
+        window.trace,
+        made,
+        tuple(findings),
+        bool(made.recoveries) if timed else None,
+    )
 
 
 def draw(account: Account, directory: Path, title: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from harness import coverage
 from harness.account import Account, Accounted, draw, durations, open_account
 from harness.errors import LabError
 from harness.evidence.files import read_json, write_bytes, write_json
@@ -81,6 +82,7 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         *_selftests(window, kmsg),
         *_flood(window, kmsg),
         *_losses(window, kmsg),
+        *coverage.notes(run, window, resets.find(kmsg), account.recovered),
         *account.findings,
         *(
             Finding("lab", "note", remark, signature("lab", splats.steady(remark)))

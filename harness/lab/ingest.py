@@ -18,7 +18,9 @@ from msgspec import Struct
 
 from harness.errors import UsageError
 from harness.evidence import journal
+from harness.evidence.finding import signature
 from harness.evidence.rundir import attempt_of, slug
+from harness.kernel.signature import steady
 
 __all__ = [
     "Failing",
@@ -39,6 +41,10 @@ NIGHTS = "nights"
 
 # Verdicts of the harness itself, in place of one that was never written.
 ENDED = "the harness ended during this test"
+
+# A failure without a finding gets one here, so that the history can tell it from another: its
+# kind, by outcome.  Numbers in what the test said are no part of its identity.
+OF_ITS_OWN = {"fail": "assertion", "incomplete": "died"}
 
 
 class Failing(Struct, frozen=True):
@@ -233,6 +239,9 @@ def _test(path: Path, test: str, started: float, unended: bool) -> ReadTest:
             # msgspec.ValidationError is a DecodeError
             verdict = _Verdict(test, "error", f"its verdict cannot be read: {error}")
     failings = tuple(f for f in verdict.findings if f.severity != "note")
+    if verdict.outcome in OF_ITS_OWN and not any(f.severity == "fail" for f in failings):
+        kind, title = OF_ITS_OWN[verdict.outcome], verdict.reason.split("\n")[0]
+        failings += (Failing(signature(kind, steady(title)), kind, "fail", title),)
     return ReadTest(name, attempt, started, verdict, failings)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jinja2
 
+from harness import coverage
 from harness.account import PERFETTO, PICTURE
 from harness.evidence import journal
 from harness.evidence.files import write_bytes
@@ -47,6 +48,7 @@ def write(run: RunDir) -> Path:
         .render(
             name=run.path.name,
             facts=facts_of(run),
+            coverage=coverage.of_run(run),
             verdicts=judged,
             counts=counts(judged),
             pictured=[v.test for v in judged if (run.test(v.test) / PICTURE).exists()],
