@@ -5,10 +5,12 @@ One deadlock that shows in forty tests on ten machines is one piece of news.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from harness.lab.past import Result
+from harness.lab.diff import Change
+from harness.lab.past import Failing, Result
 
 __all__ = ["HEADINGS", "News", "Where", "put_together"]
 
@@ -38,14 +40,15 @@ class Where:
 class News:
     """Changes of one kind with one finding, or one reason.
 
-    `signature` is "" where no finding tells it.  `since` is the first of the failures that last
-    until now, `good` the last result that was none.
+    `signature` is "" where no finding tells it, `why` what the title does not say.
+    `since` is the first of the failures that last until now, `good` the last result that was none.
     """
 
     kind: str
     title: str
     sort: str
     signature: str
+    why: str
     known: tuple[str, ...]
     where: tuple[Where, ...]
     since: Result | None
@@ -67,12 +70,67 @@ class News:
         """Its targets, by name."""
         return sorted({one.target for one in self.where})
 
+    @property
+    def facts(self) -> list[str]:
+        """On which kernel, since when, and what is known of it."""
+        told = []
+        result = self.where[0].result
+        if self.since and self.kind in ("changed", "still", "known"):
+            told.append(f"since {_day(self.since)} on {self.since.kernel}")
+        elif result and self.kind != "missing":
+            told.append(f"on {result.kernel}")
+        if self.good and self.kind != "fixed":
+            told.append(f"last good {_day(self.good)} on {self.good.kernel}")
+        return [*told, *(f"known as {name}" for name in self.known)]
 
-def put_together(changes: Iterable[object]) -> list[News]:
+
+def _day(result: Result) -> str:
+    return f"{datetime.fromtimestamp(result.started, UTC):%Y-%m-%d}"
+
+
+def put_together(changes: Iterable[Change]) -> list[News]:
     """In the order of HEADINGS, what concerns most tests first."""
-    groups: dict[tuple[str, str], list[object]] = {}
+    groups: dict[tuple[str, str], list[Change]] = {}
     for change in changes:
-        groups.setdefault(_key(change), []).append(change)
+        groups.setdefault((change.kind, _identity(change)), []).append(change)
     order = list(HEADINGS)
     made = [_news(kind, several) for (kind, _), several in groups.items()]
     return sorted(made, key=lambda news: (order.index(news.kind), -len(news.where), news.title))
+
+
+def _identity(change: Change) -> str:
+    """What changes that tell the same thing have in common."""
+    failing = _worst(change)
+    if failing is not None:
+        return failing.signature
+    if change.kind == "slower":
+        return change.target
+    return change.why if change.kind != "fixed" else f"{change.target} {change.test}"
+
+
+def _worst(change: Change) -> Failing | None:
+    """The finding that tells the change: of what is fixed, the one that is no more."""
+    if change.kind in ("missing", "slower"):
+        return None
+    told = change.before if change.kind == "fixed" else change.now
+    found = told.failings if told else ()
+    return next((one for one in found if one.severity == "fail"), None)
+
+
+def _news(kind: str, several: Sequence[Change]) -> News:
+    first = several[0]
+    failing = _worst(first)
+    known = [name for change in several if change.now for name in change.now.known]
+    sinces = [change.since for change in several if change.since]
+    goods = [change.before for change in several if change.before and not change.before.bad]
+    return News(
+        kind=kind,
+        title=failing.title if failing else first.why,
+        sort=failing.kind if failing else "",
+        signature=failing.signature if failing else "",
+        why=first.why if failing and not first.why.startswith(failing.title) else "",
+        known=tuple(dict.fromkeys(known)),
+        where=tuple(Where(c.test, c.target, c.now or c.before) for c in several),
+        since=min(sinces, key=lambda result: result.started, default=None),
+        good=max(goods, key=lambda result: result.started, default=None),
+    )

@@ -132,7 +132,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"day": _day, "moment": _moment, "span": _span, "short": _short}
+    environment.filters |= {"day": _day, "moment": _moment, "span": _span}
+    environment.filters |= {"short": _short, "many": _many}
     environment.globals["LETTERS"] = {state.name: state.letter or "-" for state in STATES}
     environment.globals["STATES"] = STATES
     return environment
@@ -159,6 +160,10 @@ def _span(seconds: float) -> str:
     if seconds >= 120:
         return f"{seconds / 60:.0f} min"
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _short(test: str) -> str:

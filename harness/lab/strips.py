@@ -99,6 +99,11 @@ class Grid:
         ran = rows[rows.any(axis=1)]
         return bool(np.isin(ran, (0, PASS)).all() and (ran[:, -1] == PASS).all())
 
+    def calm(self, test: str, target: str) -> bool:
+        """The same of one test on one target."""
+        codes = self.codes[self._tests[test], self._targets[target]]
+        return bool(np.isin(codes, (0, PASS)).all() and codes[-1] == PASS)
+
     def of_target(self, target: str) -> dict[str, list[int]]:
         """How many of its tests ended how, by state, a number for each night."""
         codes = self.codes[:, self._targets[target], :]

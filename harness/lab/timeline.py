@@ -67,10 +67,11 @@ def _gpu(case: Case, records: list[Record], start: int) -> Iterator[Step]:
     window = case.window
     assert window is not None
     path = case.run.path / f"boot-{window.boot_id}" / "uevents.jsonl"
-    if window.mono and path.exists():
+    begun = _start(case)
+    if begun and path.exists():
         with path.open("rb") as lines:
-            for event in uevents.find(lines, window.mono, ""):
-                at = (event.usec - window.mono // 1000) / 1e6
+            for event in uevents.find(lines, begun, ""):
+                at = (event.usec - begun // 1000) / 1e6
                 # The stream goes on after the test.
                 if at <= (records[-1].usec - start) / 1e6:
                     yield Step(at, "gpu", event.step, "uevent")
@@ -85,23 +86,27 @@ def _reports(case: Case, records: list[Record], start: int) -> Iterator[Step]:
             yield Step(at, "report", finding.kind, finding.title, f"r{place.first}")
 
 
+def _start(case: Case) -> int:
+    """When the window opened, CLOCK_MONOTONIC of the target in ns; 0 where nothing says so."""
+    return (case.window.mono or case.window.trace_first or 0) if case.window else 0
+
+
 def _jobs(case: Case) -> Iterator[Step]:
-    window = case.window
-    assert window is not None
-    if not window.mono:
+    start = _start(case)
+    if not start:
         return
     for job in jobs.read(case.directory / "jobs.jsonl"):
         name = f"{job.kind} on {job.engine}"
         detail = f"{job.recipe}, " if job.recipe else ""
-        at = (job.submitted_ns - window.mono) / 1e9
+        at = (job.submitted_ns - start) / 1e9
         yield Step(at, "job", f"{name} submitted", f"{detail}client {job.client}")
         if job.signaled and job.timestamp_ns:
             lasted = (job.timestamp_ns - job.submitted_ns) / 1e9
             told = errno.errorcode.get(-(job.error or 0), str(job.error)) if job.error else "0"
-            ended = (job.timestamp_ns - window.mono) / 1e9
+            ended = (job.timestamp_ns - start) / 1e9
             yield Step(ended, "job", f"{name} signalled", f"error {told}, after {lasted:.3f} s")
         elif job.released_ns:
-            ended = (job.released_ns - window.mono) / 1e9
+            ended = (job.released_ns - start) / 1e9
             yield Step(ended, "job", f"{name} released", "ended by the CPU: it never signalled")
 
 

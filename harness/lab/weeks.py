@@ -38,8 +38,9 @@ class Spread:
 class Weeks:
     """`latest`: of the newest night, by test and target.  `seen`: of each finding the first result
     that had it and the last ones.  `ran` and `hit` count results by test, target and kernel, and
-    by finding and kernel; `kernels` are in the order in which they came.  `spreads`: by target
-    and what was measured, one each night.  `booted`: kernels by target, one each night."""
+    by finding and kernel; `clean` how many had it not, before the first that had it, of the same
+    test on the same target and kernel; `kernels` are in the order in which they came.  `spreads`:
+    by target and what was measured, one each night.  `booted`: kernels by target, likewise."""
 
     grid: Grid
     latest: dict[tuple[str, str], Result] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Weeks:
     where: dict[str, dict[tuple[str, str], None]] = field(default_factory=dict)
     ran: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     hit: dict[str, Counter[str]] = field(default_factory=dict)
+    clean: dict[str, int] = field(default_factory=dict)
     kernels: dict[str, None] = field(default_factory=dict)
     spreads: dict[tuple[str, str], list[Spread | None]] = field(default_factory=dict)
     booted: dict[str, list[str]] = field(default_factory=dict)
@@ -79,6 +81,26 @@ class Weeks:
             if total:
                 made.append((kernel, self.hit[signature][kernel], total))
         return made
+
+    def suspects(self, signature: str) -> str:
+        """What the kernels' rates say of where it came from, in a sentence."""
+        rates = self.rates(signature)
+        first = next(n for n, (_, hit, _) in enumerate(rates) if hit)
+        kernel, hit, total = rates[first]
+        clean = self.clean[signature]
+        if first == 0 and not clean:
+            return "It is as old as what is shown here."
+        if clean:
+            return (
+                f"{kernel} ran {clean} times without it before it first showed: that kernel alone "
+                "does not bring it about every time."
+            )
+        without = sum(total for _, _, total in rates[:first])
+        often = "always" if hit == total else f"in {hit} of {total} results"
+        return (
+            f"Never up to {rates[first - 1][0]} ({without} results), {often} on {kernel}: look "
+            "between these two."
+        )
 
 
 def case_id(result: Result) -> str:
@@ -113,10 +135,12 @@ def _count(weeks: Weeks, result: Result) -> None:
     if not result.judged:
         return
     weeks.kernels.setdefault(result.kernel)
+    before = weeks.ran[result.test, result.target, result.kernel]
     weeks.ran[result.test, result.target, result.kernel] += 1
     for signature in result.signatures:
         weeks.where.setdefault(signature, {}).setdefault((result.test, result.target))
         weeks.hit.setdefault(signature, Counter())[result.kernel] += 1
+        weeks.clean.setdefault(signature, before)
         kept = weeks.seen.setdefault(signature, [])
         kept.append(result)
         if len(kept) > SIGHTINGS:
