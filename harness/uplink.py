@@ -12,7 +12,7 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-from harness import host
+from harness import host, pstore
 from harness.attachment import Attachment
 from harness.deadline import Deadline
 from harness.errors import HarnessError, LabError
@@ -20,12 +20,19 @@ from harness.evidence.boot import Boot
 from harness.evidence.rundir import RunDir
 from harness.guards import Guards
 from harness.inventory import Target
+from harness.ladder import Rung, climb
 from harness.link.agent import Agent
 from harness.link.machine import Machine
+from harness.watch import Watch
 
 __all__ = ["Uplink"]
 
 log = logging.getLogger(__name__)
+
+# Longest wait for a sign of life on a console.
+ANSWER_S = 3.0
+# Documentation/admin-guide/sysrq.rst: blocked tasks, backtraces of all active CPUs, locks held.
+STACKS = "wld"
 
 
 class Uplink:
@@ -42,8 +49,12 @@ class Uplink:
         self._say = say
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
+        self._before = ("", 0)
+        self._watch = Watch()
         self._last_words = ""
         self._guards = Guards(target, self._netconsole)
+        # It died by rebooting, so that it will be back by itself.
+        self._back = False
 
     # -- coming and going ------------------------------------------------------
 
@@ -140,6 +151,7 @@ class Uplink:
             log.info("%s: while rebooting: %s", self.target.name, error.what)
         self._drop()
         self._new_boot()
+        self._booting("reboot")
         try:
             at.ssh.wait_reboot(old, Deadline(self.target.limits.boot_s))
         except HarnessError:
@@ -151,27 +163,67 @@ class Uplink:
     def recover(self) -> None:
         """After a death: reach it again, by power if need be; `unfit` when nothing helps."""
         self._say(f"{self.target.name}: recovering the target")
-        try:
-            if self.trouble():
-                self._drop()
-            if self._at is None:
-                self._new_boot()
-                self._machine.cycle(Deadline(self.target.limits.boot_s))
-                self._attach(wait=True)
-        except HarnessError as error:
-            self.unfit = f"recovery failed: {error.what}"
+        if self.trouble():
+            self._drop()
+        if self._at is not None:
+            return
+        failed = climb(self._rungs(), self.run.journal, self._say)
+        if failed:
+            self.unfit = f"recovery failed: {failed}"
             self.run.journal.add("unfit", reason=self.unfit)
-            self._say(f"{self.target.name}: unfit: {error}")
+            self._say(f"{self.target.name}: unfit: {failed}")
 
     # -- inside ----------------------------------------------------------------
 
+    def _rungs(self) -> list[Rung]:
+        """What may bring a machine back that does not answer, or has a GPU no more."""
+        seconds = self.target.limits.boot_s
+        rungs = [Rung("power", seconds, self._by_power)]
+        if not self.trouble() and not self._machine.post_mortem():
+            rungs.insert(0, Rung("reset button", seconds, self._by_button))
+            if self._back:
+                rungs.insert(0, Rung("its own reboot", seconds, self._by_itself))
+        return rungs
+
+    def _by_itself(self, deadline: Deadline) -> None:
+        self._new_boot()
+        self._booting("itself")
+        self._attach(wait=True)
+
+    def _by_button(self, deadline: Deadline) -> None:
+        if not self._machine.reset(deadline):
+            raise LabError("it has no reset button", where=self.target.name, cure="cut its power")
+        self._new_boot()
+        self._booting("button")
+        self._attach(wait=True)
+
+    def _by_power(self, deadline: Deadline) -> None:
+        self._new_boot()
+        self._booting("power")
+        self._machine.cycle(deadline)
+        self._attach(wait=True)
+
+    def _booting(self, how: str) -> None:
+        self._watch.over(None)
+        self.run.journal.add("booting", how=how)
+
     def _attach(self, *, wait: bool) -> None:
         """Connect to the boot that is up; its facts are on disk before any test."""
-        self._at = Attachment(self.target, self._machine.endpoint(), self._boot_for, wait=wait)
+        self._at = Attachment(
+            self.target,
+            self._machine.endpoint(),
+            self._boot_for,
+            wait=wait,
+            hopeless=lambda: self._machine.post_mortem() or self._watch.hopeless(),
+            before=self._before,
+        )
+        self._before = self.boot_id, self._at.facts["pid"]
+        self._watch.over(self._at.agent)
         self._guards.arm(self._at, nmi=self.target.nmi)
         boots = [*self.run.facts().get("boots", [])]
         if self.boot_id not in boots:
             boots.append(self.boot_id)
+            pstore.collect(self.agent, self.run, boots, Deadline(self.target.limits.command_s))
         self.run.journal.add(
             "boot",
             boot=self.boot_id,
@@ -197,6 +249,7 @@ class Uplink:
 
     def _console(self, data: bytes) -> None:
         self._boot.console(data)
+        self._watch.console(data)
 
     def _netconsole(self, data: bytes) -> None:
         self._boot.netconsole(data)
@@ -213,15 +266,50 @@ class Uplink:
     def _diagnose(self) -> tuple[str, str]:
         """After a broken window: (how the target died, or "") and (what the lab should know)."""
         old = self.boot_id
+        death = self._watch.death
         self._drop()
+        self._back = death is not None and death.kind == "boot"
+        if death is not None:
+            self._watch.settle()
         self._last_words = self._machine.console_tail()
         gone = self._machine.post_mortem()
         if gone:
             return f"the target died: {gone}", ""
+        if death is not None:
+            return death.told, ""
         try:
             self._attach(wait=False)
         except HarnessError as error:
-            return f"the target stopped answering ({error.what})", ""
+            return self._stalled(old, error.what)
+        return self._same(old)
+
+    def _same(self, old: str) -> tuple[str, str]:
+        """What it means that the machine answers again."""
         if self.boot_id != old:
             return "the target rebooted by itself", ""
         return "", " (the link broke and came back; same boot)"
+
+    def _stalled(self, old: str, why: str) -> tuple[str, str]:
+        """Nobody answers on the network.  While its console does, that is a stall, not a death:
+        what all wait for is asked of the kernel, and the link gets time to come back."""
+        if not self._machine.answers(Deadline(ANSWER_S)):
+            return f"the target stopped answering ({why})", ""
+        self.run.journal.add("stall", reason=why)
+        self._say(f"{self.target.name}: out of reach, but its console lives: waiting")
+        for key in STACKS:
+            self._sysrq(key)
+        deadline = Deadline(self.target.limits.stall_s)
+        while deadline.pause(1.0) and self._watch.death is None:
+            try:
+                self._attach(wait=False)
+            except HarnessError as error:
+                log.info("%s: still out of reach: %s", self.target.name, error.what)
+            else:
+                return self._same(old)
+        return f"the target stopped answering, though its console lives ({why})", ""
+
+    def _sysrq(self, key: str) -> None:
+        try:
+            self._machine.sysrq(key, Deadline(ANSWER_S))
+        except HarnessError as error:
+            log.info("%s: sysrq %s: %s", self.target.name, key, error.what)
