@@ -87,17 +87,27 @@ def forecast(
     confidence: float = 0.99,
     most_runs: int = MOST_RUNS,
     prior: Floats | None = None,
+    told: int = 0,
 ) -> Forecast:
-    """Search for every culprit of `lab`, as if each run cost the same."""
+    """Search for every culprit of `lab`, as if each run cost the same.
+
+    `told`: earlier runs of a kernel that is known to be bad, at least one of which showed it.
+    """
     searches, commits = lab.broken.shape
     weighed = np.ones(commits) if prior is None else prior
     posterior = Posterior(dag, bad, good, weighed, searches)
+    if told:
+        shown = np.maximum(1, random.binomial(told, lab.shows, searches))
+        posterior.tell(slice(None), shown, told - shown)
     hope = np.ones((searches, commits))
     barren = np.zeros((searches, commits), dtype=np.bool_)
     labels: list[NDArray[np.intp] | None] = [None] * searches
     proven = np.zeros((searches, commits), dtype=np.bool_)
     done = Forecast(
-        *(np.zeros(searches, dtype=kind) for kind in (np.intp, np.intp, np.bool_, np.bool_, np.intp))
+        *(
+            np.zeros(searches, dtype=kind)
+            for kind in (np.intp, np.intp, np.bool_, np.bool_, np.intp)
+        )
     )
     active = np.arange(searches)
     while len(active):

@@ -32,9 +32,14 @@ class Posterior:
         self._with: Tally = np.zeros((searches, len(dag)), dtype=np.intp)
         self._all: Tally = np.zeros((searches, 1), dtype=np.intp)
 
-    def record(
-        self, searches: Which, commits: NDArray[np.intp], shown: NDArray[np.bool_]
-    ) -> None:
+    def tell(self, searches: Which, bad: NDArray[np.intp], good: NDArray[np.intp]) -> None:
+        """Runs of a kernel that has every candidate, before the search: of them only the rate
+        of bad kernels is learnt."""
+        known = (bad * BAD + good * GOOD)[:, np.newaxis]
+        self._with[searches] += known
+        self._all[searches] += known
+
+    def record(self, searches: Which, commits: NDArray[np.intp], shown: NDArray[np.bool_]) -> None:
         """One run in each of `searches`, of one commit each, that showed the finding or not."""
         run = np.where(shown, BAD, GOOD)[:, np.newaxis]
         self._with[searches] += self.dag.rows(commits) * run

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.bisect.dag import Floats
 
-__all__ = ["BAD", "GOOD", "Rate", "Tally", "entropy", "of_bad", "of_good"]
+__all__ = ["BAD", "GOOD", "TOLD", "Rate", "Tally", "entropy", "of_bad", "of_good"]
 
 Tally = NDArray[np.intp]
 # Numbers of bad and of good runs in one integer, so that they add and look up as one.
@@ -58,10 +58,6 @@ class Rate:
         found: Floats = likely / likely.sum()
         return found
 
-    def after(self, bad: int, good: int) -> Rate:
-        """The same rate, of which so many runs are known already."""
-        return Rate(self.points, self.posterior(bad * BAD + good))
-
     def _reach(self, tally: Tally) -> None:
         """Make the tables as long as `tally` needs them."""
         rows = len(self._evidence)
@@ -87,15 +83,23 @@ def entropy(chance: Floats) -> Floats:
 
 # Lower rates are not searched for: no lab waits a hundred runs for one answer.
 LOWEST = 0.03
-# A kernel that shows it at every run: the lab itself misses one now and then.
-ALWAYS = 0.998
+# A kernel that shows it at every run, but for what the lab itself may miss.
+ALWAYS = 0.9995
 
 
-def of_bad(always: float = 0.5) -> Rate:
+def of_bad(always: float = 0.05) -> Rate:
     """How often a bad kernel shows the finding: at each run with the chance `always`, else any
-    rate, small ones as likely as great ones (even in its logarithm)."""
+    rate, small ones as likely as great ones (even in its logarithm).
+
+    A search that was told nothing must doubt that it is always: what a flaky kernel shows along
+    one way down always looks like some other culprit's doing.
+    """
     points = np.geomspace(LOWEST, 0.97, 48)
     return Rate([*points, ALWAYS], [*np.full(48, (1 - always) / 48), always])
+
+
+# `always` where earlier runs of a bad kernel are told: they say more than this.
+TOLD = 0.5
 
 
 def of_good(expected: float) -> Rate:
