@@ -16,6 +16,7 @@ from harness.errors import UsageError
 from harness.evidence.jobs import JobLine
 from harness.gpu.base import Backend, Engine
 from harness.link.agent import Workload
+from harness.waiters import Waiter
 
 __all__ = ["Canary", "Client", "Fence", "Job", "Storm"]
 
@@ -129,10 +130,13 @@ class Client:
         recipe: str | None = None,
         context: int | None = None,
         writes: int | None = None,
+        *,
+        own: bool = False,
     ) -> Job:
         """Submit a job that never completes; `recipe` defaults to the engine's safest.
 
-        Whoever shows the adopted buffer `writes` waits for the job.
+        Whoever shows the adopted buffer `writes` waits for the job.  With `own` it may write a
+        page of its process's memory, which `wait_every_way` then takes away.
         """
         reply = self._call(
             "hang",
@@ -141,6 +145,7 @@ class Client:
             recipe=recipe or self._backend.recipes(engine)[0],
             context=self._in(context),
             **({} if writes is None else {"writes": writes}),
+            **({"own": True} if own else {}),
         )
         job = Job(int(reply["job"]), engine)
         line = JobLine.submitted(self.pid, engine.name, "hang", reply)
@@ -156,6 +161,21 @@ class Client:
         reply = self._workload.call("wait", answer_by, job=job.number, timeout_ns=budget_ns)
         self._keep(self._lines[job.number].ended(reply))
         return _fence(reply)
+
+    def wait_every_way(
+        self, job: Job, deadline: Deadline, *names: str, seconds: float | None = None
+    ) -> list[Waiter]:
+        """Wait for `job` in every way the kernel has, or in those of these names: all at the
+        same time, each in a thread that signals hit and most in another that they do not.
+
+        Each gives up after `seconds`, by default at the deadline.
+        """
+        timeout_ns = int((deadline.left() if seconds is None else seconds) * 1e9)
+        answer_by = Deadline(deadline.left() * 1.1 + 30.0)
+        reply = self._workload.call(
+            "waiters", answer_by, job=job.number, timeout_ns=timeout_ns, names=list(names)
+        )
+        return [Waiter.told(one) for one in reply["waiters"]]
 
     def release(self, job: Job) -> None:
         """End a hang from the CPU's side.  Raises UsageError where its recipe cannot be."""

@@ -17,12 +17,12 @@ FLOORS = [
     {"desk", "doctor"},
     {"fleet", "lab"},
     {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
-    | {"selftests", "pending"},
+    | {"guards", "pending", "selftests", "waiters"},
     {"verdict"},
-    {"account", "known"},
+    {"account", "coverage", "known"},
     {"link", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
-    {"inventory", "tomlerror"},
+    {"inventory", "tomlerror", "ways"},
     {"deadline", "errors", "host"},
 ]
 PURE = ("kernel", "gpu", "fence")
