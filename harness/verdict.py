@@ -22,7 +22,7 @@ from harness.errors import LabError
 from harness.evidence.files import read_json, write_bytes, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
 from harness.evidence.rundir import RunDir, Window
-from harness.kernel import commits, lockdep, picture, records, resets, splats, uevents
+from harness.kernel import commits, lockdep, modtests, picture, records, resets, splats, uevents
 from harness.kernel import selftests as module_tests
 from harness.kernel.cycle import cycle_of
 from harness.kernel.diagnosis import explain
@@ -304,13 +304,17 @@ def _device(facts: dict[str, Any]) -> str:
 
 
 def _selftests(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
-    """What the driver's own tests say of it."""
+    """What the kernel's own tests say of it."""
     for run in module_tests.find(kmsg):
         for failed in run.failed:
             error = errno.errorcode.get(-failed.error, str(failed.error))
             title = f"{run.kind} selftest {run.group}/{failed.name} fails with {error}"
             place = Place(window.boot_id, "kmsg", failed.seq, failed.seq)
             yield _finding("selftest", "fail", title, place, f"st_random_seed={run.seed}")
+    for test in modtests.find(kmsg):
+        if test.outcome in ("fail", "missing"):
+            place = Place(window.boot_id, "kmsg", test.seq, test.seq)
+            yield _finding("selftest", "fail", test.title, place, test.why)
 
 
 def _flood(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
