@@ -240,17 +240,20 @@ def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iter
 
 def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
     """GPU events; a failed reset is a failure, and so is one in a test that asked for none."""
+    whole = resets.recoveries(resets.trail(kmsg))
     for event in resets.find(kmsg):
-        engine = f" on {event.engine}" if event.engine else ""
-        place = Place(window.boot_id, "kmsg", event.seq, event.seq)
+        title = f"{event.step} on {event.engine}" if event.engine else event.step
         broken = event.step in ("reset-failed", "wedged")
-        if broken:
-            yield _finding("recovery", "fail", f"{event.step}{engine}", place, event.text)
-        elif not window.destructive:
-            title = f"{event.step}{engine} in a test that hangs nothing"
-            yield _finding("recovery", "fail", title, place, event.text)
-        else:
-            yield _finding("recovery", "note", f"{event.step}{engine}", place, event.text)
+        if not broken and not window.destructive:
+            title += " in a test that hangs nothing"
+        place = Place(window.boot_id, "kmsg", event.seq, event.seq)
+        severity: Severity = "fail" if broken or not window.destructive else "note"
+        finding = _finding("recovery", severity, title, place, event.text)
+        told = next((recovery.title for recovery in whole if event in recovery.events), "")
+        if told and severity == "fail":
+            # whose job it was is no part of the identity
+            finding = msgspec.structs.replace(finding, title=f"{title}: {told}")
+        yield finding
 
 
 def _display(
