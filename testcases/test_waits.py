@@ -65,8 +65,8 @@ def truly_told(waits: list[Waiter], fence: Fence, soon: float) -> dict[str, set[
 @pytest.mark.destructive
 def test_who_cannot_be_interrupted_completes(dut: Dut) -> None:
     """A process takes away the page that its hung job writes.  Before it may, the driver's MMU
-    notifier waits for the job, uninterruptibly (amdgpu_hmm_invalidate_gfx), or need not (i915_gem_
-    userptr_invalidate: it has pinned the page).  Signals do not matter, and recovery ends the job."""
+    notifier waits for the job, uninterruptibly (amdgpu_hmm_invalidate_gfx), or need not, for it
+    pinned the page (i915_gem_userptr_invalidate).  Signals do not matter; recovery ends the job."""
     guilty, engine = guilty_client(dut)
     patience = Deadline(dut.target.limits.tdr_s)
     job, (munmap,) = guilty.hang_and_wait(engine, patience, "munmap", own=True)
