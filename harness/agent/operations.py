@@ -58,19 +58,22 @@ def mark(session: Session, arguments: Arguments) -> dict[str, Any]:
 
 
 def collect(session: Session, arguments: Arguments) -> dict[str, Any]:
-    """{what: kmsg|uevents|trace, stream = 0, from = start|end, subsystems = [], cpu = 0}
-    -> {"stream"}.
+    """{what: kmsg|uevents|trace, stream = 0, from = start|end, subsystems = [],
+    source: kernel|udev = kernel, cpu = 0} -> {"stream"}.
 
-    `from` is kmsg's, `subsystems` uevents', `cpu` trace's: one stream a CPU, of raw
+    `from` is kmsg's, `subsystems` and `source` uevents', `cpu` trace's: one stream a CPU, of raw
     ring-buffer pages, which ends with trace.stop.
     """
     what = arguments.text("what")
     stream = arguments.integer("stream", 0)
     start = arguments.text("from", "end")
     subsystems = arguments.texts("subsystems", [])
+    source = arguments.text("source", "kernel")
     cpu = arguments.integer("cpu", 0)
     arguments.done()
-    return session.collect(what, stream, start, subsystems, cpu)
+    if source not in ("kernel", "udev"):
+        raise usage(f"no uevents come from {source}", cure="pass source: kernel or udev")
+    return session.collect(what, stream, start, subsystems, cpu, source)
 
 
 def collect_stop(session: Session, arguments: Arguments) -> dict[str, Any]:
@@ -183,12 +186,15 @@ def listdir(session: Session, arguments: Arguments) -> dict[str, Any]:
 
 
 def knob(session: Session, arguments: Arguments) -> dict[str, Any]:
-    """{path, value, seconds = 10} -> {"original"}; undone by restore or the agent's end."""
+    """{path, value, seconds = 10, standing = false} -> {"original"}; undone by restore or the
+    agent's end, one that is `standing` by its end alone."""
     path = _path(arguments)
     value = arguments.text("value")
     seconds = arguments.seconds("seconds", _FILE_SECONDS)
+    standing = arguments.flag("standing")
     arguments.done()
-    return {"original": session.knobs.turn(path, value, seconds)}
+    knobs = session.standing if standing else session.knobs
+    return {"original": knobs.turn(path, value, seconds)}
 
 
 def knobs(session: Session, arguments: Arguments) -> dict[str, Any]:
@@ -202,6 +208,23 @@ def restore(session: Session, arguments: Arguments) -> dict[str, Any]:
     seconds = arguments.seconds("seconds", _FILE_SECONDS)
     arguments.done()
     return session.knobs.restore(seconds)
+
+
+def netconsole_start(session: Session, arguments: Arguments) -> dict[str, Any]:
+    """{host, port} -> {"interface", "local", "mac"}; taken away at the agent's end."""
+    host = arguments.text("host")
+    port = arguments.integer("port")
+    arguments.done()
+    return session.netconsole.start(host, port, session.commands)
+
+
+def watchdog_start(session: Session, arguments: Arguments) -> dict[str, Any]:
+    """{device, seconds, module = none} -> {"identity", "seconds"}; disarmed by bye alone."""
+    device = arguments.text("device")
+    seconds = arguments.integer("seconds")
+    module = arguments.text("module", None)
+    arguments.done()
+    return session.watchdog.start(device, seconds, module, session.commands)
 
 
 def run(session: Session, arguments: Arguments) -> dict[str, Any]:
@@ -292,6 +315,8 @@ OPERATIONS: dict[str, Operation] = {
     "knob": knob,
     "knobs": knobs,
     "restore": restore,
+    "netconsole.start": netconsole_start,
+    "watchdog.start": watchdog_start,
     "run": run,
     "clients": list_clients,
     "cards": list_cards,

@@ -13,11 +13,14 @@ from .archive import Archive
 from .collector import Collector
 from .commands import Commands
 from .errors import AgentError, usage
+from .guard import Guard
 from .kmsg import KmsgCollector, say
 from .knobs import Knobs
+from .netconsole import Netconsole
 from .outbox import Outbox
 from .trace import Trace
 from .uevents import UeventCollector
+from .watchdog import Watchdog
 from .workloads import Workloads
 
 __all__ = ["Session"]
@@ -30,9 +33,13 @@ _FIRST_OWN_STREAM = 1 << 16
 class Session:
     """The running collectors, commands and workloads, and the knobs turned."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, guard: Guard | None = None) -> None:
         self.outbox = outbox
-        self.knobs = Knobs()
+        self.knobs = Knobs(guard)
+        self.standing = Knobs()
+        """What is turned for the whole session, and put back at its end alone."""
+        self.netconsole = Netconsole()
+        self.watchdog = Watchdog()
         self.commands = Commands()
         self.workloads = Workloads(Archive())
         self.trace = Trace(outbox)
@@ -57,7 +64,7 @@ class Session:
             return wanted
 
     def collect(
-        self, what: str, wanted: int, start: str, subsystems: list[str], cpu: int
+        self, what: str, wanted: int, start: str, subsystems: list[str], cpu: int, source: str
     ) -> dict[str, Any]:
         """Start a collector; {"stream": number}.  Raises AgentError."""
         if what not in ("kmsg", "uevents", "trace"):
@@ -70,7 +77,7 @@ class Session:
         if what == "kmsg":
             collector = KmsgCollector(stream, self.outbox, start)
         else:
-            collector = UeventCollector(stream, self.outbox, subsystems)
+            collector = UeventCollector(stream, self.outbox, subsystems, source)
         with self._lock:
             self._collectors[stream] = collector
         collector.start()
@@ -86,14 +93,19 @@ class Session:
         collector.join(_COLLECTOR_SECONDS)
         return {"stream": stream, "ended": not collector.is_alive()}
 
-    def undo(self, why: str) -> dict[str, Any]:
+    def undo(self, why: str, farewell: bool) -> dict[str, Any]:
         """Release, restore, stop: {"workloads": [...], "restored": [...], "failed": [...]}.
 
-        What failed also goes to the kernel log: the controller may be gone.
+        What failed also goes to the kernel log: the controller may be gone.  Without its
+        `farewell` nobody looks after this machine any more: a watchdog stays armed then.
         """
+        if not farewell:
+            self.watchdog.starve()
         reports = self.workloads.close()
         self.commands.close()
         knobs = self.knobs.restore(_RESTORE_SECONDS)
+        for kind, more in self.standing.restore(_RESTORE_SECONDS).items():
+            knobs[kind] += more
         problems = [f"not restored: {one['path']}: {one['what']}" for one in knobs["failed"]]
         problems += [
             f"workload {one['workload']} stuck" for one in reports if one["how"] == "stuck"
@@ -102,6 +114,10 @@ class Session:
             self.trace.stop()
         except (AgentError, OSError) as error:
             problems.append(f"trace not removed: {error}")
+        try:
+            self.netconsole.stop()
+        except (AgentError, OSError) as error:
+            problems.append(f"netconsole not removed: {error}")
         for problem in problems:
             try:
                 say(f"agent ending ({why}): {problem}"[:900])
@@ -114,4 +130,6 @@ class Session:
             collector.stop()
         for collector in collectors:
             collector.join(_COLLECTOR_SECONDS)
+        if farewell:
+            self.watchdog.stop()
         return {"workloads": reports, **knobs}
