@@ -10,12 +10,13 @@ import contextlib
 import logging
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from harness import generic
 from harness.account import Account, open_account
 from harness.client import Client
 from harness.coredump import Coredump
@@ -24,12 +25,15 @@ from harness.deadline import Deadline
 from harness.display import Display
 from harness.errors import HarnessError, TargetError
 from harness.evidence.files import write_bytes, write_json
+from harness.evidence.finding import Finding
 from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
 from harness.fbcon import FramebufferConsole
+from harness.generic import Generic
 from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine, Knob
 from harness.gpu.choice import choose
+from harness.health import ailments
 from harness.held import Held, held
 from harness.inventory import Target
 from harness.kernel import resets, uevents
@@ -66,7 +70,7 @@ class Dut(Uplink):
         where facts say that it would not come back."""
         super().__init__(target, run, machine, say)
         self._dangerous = dangerous
-        self._clients: list[Client | Display] = []
+        self._clients: list[Client | Display | Generic] = []
         self._jobs: JobLog | None = None
         self._engines: list[Engine] | None = None
         self._coverage: tuple[Path, Coverage] | None = None
@@ -120,6 +124,13 @@ class Dut(Uplink):
         display = Display(workload, self.agent, self.card, limit)
         self._clients.append(display)
         return display
+
+    def generic(self) -> Generic:
+        """A new unprivileged process that submits nothing; stopped with the test."""
+        limit = self.target.limits.command_s
+        client = generic.start(self.agent, limit, self.card["render"])
+        self._clients.append(client)
+        return client
 
     def coredump(self) -> Coredump | None:
         """Where a reset of the card leaves its dump; None where its driver makes none."""
@@ -254,7 +265,7 @@ class Dut(Uplink):
         """Open `test`'s window: everything the kernel prints from here on is its doing."""
         self._end_jobs()
         self._jobs = JobLog(self.run.test(test) / "jobs.jsonl", self.target.policy.stream_limit)
-        self._machine.remarks()  # of what came before
+        self.remarks()  # of what came before
         start = self.at.mark(f"start {test}")
         recorder = self.at.recorder
         recorder.sync()
@@ -299,12 +310,26 @@ class Dut(Uplink):
         if window.trouble:
             window.died = ""
             self.run.journal.add("trouble", test=window.test, reason=window.trouble)
-        window.remarks = self._machine.remarks()
+        window.remarks = self.remarks()
         try:
             self._end_jobs()
         except HarnessError as error:  # its disk's trouble is no broken link
             window.lab_error = window.lab_error or error.what
         self._save(window)
+
+    def examine(self, window: Window, findings: Iterable[Finding]) -> None:
+        """Note what ails the target after `window`, so that it is healed before the next test."""
+        if self._at is None or self.target.policy.rearm == "never":
+            return
+        try:
+            device = self.card["pci"]
+        except TargetError:
+            device = ""
+        self.ailing = ailments(window.health_before, window.health_after, device, findings)
+
+    def forget_engines(self) -> None:
+        """They may be others now."""
+        self._engines = None
 
     def extend(self, window: Window) -> None:
         """Let a closed `window` reach up to now: what a test's teardown causes is its doing too."""

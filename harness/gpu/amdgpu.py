@@ -119,6 +119,12 @@ class Amdgpu:
             name = "Raven"
         return f"GPU reset is not enabled for this ASIC (family {name})" if name else ""
 
+    def unmap_waits(self) -> bool:
+        return True  # amdgpu_hmm_invalidate_gfx
+
+    def shrinker(self, card: Mapping[str, Any]) -> Knob | None:
+        return None  # none of its own: the pool of free pages is TTM's
+
     def manual_reset(self, card: Mapping[str, Any]) -> ManualReset | None:
         return ManualReset(f"{debugfs(card)}/amdgpu_gpu_recover")
 

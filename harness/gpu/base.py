@@ -137,6 +137,14 @@ class Backend(Protocol):
     def refusal(self, device: Mapping[str, Any]) -> str:
         """Why this device (what a client is told of it) must not be hung, or ""."""
 
+    def unmap_waits(self) -> bool:
+        """Whether the driver's MMU notifier waits for the jobs that use a process's own memory,
+        before that goes (munmap) or is shared (fork)."""
+
+    def shrinker(self, card: Mapping[str, Any]) -> Knob | None:
+        """The file, and what to write there, that has the driver give memory back as reclaim
+        would; None where it has none."""
+
     def manual_reset(self, card: Mapping[str, Any]) -> ManualReset | None:
         """How to have the driver reset the GPU by hand; None where that is not possible."""
 

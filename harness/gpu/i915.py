@@ -91,6 +91,14 @@ class I915:
             return f"GPU reset is off on this generation {generation} GPU (i915.reset=0?)"
         return ""
 
+    def unmap_waits(self) -> bool:
+        return False  # i915_gem_userptr_invalidate: its pages are pinned instead
+
+    def shrinker(self, card: Mapping[str, Any]) -> Knob | None:
+        # DROP_UNBOUND, DROP_BOUND, DROP_SHRINK_ALL, as seen by lockdep within fs_reclaim
+        # (i915_debugfs.c, i915_drop_caches_set).
+        return Knob(f"{debugfs(card)}/i915_gem_drop_caches", "0x23")
+
     def manual_reset(self, card: Mapping[str, Any]) -> ManualReset | None:
         # A mask of engines, of which all bits are all; "-1" is no number to newer kernels.
         return ManualReset(f"{debugfs(card)}/i915_wedged", "0xffffffff")

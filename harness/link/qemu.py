@@ -19,6 +19,7 @@ from typing import Any
 from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
 from harness.inventory import Target
+from harness.link import ramoops
 from harness.link.console import Console
 from harness.link.console_source import SocketSource
 from harness.link.dial import Endpoint
@@ -155,6 +156,19 @@ class Qemu:
         self.off(deadline)
         deadline.pause(_SETTLE_S)
         self.on(deadline)
+
+    def query(self, deadline: Deadline) -> bool | None:
+        """Whether it is on."""
+        return self.alive()
+
+    def nmi(self, deadline: Deadline) -> bool:
+        """A non-maskable interrupt to every CPU.  Raises LabError when it is off."""
+        self.qmp("inject-nmi", deadline)
+        return True
+
+    def send_break(self, deadline: Deadline) -> None:
+        """A BREAK on its serial port, which the kernel takes for SysRq with the next key."""
+        self.qmp("chardev-send-break", deadline, id="serial")
 
     # -- looking at it ---------------------------------------------------------
 
@@ -294,6 +308,7 @@ class Qemu:
         cmdline = (
             "console=ttyS0,115200 ignore_loglevel panic=10 root=/dev/vda rw net.ifnames=0"
             f" ip=10.0.2.15::10.0.2.2:255.255.255.0:{self.target.name}:eth0:off"
+            f" {ramoops.words(vm.memory_mib)}"
         )
         disk = self.run_dir / "disk.qcow2"
         threads, flags = "multi", ""
@@ -321,6 +336,8 @@ class Qemu:
             *("-device", "virtio-net-pci,netdev=net,addr=06.0,romfile="),
             *("-object", "rng-random,id=rng,filename=/dev/urandom"),
             *("-device", "virtio-rng-pci,rng=rng,addr=07.0"),
+            # A hardware watchdog as a box may have, which resets the machine where it is not fed.
+            *("-device", "i6300esb,addr=08.0", "-action", "watchdog=reset"),
             *("-chardev", f"socket,id=serial,fd={serial_fd}", "-serial", "chardev:serial"),
             *("-chardev", f"socket,id=monitor,fd={monitor_fd}"),
             *("-mon", "chardev=monitor,mode=control"),
