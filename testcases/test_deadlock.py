@@ -83,7 +83,12 @@ def test_modeset_waits_for_a_slow_job(dut: Dut, window: Window) -> None:
 @pytest.mark.destructive
 def test_signals_do_not_disturb_a_waiting_modeset(dut: Dut, window: Window) -> None:
     """The same modeset while signals hit it: interruptible, and made again from its beginning
-    (drm_atomic_helper_commit), or not (intel_atomic_commit_fence_wait), it ends as it should."""
+    (drm_atomic_helper_commit), or not (intel_atomic_commit_fence_wait), it ends as it should.
+
+    Source: drivers/gpu/drm/drm_atomic_helper.c drm_atomic_helper_wait_for_fences(),
+    drivers/gpu/drm/i915/display/intel_display.c intel_atomic_commit_fence_wait().
+    Runs on: sim-navi, sim-gen3.
+    """
     waits_no_longer(dut, window, "modeset", disturbed=True)
 
 

@@ -40,9 +40,14 @@ def drop(dut: Dut) -> None:
 @pytest.mark.destructive
 def test_recovers_while_memory_is_reclaimed(dut: Dut) -> None:
     """A job hangs that writes memory of its process's own, which that process shares by a fork,
-    while somebody reads more than may be cached, and caches are dropped by hand."""
+    while somebody reads more than may be cached, and caches are dropped by hand.
+
+    Source: drivers/gpu/drm/amd/amdgpu/amdgpu_hmm.c amdgpu_hmm_invalidate_gfx(),
+    drivers/gpu/drm/i915/gem/i915_gem_shrinker.c i915_gem_shrink().
+    Runs on: sim-navi, sim-gen3.
+    """
     guilty, reader, engine = dut.client(), dut.generic(), dut.engines()[0]
-    if reason := dut.gpu.refusal(guilty.device()):
+    if reason := dut.refusal(guilty):
         pytest.skip(reason)
     dut.hasten(engine)
     free = free_kib(dut)
