@@ -92,7 +92,7 @@ class PdudaemonPower(Table, frozen=True, tag_field="kind", tag="pdudaemon"):
     """An outlet that a pdudaemon switches; it tells no state."""
 
     url: Annotated[
-        str, Meta(pattern=r"^https?://\S+$", description="a URL, as http://localhost:16421")
+        str, Meta(pattern=r"^https?://[^\s@]+$", description="a URL, as http://localhost:16421")
     ]
     # As pdudaemon's own configuration names it.
     pdu: str
