@@ -21,7 +21,7 @@ from harness.evidence.files import write_bytes
 from harness.inventory import Target
 from harness.kernel.records import Record
 from harness.kernel.tail import Tail
-from harness.link import zipapp
+from harness.link import predecessor, zipapp
 from harness.link.agent import Agent
 from harness.link.dial import Endpoint
 from harness.link.ssh import Ssh
@@ -31,6 +31,8 @@ __all__ = ["Attachment", "Mark"]
 
 # Longest wait for a mark to come back: a round trip and a busy serial console.
 MARK_S = 20.0
+# Bytes of a file asked for at once.
+PIECE = 4 << 20
 # What a dead machine is given to answer our goodbye.
 GOODBYE_S = 2.0
 
@@ -54,18 +56,23 @@ class Attachment:
         boot_for: Callable[[str], Boot],
         *,
         wait: bool,
+        seconds: float = 0.0,
+        hopeless: Callable[[], str] | None = None,
+        before: tuple[str, int] = ("", 0),
     ) -> None:
         """Reach the target and start collecting.
 
-        `boot_for` gives the streams of a boot_id; `wait`: it may still be booting.
+        `boot_for` gives the streams of a boot_id; `wait`: it may still be booting, for
+        `seconds` instead of the target's limit, unless `hopeless` says why it never will.
+        `before` is boot_id and pid of the last agent, which must not go on beside the new one.
         Raises LabError where it cannot be reached, UsageError where it is this very
         machine, TargetError where it lacks what the agent needs.
         """
         self._target = target
         limits = target.limits
-        deadline = Deadline(limits.boot_s if wait else limits.connect_s)
+        deadline = Deadline(seconds or (limits.boot_s if wait else limits.connect_s))
         with contextlib.ExitStack() as undo:
-            self.ssh = Ssh.connect(endpoint, deadline, wait=wait)
+            self.ssh = Ssh.connect(endpoint, deadline, wait=wait, hopeless=hopeless)
             undo.callback(self.ssh.close)
             boot_id = self.ssh.boot_id(deadline)
             if boot_id == host.boot_id():
@@ -74,6 +81,8 @@ class Attachment:
                     where=target.name,
                     cure="name another machine; its GPU will be hung",
                 )
+            if before[0] == boot_id:
+                predecessor.end(self.ssh, before[1], deadline)
             self.boot = boot_for(boot_id)
             self._tail = Tail(self.boot.path / "kmsg")
             self.agent = self._start_agent(deadline)
@@ -106,6 +115,19 @@ class Attachment:
                 )
             self.boot.wait_kmsg(deadline)
 
+    def keep(self, path: str, name: str, seconds: float) -> None:
+        """Copy the target's file `path`, which may be long, to `name` beside the boot's streams.
+
+        Raises TargetError where it cannot be read.
+        """
+        deadline, data = Deadline(seconds), b""
+        while True:
+            piece = self.agent.call("read", deadline, path=path, offset=len(data), limit=PIECE)
+            data += b64decode(piece["data"])
+            if not piece["truncated"]:
+                break
+        write_bytes(self.boot.path / name, data)
+
     def close(self) -> None:
         """Have the agent undo everything and end; never waits long for a dead machine."""
         self.agent.close(Deadline(self._target.limits.command_s if self.agent.alive else GOODBYE_S))
@@ -124,7 +146,13 @@ class Attachment:
         self.ssh.put(app, path, 0o755, deadline)
         channel = self.ssh.channel(["python3", path, "serve"], root=True, deadline=deadline)
         try:
-            return Agent(channel, Deadline(self._target.limits.command_s), on_event=self.boot.event)
+            limits = self._target.limits
+            return Agent(
+                channel,
+                Deadline(limits.command_s),
+                on_event=self.boot.event,
+                silence=limits.silence_s,
+            )
         except LabError as error:
             raise self._without_python(deadline) or error from error
 

@@ -21,9 +21,9 @@ from harness import desk, doctor, inventory, known, verdict
 from harness.errors import HarnessError, UsageError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
+from harness.lab import catalogue, commands_death, commands_report, report
 from harness.lab import dmesg as dmesg_text
 from harness.lab import fences as fence_text
-from harness.lab import report
 from harness.lab.reservation import Reservation
 from harness.lab.symbolise import Symboliser
 
@@ -57,6 +57,9 @@ class _Group(click.Group):
 def main(ctx: click.Context, path: Path | None) -> None:
     """Hang GPUs on purpose and prove from the kernel's own evidence what recovery did."""
     ctx.obj = path
+
+
+main.add_command(catalogue.command)
 
 
 def _inventory(ctx: click.Context) -> Inventory:
@@ -103,19 +106,27 @@ def run(ctx: click.Context, names: tuple[str, ...], pytest_args: tuple[str, ...]
     flag_value="matrix",
     help="Break the virtual GPU in every way it knows (or FAULT...); print what was caught.",
 )
+@click.option(
+    "--faults",
+    "depth",
+    flag_value="faults",
+    help="Let machine, agent, link, disk and harness die in every way (or FAULT...).",
+)
 @click.argument("pytest_args", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def test(ctx: click.Context, depth: str | None, pytest_args: tuple[str, ...]) -> None:
     """The harness's own tests."""
-    if depth == "matrix":
-        argv = [sys.executable, "-m", "harness.tests.vm.matrix", *pytest_args]
+    if depth in ("matrix", "faults"):
+        argv = [sys.executable, "-m", f"harness.tests.vm.{depth}", *pytest_args]
         ctx.exit(subprocess.run(argv, cwd=ROOT).returncode)
-    places = ["harness/tests/unit", "harness/tests/loopback"]
+    # The longest first, and the short ones fill up what is left of the workers' time.
+    places = ["harness/tests/loopback", "harness/tests/unit"]
     if depth != "fast":
-        places.append("harness/tests/vm")
+        places.insert(0, "harness/tests/vm")
     deep = ["--deep"] if depth == "deep" else []
     # A file's tests share a machine, and most of their time they wait for it.
-    beside = ["-n", str(min(MOST_BESIDE, len(os.sched_getaffinity(0)))), "--dist", "loadfile"]
+    workers = str(min(MOST_BESIDE, len(os.sched_getaffinity(0))))
+    beside = ["-n", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
     _pytest(ctx, *places, *deep, *beside, *pytest_args)
 
 
@@ -324,6 +335,9 @@ def replay(ctx: click.Context, path: Path, issues: Path | None) -> None:
     click.echo(f"report: {report.write(recorded)}")
     ctx.exit(worst)
 
+
+for command in (commands_death.log, *commands_report.COMMANDS):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

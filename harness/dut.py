@@ -10,30 +10,39 @@ import contextlib
 import logging
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from harness import generic
 from harness.account import Account, open_account
 from harness.client import Client
 from harness.coredump import Coredump
+from harness.coverage import CHAINS, GRAPH, Coverage, of_boot
 from harness.deadline import Deadline
 from harness.display import Display
 from harness.errors import HarnessError, TargetError
 from harness.evidence.files import write_bytes, write_json
+from harness.evidence.finding import Finding
 from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
+from harness.fbcon import FramebufferConsole
+from harness.generic import Generic
 from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine, Knob
 from harness.gpu.choice import choose
+from harness.health import ailments
+from harness.held import Held, held
 from harness.inventory import Target
 from harness.kernel import resets, uevents
 from harness.kernel.records import Record
 from harness.kernel.tail import Tail
 from harness.link.machine import Machine
 from harness.module import Module
+from harness.sleep import Sleep
+from harness.udev import Udev
 from harness.uplink import Uplink
 
 __all__ = ["Dut"]
@@ -49,13 +58,22 @@ class Dut(Uplink):
     """A target that is connected, with the GPU under test and the test's window."""
 
     def __init__(
-        self, target: Target, run: RunDir, machine: Machine, say: Callable[[str], None]
+        self,
+        target: Target,
+        run: RunDir,
+        machine: Machine,
+        say: Callable[[str], None],
+        *,
+        dangerous: bool = False,
     ) -> None:
-        """`say` shows one line of progress to whoever waits."""
+        """`say` shows one line of progress to whoever waits; `dangerous`: its GPU is hung even
+        where facts say that it would not come back."""
         super().__init__(target, run, machine, say)
-        self._clients: list[Client | Display] = []
+        self._dangerous = dangerous
+        self._clients: list[Client | Display | Generic] = []
         self._jobs: JobLog | None = None
         self._engines: list[Engine] | None = None
+        self._coverage: tuple[Path, Coverage] | None = None
 
     def close(self) -> None:
         """Stop the clients, then as Uplink says."""
@@ -107,10 +125,45 @@ class Dut(Uplink):
         self._clients.append(display)
         return display
 
+    def generic(self) -> Generic:
+        """A new unprivileged process that submits nothing; stopped with the test."""
+        limit = self.target.limits.command_s
+        client = generic.start(self.agent, limit, self.card["render"])
+        self._clients.append(client)
+        return client
+
     def coredump(self) -> Coredump | None:
         """Where a reset of the card leaves its dump; None where its driver makes none."""
         dump = self.gpu.coredump(self.card)
         return Coredump(self.agent, dump, self.target.limits.command_s) if dump else None
+
+    def coverage(self) -> Coverage:
+        """What lockdep knows by now of this boot; its own words are kept first."""
+        boot, limit = self._boot.path, self.target.limits.command_s
+        for name in (GRAPH, CHAINS):
+            # The second is longer, and asked only what the first did not tell.
+            if name == GRAPH or not of_boot(boot, self.target.driver).annotated:
+                with contextlib.suppress(TargetError):  # a kernel without lockdep
+                    self.at.keep(f"/proc/{name}", name, limit)
+        self._coverage = boot, of_boot(boot, self.target.driver)
+        return self._coverage[1]
+
+    def console(self) -> FramebufferConsole:
+        """The console that is drawn through the card, if there is one."""
+        return FramebufferConsole(self.agent, self.card, self.target.limits.command_s)
+
+    def sleep(self) -> Sleep:
+        """Its suspend to idle, if it has that."""
+        return Sleep(self.agent, self.target.limits.command_s)
+
+    def held(self) -> Held:
+        """What its kernel holds for itself now."""
+        return held(self.agent, self.target.limits.command_s)
+
+    def udev(self) -> Udev:
+        """Listens to what udev tells of the card."""
+        card = self.card
+        return Udev(self.agent, card["pci"] or card["name"], self.target.limits.command_s)
 
     def module(self, name: str) -> Module:
         """A module of its kernel's, loaded or not."""
@@ -132,6 +185,24 @@ class Dut(Uplink):
             at, self._at, self._engines = self.at, None, None
             at.close()
             self._attach(wait=True)
+
+    @contextlib.contextmanager
+    def unbound(self, deadline: Deadline) -> Iterator[None]:
+        """The driver is taken from the card, within `deadline`, while the block runs, and given it
+        again.  Raises TargetError where the card is on no PCI bus."""
+        card, limit = self.card, self.target.limits.command_s
+        if card["pci"] is None:
+            raise TargetError("the card is on no PCI bus", where=self.target.name)
+        driver, data = f"/sys/bus/pci/drivers/{card['driver']}", b64encode(card["pci"].encode())
+        args = {"data": data.decode(), "seconds": deadline.left()}
+        try:
+            self.agent.call("write", deadline, path=f"{driver}/unbind", **args)
+            yield
+        finally:
+            args["seconds"] = 2 * limit
+            self.agent.call("write", Deadline(2 * limit + 10), path=f"{driver}/bind", **args)
+            self.call("run", argv=["udevadm", "settle"], timeout=limit / 2)
+            self.at.cards, self._engines = self.call("cards")["cards"], None
 
     def pin(self, engine: Engine) -> None:
         """Keep jobs for `engine` on that very ring; undone with the test."""
@@ -168,6 +239,15 @@ class Dut(Uplink):
         else:
             data = b64encode(manual.data.encode()).decode()
             self.agent.call("write", deadline, data=data, **where)
+
+    def recipes(self, engine: Engine) -> list[str]:
+        """Ways to hang `engine`, the safest first; with --dangerous all of them."""
+        risky = list(self.gpu.dangerous(engine)) if self._dangerous else []
+        return [*self.gpu.recipes(engine), *risky]
+
+    def refusal(self, client: Client) -> str:
+        """Why the GPU that `client` has open must not be hung, or ""; --dangerous hangs it."""
+        return "" if self._dangerous else self.gpu.refusal(client.device())
 
     def refuse_destruction(self) -> str:
         """Why no test may hang this target now, or "" where it may."""
@@ -212,6 +292,7 @@ class Dut(Uplink):
         try:
             self._look_closer(window)
             self._stop_clients()
+            self._prove(window)
             for failure in self.call("restore")["failed"]:
                 window.lab_error = f"{failure['path']} not restored: {failure['what']}"
             window.health_after = self.health()
@@ -235,6 +316,20 @@ class Dut(Uplink):
         except HarnessError as error:  # its disk's trouble is no broken link
             window.lab_error = window.lab_error or error.what
         self._save(window)
+
+    def examine(self, window: Window, findings: Iterable[Finding]) -> None:
+        """Note what ails the target after `window`, so that it is healed before the next test."""
+        if self._at is None or self.target.policy.rearm == "never":
+            return
+        try:
+            device = self.card["pci"]
+        except TargetError:
+            device = ""
+        self.ailing = ailments(window.health_before, window.health_after, device, findings)
+
+    def forget_engines(self) -> None:
+        """They may be others now."""
+        self._engines = None
 
     def extend(self, window: Window) -> None:
         """Let a closed `window` reach up to now: what a test's teardown causes is its doing too."""
@@ -327,6 +422,13 @@ class Dut(Uplink):
             if not self.agent.alive:
                 raise
             log.warning("no snapshot: %s", error)
+
+    def _prove(self, window: Window) -> None:
+        """Ask lockdep what it saw of the recovery, until it has seen all of it once in a boot."""
+        known = self._coverage
+        proven = known is not None and known[0] == self._boot.path and known[1].complete
+        if window.destructive and window.body in ("passed", "failed") and not proven:
+            self.coverage()
 
     def _mark_end(self, window: Window, word: str) -> None:
         """Let `window` reach up to now, in the log and in the trace."""

@@ -14,6 +14,7 @@ from harness.errors import HarnessError, UsageError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory, Target
 from harness.lab.reservation import Reservation
+from harness.lab.resume import close_guilty, guilty, newest
 from harness.link.machine import machine_for
 from harness.verdict import recorded
 
@@ -31,14 +32,20 @@ class Fleet:
         resume: list[Path],
         command: str,
         say: Callable[[str], None],
+        *,
+        dangerous: bool = False,
     ) -> None:
-        """`command` is shown to whoever else wants one of the targets."""
+        """`command` is shown to whoever else wants one of the targets; `dangerous` as Dut's."""
         self.targets: dict[str, Target] = {name: inventory.get(name) for name in names}
         self.runs: dict[str, RunDir] = {}
         self._root = runs
         self._command = command
         self._say = say
-        self._resume = {self._target_of(path): path for path in resume}
+        self._dangerous = dangerous
+        named = [path for path in resume if path != Path()]
+        self._resume = {self._target_of(path): path for path in named}
+        if len(named) < len(resume):
+            self._resume = {name: newest(runs, name) for name in names} | self._resume
         self._duts: dict[str, Dut] = {}
         self._broken: dict[str, HarnessError] = {}
         self._locks: dict[str, Reservation] = {}
@@ -73,7 +80,13 @@ class Fleet:
     def judged(self, name: str) -> set[str]:
         """The tests that have a verdict already, where `name`'s run goes on from an earlier one."""
         path = self._resume.get(name)
-        return set(recorded(RunDir.open(path))) if path else set()
+        if path is None:
+            return set()
+        run = RunDir.open(path)
+        try:
+            return {*recorded(run), *guilty(run)}
+        finally:
+            run.close()
 
     def close(self, how: str) -> None:
         """Leave every target; `how` the session ended goes into the journals.
@@ -100,12 +113,14 @@ class Fleet:
         self._locks[target.name] = Reservation.take(target.name, self._command)
         if target.name in self._resume:
             run = RunDir.open(self._resume[target.name])
+            for test in close_guilty(run):
+                self._say(f"{target.name}: incomplete, and not run again: {test}")
         else:
             run = RunDir.create(self._root, target.name)
         self.runs[target.name] = run
         run.update(target=target.public(), command=self._command)
         run.journal.add("run-start", target=target.name, command=self._command)
-        dut = Dut(target, run, machine_for(target), self._say)
+        dut = Dut(target, run, machine_for(target), self._say, dangerous=self._dangerous)
         try:
             dut.connect()
         except BaseException as error:

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from harness.account import Account, Accounted, draw, open_account
+from harness import coverage
+from harness.account import Account, Accounted, draw, durations, open_account
 from harness.errors import LabError
 from harness.evidence.files import read_json, write_bytes, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
@@ -26,6 +27,7 @@ from harness.kernel import selftests as module_tests
 from harness.kernel.cycle import cycle_of
 from harness.kernel.diagnosis import explain
 from harness.known import KnownIssues, Scope
+from harness.lastwords import last_words
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ FLOOD = 10_000
 class Verdict(Struct, frozen=True):
     """How a test ended.  `lockdep` says whether it was armed throughout, `fences` whether
     every fence that it saw is accounted for; `known` names the issues that excuse what failed,
-    `fixed` those that say it fails, which it did not."""
+    `fixed` those that say it fails, which it did not; `times` how long recovery took, in s."""
 
     test: str
     outcome: Outcome
@@ -59,6 +61,7 @@ class Verdict(Struct, frozen=True):
     fences: Accounted = "none"
     known: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
+    times: dict[str, float] = {}
 
 
 # Nothing is known of.
@@ -74,12 +77,13 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
     kmsg = list(slice_of(run.path, window))
     findings = [
         *_reports(window, kmsg, "kmsg"),
-        *_reports(window, _last_words(run.path, window, kmsg), "console.log"),
+        *_dying(run.path, window, kmsg),
         *_recovery(window, kmsg),
         *_display(run, window, kmsg, any(map(_deadlock, account.findings))),
         *_selftests(window, kmsg),
         *_flood(window, kmsg),
         *_losses(window, kmsg),
+        *coverage.notes(run, window, resets.find(kmsg), account.recovered),
         *account.findings,
         *(
             Finding("lab", "note", remark, signature("lab", splats.steady(remark)))
@@ -109,6 +113,7 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         findings=tuple(findings),
         seconds=window.seconds,
         fences=account.state,
+        times=durations(run, window, account),
     )
 
 
@@ -208,12 +213,11 @@ def _finding(
     return Finding(kind, severity, title, signature(kind, title), place, text[:EXCERPT])
 
 
-def _last_words(run: Path, window: Window, kmsg: list[records.Record]) -> Iterator[records.Record]:
-    """What a dying kernel said on its console after the last record that reached us: a panic
-    never reaches /dev/kmsg's readers."""
-    path = run / f"boot-{window.boot_id}" / "console.log"
-    if window.died and kmsg and path.exists():
-        yield from _since(path, kmsg[-1].usec)
+def _dying(run: Path, window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
+    """What a dying kernel reported elsewhere than in its log."""
+    if window.died and kmsg:
+        stream, words = last_words(run / f"boot-{window.boot_id}", kmsg[-1].usec)
+        yield from _reports(window, words, stream)
 
 
 def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iterator[Finding]:
@@ -232,19 +236,6 @@ def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iter
             splat.text[:EXCERPT],
             explain(report) if report else "",
         )
-
-
-def _since(console: Path, last: int) -> Iterator[records.Record]:
-    """A boot's console after `last`, in microseconds of its own clock, to that clock's end:
-    a machine that reboots after its panic goes on in the same file, from 0."""
-    reached = False
-    with console.open("rb") as stream:
-        for entry in records.parse_console(stream):
-            reached |= entry.usec >= last
-            if reached and entry.usec + splats.SLACK < last:
-                return
-            if entry.usec > last:
-                yield entry
 
 
 def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.gpu import amdgpu_coredump
-from harness.gpu.base import Dump, Engine, Knob, ManualReset, debugfs
+from harness.gpu.base import Annotation, Dump, Engine, Knob, ManualReset, debugfs
 
 __all__ = ["Amdgpu"]
 
@@ -30,6 +30,18 @@ class Amdgpu:
     """The amdgpu back end."""
 
     driver = "amdgpu"
+    scheduler = True
+    # tools/kernel/patches/0001; its first lock is job_list_lock (sched_main.c).
+    annotation = Annotation(
+        "drm_sched_job_timedout",
+        "&sched->job_list_lock",
+        (
+            "(work_completion)(&(&sched->work_tdr)->work)",
+            "dma_fence_map",
+            "&sched->job_list_lock",
+        ),
+        switch="gpu_sched.tdr_annotation, of tools/kernel/patches/0001-*.patch",
+    )
 
     def engines(
         self, discovered: Sequence[Mapping[str, Any]], card: Mapping[str, Any]
@@ -48,11 +60,25 @@ class Amdgpu:
         return found
 
     def recipes(self, engine: Engine) -> list[str]:
-        return ["poll_regmem" if engine.ip == "sdma" else "wait_reg_mem", "illegal_opcode"]
+        if engine.ip == "sdma":
+            return ["poll_regmem", "illegal_opcode", "bad_sdma_header"]
+        return ["wait_reg_mem", "illegal_opcode", "bad_length"]
+
+    def dangerous(self, engine: Engine) -> Mapping[str, str]:
+        if engine.ip == "sdma":
+            return {}
+        return {
+            "illegal_register": "it writes the page table base of the kernel's own address space",
+            "illegal_memory": "without amdgpu.vm_fault_stop=2 its faults come without an end",
+        }
 
     def hang_errors(self) -> frozenset[int]:
         # full reset; the same for jobs that were in flight beside it; soft recovery
         return frozenset({-errno.ETIME, -errno.ECANCELED, -errno.ENODATA})
+
+    def innocent_errors(self) -> frozenset[str]:
+        # amdgpu_fence_driver_force_completion(); soft recovery of a ring with two jobs on it
+        return frozenset({"ECANCELED", "ENODATA"})
 
     def timeout_s(self, engine: Engine, card: Mapping[str, Any]) -> float | None:
         parameters = (card.get("module") or {}).get("parameters", {})
@@ -83,12 +109,21 @@ class Amdgpu:
     def no_reset(self, card: Mapping[str, Any]) -> Knob | None:
         return None  # gpu_recovery is read-only
 
+    def announced(self, scope: str) -> tuple[tuple[str, str], ...]:
+        return ()  # WEDGED=none came with 6.15 (drm_dev_wedged_event)
+
     def refusal(self, device: Mapping[str, Any]) -> str:
         family = device.get("family", 0)
         name = _NO_RESET.get(family, "")
         if family == _RAVEN and device.get("external_rev", 0) < _RENOIR_REVISION:
             name = "Raven"
         return f"GPU reset is not enabled for this ASIC (family {name})" if name else ""
+
+    def unmap_waits(self) -> bool:
+        return True  # amdgpu_hmm_invalidate_gfx
+
+    def shrinker(self, card: Mapping[str, Any]) -> Knob | None:
+        return None  # none of its own: the pool of free pages is TTM's
 
     def manual_reset(self, card: Mapping[str, Any]) -> ManualReset | None:
         return ManualReset(f"{debugfs(card)}/amdgpu_gpu_recover")

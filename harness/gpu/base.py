@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 __all__ = [
     "USER_FENCES",
+    "Annotation",
     "Backend",
     "Dump",
     "Engine",
@@ -61,6 +62,22 @@ class Dump:
 
 
 @dataclass(frozen=True, slots=True)
+class Annotation:
+    """Which part of a driver's recovery lockdep is told to be on the path that completes fences.
+
+    `path` is that part in words; that it ran is proven by the lock class `inside` taken next
+    behind dma_fence_map, or by the whole `chain` of classes.  `without`: what of recovery is in
+    no such section, "" where all of it is in one; `switch`: what may have it off.
+    """
+
+    path: str
+    inside: str
+    chain: tuple[str, ...]
+    without: str = ""
+    switch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """One ring or queue that takes jobs.
 
@@ -82,6 +99,9 @@ class Backend(Protocol):
     """One driver's side of things."""
 
     driver: str
+    annotation: Annotation
+    scheduler: bool
+    """Whether its jobs go through drm_sched."""
 
     def engines(
         self, discovered: Sequence[Mapping[str, Any]], card: Mapping[str, Any]
@@ -92,8 +112,14 @@ class Backend(Protocol):
         """Ways to hang `engine`, the safest first: each has a CPU-side bail-out or is ended
         by recovery alone."""
 
+    def dangerous(self, engine: Engine) -> Mapping[str, str]:
+        """Further ways, each with why the machine may not come back from it."""
+
     def hang_errors(self) -> frozenset[int]:
         """The negative errnos a hung job's fence may end with."""
+
+    def innocent_errors(self) -> frozenset[str]:
+        """Names of the errnos a job may end with that a reset took along."""
 
     def timeout_s(self, engine: Engine, card: Mapping[str, Any]) -> float | None:
         """Seconds before which the driver never calls a job on `engine` hung; None if unknown."""
@@ -104,8 +130,20 @@ class Backend(Protocol):
     def no_reset(self, card: Mapping[str, Any]) -> Knob | None:
         """The knob with which the driver does not reset the GPU any more; None if it has none."""
 
+    def announced(self, scope: str) -> tuple[tuple[str, str], ...]:
+        """Name and value of the uevents, in their order, that every reset of `scope` (gpu, ring,
+        engine) ends in that did not fail; () where this driver promises none."""
+
     def refusal(self, device: Mapping[str, Any]) -> str:
         """Why this device (what a client is told of it) must not be hung, or ""."""
+
+    def unmap_waits(self) -> bool:
+        """Whether the driver's MMU notifier waits for the jobs that use a process's own memory,
+        before that goes (munmap) or is shared (fork)."""
+
+    def shrinker(self, card: Mapping[str, Any]) -> Knob | None:
+        """The file, and what to write there, that has the driver give memory back as reclaim
+        would; None where it has none."""
 
     def manual_reset(self, card: Mapping[str, Any]) -> ManualReset | None:
         """How to have the driver reset the GPU by hand; None where that is not possible."""

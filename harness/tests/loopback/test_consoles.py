@@ -232,6 +232,6 @@ def test_a_dead_console_stops_no_target_and_is_said() -> None:
         assert "the console cannot be opened" in box.remarks()[0]
         until(lambda: "away" in "".join(box.remarks()), "it is said again for the next test")
         assert box.console_tail() == ""
-        assert not box.sysrq("w")
+        assert not box.sysrq("w", Deadline(PATIENCE_S))
     finally:
         box.down()

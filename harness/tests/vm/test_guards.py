@@ -65,7 +65,7 @@ def test_what_netconsole_has_is_what_kmsg_has(connected: Dut) -> None:
 
 def test_a_break_on_the_console_is_sysrq(connected: Dut) -> None:
     put(connected, "/proc/sys/kernel/sysrq", "1")
-    assert connected._machine.sysrq("w")
+    assert connected._machine.sysrq("w", Deadline(PATIENCE_S))
     _until(connected, b"sysrq: Show Blocked State")
 
 
