@@ -230,6 +230,8 @@ class PxeBoot(Table, frozen=True, tag_field="kind", tag="pxe"):
     # Where the machine sees that directory: an iPXE script's base; none: PXELINUX over TFTP.
     url: str | None = None
     modules: Directory = "/lib/modules"
+    # On the machine: which modules there are ours.
+    notes: Directory = "/var/lib/tdrlab"
 
 
 BootWay = AsIsBoot | GrubBoot | SystemdBoot | PxeBoot
