@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
 from harness.errors import LabError, UsageError
@@ -17,15 +18,25 @@ from harness.evidence import jobs, snapshot
 from harness.evidence.files import write_bytes
 from harness.evidence.finding import Finding, signature
 from harness.evidence.rundir import RunDir, Window
-from harness.fence import contract, deadlock, ledger, perfetto, timeline
+from harness.fence import contract, deadlock, ledger, perfetto, recoveries, timeline
 from harness.fence.contract import Rules
+from harness.fence.fences import NEVER, State
 from harness.fence.ledger import Ledger
 from harness.fence.trace import Trace
 from harness.gpu import backend_for
 from harness.gpu.base import USER_FENCES
 from harness.inventory import Limits
 
-__all__ = ["PERFETTO", "PICTURE", "Account", "Accounted", "draw", "open_account", "rules_of"]
+__all__ = [
+    "PERFETTO",
+    "PICTURE",
+    "Account",
+    "Accounted",
+    "draw",
+    "durations",
+    "open_account",
+    "rules_of",
+]
 
 PICTURE, PERFETTO = "fences.svg", "fences.perfetto-trace"
 """What `draw` leaves beside a test's verdict."""
@@ -41,12 +52,14 @@ MANY = 20_000
 
 class Account(Struct, frozen=True):
     """What is known of a test's fences.  `state` is "none" where nothing was traced, "unknown"
-    where some of it is missing; `why` says so in words."""
+    where some of it is missing; `why` says so in words.  `recovered`: whether the driver's
+    timeout handler ran, None where that was not traced."""
 
     state: Accounted
     why: str = ""
     ledger: Ledger | None = None
     findings: tuple[Finding, ...] = ()
+    recovered: bool | None = None
 
 
 def open_account(run: RunDir, window: Window) -> Account:
@@ -89,7 +102,14 @@ def open_account(run: RunDir, window: Window) -> Account:
     if window.trace:
         findings += _missing(window.trace).findings
     unknown = any(finding.severity == "unknown" for finding in findings)
-    return Account("unknown" if unknown else "accounted", window.trace, made, tuple(findings))
+    timed = not unknown and not unseen & {*recoveries.EVENTS, *recoveries.DRIVERS_OWN}
+    return Account(
+        "unknown" if unknown else "accounted",
+        window.trace,
+        made,
+        tuple(findings),
+        bool(made.recoveries) if timed else None,
+    )
 
 
 def draw(account: Account, directory: Path, title: str) -> None:
@@ -105,6 +125,31 @@ def draw(account: Account, directory: Path, title: str) -> None:
         data = io.BytesIO()
         perfetto.write(ledger_, data, title)
         write_bytes(directory / PERFETTO, data.getvalue())
+
+
+def durations(run: RunDir, window: Window, account: Account) -> dict[str, float]:
+    """How long recovery took in a test, in seconds of the target's clock; what was not seen is
+    left out.
+
+    `tdr`: from the submission of a hang to its fence's end, the longest; `recovery`: the longest
+    run of a timeout handler; `fence`: the median life of a job's fence that no recovery touched.
+    """
+    # One that the CPU released measures our patience, not the kernel's recovery.
+    tdr = [
+        line.timestamp_ns - line.submitted_ns
+        for line in jobs.read(run.test(window.test) / "jobs.jsonl")
+        if line.kind == "hang" and line.timestamp_ns is not None and line.released_ns is None
+    ]
+    found = {"tdr": max(tdr, default=0)}
+    made = account.ledger
+    if made is not None:
+        ended = [r.end - r.begin for r in made.recoveries if r.end is not None]
+        found["recovery"] = max(ended, default=0)
+        fences = made.fences
+        healthy = fences.jobs() & fences.ended(State.IN_TIME) & (fences.born != NEVER)
+        lives = (fences.signaled - fences.born)[healthy & (fences.signaled != NEVER)]
+        found["fence"] = int(np.median(lives)) if len(lives) else 0
+    return {what: ns / 1e9 for what, ns in found.items() if ns > 0}
 
 
 def rules_of(facts: dict[str, Any]) -> Rules:

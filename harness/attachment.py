@@ -31,6 +31,8 @@ __all__ = ["Attachment", "Mark"]
 
 # Longest wait for a mark to come back: a round trip and a busy serial console.
 MARK_S = 20.0
+# Bytes of a file asked for at once.
+PIECE = 4 << 20
 # What a dead machine is given to answer our goodbye.
 GOODBYE_S = 2.0
 
@@ -112,6 +114,19 @@ class Attachment:
                     cure="see the boot's kmsg and agent-events.jsonl",
                 )
             self.boot.wait_kmsg(deadline)
+
+    def keep(self, path: str, name: str, seconds: float) -> None:
+        """Copy the target's file `path`, which may be long, to `name` beside the boot's streams.
+
+        Raises TargetError where it cannot be read.
+        """
+        deadline, data = Deadline(seconds), b""
+        while True:
+            piece = self.agent.call("read", deadline, path=path, offset=len(data), limit=PIECE)
+            data += b64decode(piece["data"])
+            if not piece["truncated"]:
+                break
+        write_bytes(self.boot.path / name, data)
 
     def close(self) -> None:
         """Have the agent undo everything and end; never waits long for a dead machine."""

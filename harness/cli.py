@@ -21,7 +21,7 @@ from harness import desk, doctor, inventory, known, verdict
 from harness.errors import HarnessError, UsageError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
-from harness.lab import commands_death, report
+from harness.lab import catalogue, commands_death, commands_report, report
 from harness.lab import dmesg as dmesg_text
 from harness.lab import fences as fence_text
 from harness.lab.reservation import Reservation
@@ -57,6 +57,9 @@ class _Group(click.Group):
 def main(ctx: click.Context, path: Path | None) -> None:
     """Hang GPUs on purpose and prove from the kernel's own evidence what recovery did."""
     ctx.obj = path
+
+
+main.add_command(catalogue.command)
 
 
 def _inventory(ctx: click.Context) -> Inventory:
@@ -116,12 +119,14 @@ def test(ctx: click.Context, depth: str | None, pytest_args: tuple[str, ...]) ->
     if depth in ("matrix", "faults"):
         argv = [sys.executable, "-m", f"harness.tests.vm.{depth}", *pytest_args]
         ctx.exit(subprocess.run(argv, cwd=ROOT).returncode)
-    places = ["harness/tests/unit", "harness/tests/loopback"]
+    # The longest first, and the short ones fill up what is left of the workers' time.
+    places = ["harness/tests/loopback", "harness/tests/unit"]
     if depth != "fast":
-        places.append("harness/tests/vm")
+        places.insert(0, "harness/tests/vm")
     deep = ["--deep"] if depth == "deep" else []
     # A file's tests share a machine, and most of their time they wait for it.
-    beside = ["-n", str(min(MOST_BESIDE, len(os.sched_getaffinity(0)))), "--dist", "loadfile"]
+    workers = str(min(MOST_BESIDE, len(os.sched_getaffinity(0))))
+    beside = ["-n", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
     _pytest(ctx, *places, *deep, *beside, *pytest_args)
 
 
@@ -186,10 +191,10 @@ def shell(ctx: click.Context, name: str, argv: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("name")
-@click.argument("action", type=click.Choice(["on", "off", "cycle"]))
+@click.argument("action", type=click.Choice(["on", "off", "cycle", "query", "nmi"]))
 @click.pass_context
 def power(ctx: click.Context, name: str, action: str) -> None:
-    """Switch the target's power."""
+    """Switch the target's power, ask for it, or raise an NMI."""
     desk.power(_inventory(ctx).get(name), action)
 
 
@@ -331,7 +336,8 @@ def replay(ctx: click.Context, path: Path, issues: Path | None) -> None:
     ctx.exit(worst)
 
 
-main.add_command(commands_death.log)
+for command in (*commands_report.COMMANDS, commands_death.log):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

@@ -16,6 +16,7 @@ from harness.errors import UsageError
 from harness.evidence.jobs import JobLine
 from harness.gpu.base import Backend, Engine
 from harness.link.agent import Workload
+from harness.waiters import Waiter
 
 __all__ = ["Canary", "Client", "Fence", "Job", "Storm"]
 
@@ -123,30 +124,27 @@ class Client:
         """This client's number of the buffer that was sent to its inbox."""
         return int(self._call("adopt")["buffer"])
 
+    def lend(self, address: str) -> int:
+        """This client's number of a new buffer, which is sent to another process's inbox."""
+        return int(self._call("lend", to=address)["buffer"])
+
     def hang(
         self,
         engine: Engine,
         recipe: str | None = None,
         context: int | None = None,
         writes: int | None = None,
+        *,
+        own: bool = False,
     ) -> Job:
         """Submit a job that never completes; `recipe` defaults to the engine's safest.
 
-        Whoever shows the adopted buffer `writes` waits for the job.
+        Whoever shows or uses the shared buffer `writes` waits for the job.  With `own` it may
+        write a page of its process's memory.
         """
-        reply = self._call(
-            "hang",
-            engine=engine.ip,
-            ring=engine.ring,
-            recipe=recipe or self._backend.recipes(engine)[0],
-            context=self._in(context),
-            **({} if writes is None else {"writes": writes}),
+        return self._hung(
+            engine, self._call("hang", **self._asked(engine, recipe, context, writes, own))
         )
-        job = Job(int(reply["job"]), engine)
-        line = JobLine.submitted(self.pid, engine.name, "hang", reply)
-        self._lines[job.number] = line
-        self._keep(line)
-        return job
 
     def wait(self, job: Job, deadline: Deadline) -> Fence:
         """Wait until `job`'s fence signals or the deadline; a fence that does not is no error."""
@@ -156,6 +154,24 @@ class Client:
         reply = self._workload.call("wait", answer_by, job=job.number, timeout_ns=budget_ns)
         self._keep(self._lines[job.number].ended(reply))
         return _fence(reply)
+
+    def hang_and_wait(
+        self, engine: Engine, deadline: Deadline, *names: str, own: bool = False
+    ) -> tuple[Job, list[Waiter]]:
+        """Hang, and at once wait for that job in every way the kernel has, or in those of these
+        names: each in a thread that signals hit, and most in another that they do not.
+
+        They give up at the deadline, as far as the kernel lets them; `own` is as `hang` says.
+        """
+        reply = self._workload.call(
+            "waiters",
+            Deadline(deadline.left() * 1.1 + self._limit_s),
+            hang=self._asked(engine, None, None, None, own),
+            timeout_ns=int(deadline.left() * 1e9),
+            names=list(names),
+        )
+        job = self._hung(engine, reply["hang"])
+        return job, [Waiter.told(one) for one in reply["waiters"]]
 
     def release(self, job: Job) -> None:
         """End a hang from the CPU's side.  Raises UsageError where its recipe cannot be."""
@@ -227,6 +243,30 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _asked(
+        self,
+        engine: Engine,
+        recipe: str | None,
+        context: int | None,
+        writes: int | None,
+        own: bool,
+    ) -> dict[str, Any]:
+        """The arguments of `hang`."""
+        asked = {
+            "engine": engine.ip,
+            "ring": engine.ring,
+            "recipe": recipe or self._backend.recipes(engine)[0],
+            "context": self._in(context),
+        }
+        return {**asked, "writes": writes, "own": own}
+
+    def _hung(self, engine: Engine, reply: Mapping[str, Any]) -> Job:
+        job = Job(int(reply["job"]), engine)
+        line = JobLine.submitted(self.pid, engine.name, "hang", reply)
+        self._lines[job.number] = line
+        self._keep(line)
+        return job
 
     def _in(self, context: int | None) -> int:
         if context is not None:

@@ -40,6 +40,8 @@ def console(target: Target) -> int:
                     where=target.name,
                     cure='console = { kind = "serial", port = "..." } in targets.toml',
                 )
+            for remark in machine.remarks():
+                _say(f"{target.name}: {remark}")
             return _pass_through(target, socket)
         finally:
             machine.down()
@@ -79,7 +81,10 @@ def shell(target: Target, argv: Sequence[str]) -> int:
 
 
 def power(target: Target, action: str) -> None:
-    """Switch the target `on`, `off` or `cycle` it.  Raises LabError where that fails."""
+    """Switch the target `on`, `off`, or `cycle` it; `query` its power, or raise an `nmi` in it.
+
+    Raises LabError where that fails.
+    """
     if target.virtual:
         raise UsageError(
             "a virtual target is on for as long as the command that uses it",
@@ -88,9 +93,19 @@ def power(target: Target, action: str) -> None:
         )
     with Reservation.take(target.name, f"lab power {target.name} {action}"):
         switch = power_for(target)
-        {"on": switch.on, "off": switch.off, "cycle": switch.cycle}[action](
-            Deadline(target.limits.boot_s)
-        )
+        deadline = Deadline(target.limits.boot_s)
+        if action == "query":
+            state = switch.query(deadline)
+            print({True: "on", False: "off", None: "this power control cannot tell"}[state])
+        elif action == "nmi":
+            if not switch.nmi(deadline):
+                raise UsageError(
+                    "this power control has no NMI",
+                    where=target.name,
+                    cure="power.nmi of the kind command; the kinds ipmi and qemu have one",
+                )
+        else:
+            {"on": switch.on, "off": switch.off, "cycle": switch.cycle}[action](deadline)
 
 
 def _pass_through(target: Target, socket: Path) -> int:

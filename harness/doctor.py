@@ -196,15 +196,19 @@ def _tracing(dut: Dut) -> Iterator[Check]:
 # What is recorded, what it is for, and the kernel's option where it is missing.
 _TRACED = (
     ("dma_fence:", "fences are seen", "CONFIG_DMA_SHARED_BUFFER=y and CONFIG_FTRACE=y"),
-    ("gpu_scheduler:", "jobs are told from their fences", "load the driver, if it has drm_sched"),
+    ("gpu_scheduler:", "jobs are told from their fences", "load the driver"),
     ("raw_syscalls:", "restarted waits are proven", "CONFIG_FTRACE_SYSCALLS=y"),
     ("lab:wait_", "waits tell if they are interruptible, and their end", "CONFIG_KPROBE_EVENTS=y"),
-    ("lab:tdr_", "recoveries are timed", "CONFIG_KPROBE_EVENTS=y, if the driver has drm_sched"),
+    ("lab:tdr_", "recoveries are timed", "CONFIG_KPROBE_EVENTS=y"),
 )
+# Of a driver whose jobs go through drm_sched alone.
+_SCHEDULERS = ("gpu_scheduler:", "lab:tdr_")
 
 
 def _traced(dut: Dut) -> Iterator[Check]:
     for prefix, why, cure in _TRACED:
+        if prefix in _SCHEDULERS and not dut.gpu.scheduler:
+            continue
         states = {name: on for name, on in _on(dut).items() if name.startswith(prefix)}
         missing = [name for name, on in states.items() if not on]
         told = {**dut.at.recorder.events, **dut.at.recorder.probes}
@@ -256,13 +260,17 @@ def _card(dut: Dut, card: dict[str, Any]) -> Iterator[Check]:
 
 
 def _annotation(dut: Dut) -> Check:
+    if not dut.gpu.scheduler:
+        it = dut.gpu.annotation
+        found = f"{it.path} is, without asking for it; not {it.without}"
+        return Check(True, "annotation of recovery", found)
     path = "/sys/module/gpu_sched/parameters/tdr_annotation"
     done = dut.call("run", argv=["cat", path])
     value = done["stdout"].strip()
     return Check(
         True if value == "Y" else None,
         "TDR annotation",
-        "on" if value == "Y" else "off" if value else "not in this kernel, or no drm_sched",
+        "on" if value == "Y" else "off" if value else "not in this kernel",
         "apply tools/kernel/patches/0001-*.patch (up to 6.12 also 0003): a stock kernel cannot "
         "report TDR inversions through the scheduler",
     )

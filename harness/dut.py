@@ -16,9 +16,11 @@ from typing import Any
 
 import msgspec
 
+from harness import generic
 from harness.account import Account, open_account
 from harness.client import Client
 from harness.coredump import Coredump
+from harness.coverage import CHAINS, GRAPH, Coverage, of_boot
 from harness.deadline import Deadline
 from harness.display import Display
 from harness.errors import HarnessError, TargetError
@@ -26,6 +28,7 @@ from harness.evidence.files import write_bytes, write_json
 from harness.evidence.finding import Finding
 from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
+from harness.generic import Generic
 from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine, Knob
 from harness.gpu.choice import choose
@@ -51,13 +54,22 @@ class Dut(Uplink):
     """A target that is connected, with the GPU under test and the test's window."""
 
     def __init__(
-        self, target: Target, run: RunDir, machine: Machine, say: Callable[[str], None]
+        self,
+        target: Target,
+        run: RunDir,
+        machine: Machine,
+        say: Callable[[str], None],
+        *,
+        dangerous: bool = False,
     ) -> None:
-        """`say` shows one line of progress to whoever waits."""
+        """`say` shows one line of progress to whoever waits; `dangerous`: its GPU is hung even
+        where facts say that it would not come back."""
         super().__init__(target, run, machine, say)
-        self._clients: list[Client | Display] = []
+        self._dangerous = dangerous
+        self._clients: list[Client | Display | Generic] = []
         self._jobs: JobLog | None = None
         self._engines: list[Engine] | None = None
+        self._coverage: tuple[Path, Coverage] | None = None
 
     def close(self) -> None:
         """Stop the clients, then as Uplink says."""
@@ -109,10 +121,28 @@ class Dut(Uplink):
         self._clients.append(display)
         return display
 
+    def generic(self) -> Generic:
+        """A new unprivileged process that submits nothing; stopped with the test."""
+        limit = self.target.limits.command_s
+        client = generic.start(self.agent, limit, self.card["render"])
+        self._clients.append(client)
+        return client
+
     def coredump(self) -> Coredump | None:
         """Where a reset of the card leaves its dump; None where its driver makes none."""
         dump = self.gpu.coredump(self.card)
         return Coredump(self.agent, dump, self.target.limits.command_s) if dump else None
+
+    def coverage(self) -> Coverage:
+        """What lockdep knows by now of this boot; its own words are kept first."""
+        boot, limit = self._boot.path, self.target.limits.command_s
+        for name in (GRAPH, CHAINS):
+            # The second is longer, and asked only what the first did not tell.
+            if name == GRAPH or not of_boot(boot, self.target.driver).annotated:
+                with contextlib.suppress(TargetError):  # a kernel without lockdep
+                    self.at.keep(f"/proc/{name}", name, limit)
+        self._coverage = boot, of_boot(boot, self.target.driver)
+        return self._coverage[1]
 
     def module(self, name: str) -> Module:
         """A module of its kernel's, loaded or not."""
@@ -171,6 +201,15 @@ class Dut(Uplink):
             data = b64encode(manual.data.encode()).decode()
             self.agent.call("write", deadline, data=data, **where)
 
+    def recipes(self, engine: Engine) -> list[str]:
+        """Ways to hang `engine`, the safest first; with --dangerous all of them."""
+        risky = list(self.gpu.dangerous(engine)) if self._dangerous else []
+        return [*self.gpu.recipes(engine), *risky]
+
+    def refusal(self, client: Client) -> str:
+        """Why the GPU that `client` has open must not be hung, or ""; --dangerous hangs it."""
+        return "" if self._dangerous else self.gpu.refusal(client.device())
+
     def refuse_destruction(self) -> str:
         """Why no test may hang this target now, or "" where it may."""
         if not self.target.destructive:
@@ -187,7 +226,7 @@ class Dut(Uplink):
         """Open `test`'s window: everything the kernel prints from here on is its doing."""
         self._end_jobs()
         self._jobs = JobLog(self.run.test(test) / "jobs.jsonl", self.target.policy.stream_limit)
-        self._machine.remarks()  # of what came before
+        self.remarks()  # of what came before
         start = self.at.mark(f"start {test}")
         recorder = self.at.recorder
         recorder.sync()
@@ -214,6 +253,7 @@ class Dut(Uplink):
         try:
             self._look_closer(window)
             self._stop_clients()
+            self._prove(window)
             for failure in self.call("restore")["failed"]:
                 window.lab_error = f"{failure['path']} not restored: {failure['what']}"
             window.health_after = self.health()
@@ -231,7 +271,7 @@ class Dut(Uplink):
         if window.trouble:
             window.died = ""
             self.run.journal.add("trouble", test=window.test, reason=window.trouble)
-        window.remarks = self._machine.remarks()
+        window.remarks = self.remarks()
         try:
             self._end_jobs()
         except HarnessError as error:  # its disk's trouble is no broken link
@@ -343,6 +383,13 @@ class Dut(Uplink):
             if not self.agent.alive:
                 raise
             log.warning("no snapshot: %s", error)
+
+    def _prove(self, window: Window) -> None:
+        """Ask lockdep what it saw of the recovery, until it has seen all of it once in a boot."""
+        known = self._coverage
+        proven = known is not None and known[0] == self._boot.path and known[1].complete
+        if window.destructive and window.body in ("passed", "failed") and not proven:
+            self.coverage()
 
     def _mark_end(self, window: Window, word: str) -> None:
         """Let `window` reach up to now, in the log and in the trace."""

@@ -32,13 +32,16 @@ class Fleet:
         resume: list[Path],
         command: str,
         say: Callable[[str], None],
+        *,
+        dangerous: bool = False,
     ) -> None:
-        """`command` is shown to whoever else wants one of the targets."""
+        """`command` is shown to whoever else wants one of the targets; `dangerous` as Dut's."""
         self.targets: dict[str, Target] = {name: inventory.get(name) for name in names}
         self.runs: dict[str, RunDir] = {}
         self._root = runs
         self._command = command
         self._say = say
+        self._dangerous = dangerous
         named = [path for path in resume if path != Path()]
         self._resume = {self._target_of(path): path for path in named}
         if len(named) < len(resume):
@@ -117,7 +120,7 @@ class Fleet:
         self.runs[target.name] = run
         run.update(target=target.public(), command=self._command)
         run.journal.add("run-start", target=target.name, command=self._command)
-        dut = Dut(target, run, machine_for(target), self._say)
+        dut = Dut(target, run, machine_for(target), self._say, dangerous=self._dangerous)
         try:
             dut.connect()
         except BaseException as error:

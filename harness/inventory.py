@@ -19,30 +19,33 @@ from msgspec import Meta, Struct
 
 from harness.errors import UsageError
 from harness.tomlerror import explained, line_of, nearest, not_toml
+from harness.ways import (
+    AsIsBoot,
+    BootWay,
+    ConsoleWay,
+    Netconsole,
+    NoConsole,
+    NoPower,
+    PowerWay,
+    Seconds,
+    Table,
+    Watchdog,
+    complaints,
+    has_nmi,
+)
 
 __all__ = [
-    "AsIsBoot",
-    "CommandPower",
     "Inventory",
     "Limits",
-    "NoPower",
     "Policy",
-    "SerialConsole",
     "Target",
     "VmSpec",
     "default_path",
     "load",
 ]
 
-Seconds = Annotated[float, Meta(gt=0, le=86400)]
-Argv = Annotated[tuple[str, ...], Meta(min_length=1)]
 
-
-class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A TOML table of which every key is known."""
-
-
-class Limits(_Table, frozen=True):
+class Limits(Table, frozen=True):
     """How long things may take on this target, in seconds."""
 
     connect_s: Seconds = 20.0
@@ -56,53 +59,22 @@ class Limits(_Table, frozen=True):
     stall_s: Seconds = 120.0
 
 
-class Policy(_Table, frozen=True):
+class Policy(Table, frozen=True):
     """What the harness may do to this target on its own."""
 
     # When lockdep is off before a test that needs it: reboot, or run blind and say so.
     rearm: Literal["reboot", "never"] = "reboot"
     # Bytes of one raw stream kept per boot; beyond it the stream says it was cut.
     stream_limit: Annotated[int, Meta(ge=1 << 16)] = 256 << 20
+    # Where the power control can raise an NMI: have one that nobody expects panic, for the stack.
+    nmi_panic: bool = True
     # Record what fences do.  Off, no test accounts for its fences, and a note says so.
     trace: bool = True
     # KiB of the kernel's trace buffer for each CPU; too small a one loses events in a storm.
     trace_buffer_kb: Annotated[int, Meta(ge=16, le=1 << 20)] = 4096
 
 
-class NoPower(_Table, frozen=True, tag_field="kind", tag="none"):
-    """No way to cut power: a dead target stays dead until someone walks there."""
-
-
-class CommandPower(_Table, frozen=True, tag_field="kind", tag="command"):
-    """Power through commands on this host, each an argv list; exit 0 means done."""
-
-    on: Argv
-    off: Argv
-    settle_s: Seconds = 5.0
-
-
-class NoConsole(_Table, frozen=True, tag_field="kind", tag="none"):
-    """No console: the last lines before a death are what SSH still carried."""
-
-
-class SerialConsole(_Table, frozen=True, tag_field="kind", tag="serial"):
-    """A serial port of this host."""
-
-    port: str
-    baud: Annotated[int, Meta(gt=0)] = 115200
-
-
-class CommandConsole(_Table, frozen=True, tag_field="kind", tag="command"):
-    """A console through a command on this host (conserver, amtterm, ipmitool sol)."""
-
-    argv: Argv
-
-
-class AsIsBoot(_Table, frozen=True, tag_field="kind", tag="as-is"):
-    """Whatever the machine boots by itself is what is tested."""
-
-
-class VmSpec(_Table, frozen=True):
+class VmSpec(Table, frozen=True):
     """A machine of QEMU's: gives address, console, power and boot at once."""
 
     gpu: (
@@ -124,7 +96,7 @@ class VmSpec(_Table, frozen=True):
         return self.gpu or f"modelled {self.chip}"
 
 
-class Target(_Table, frozen=True):
+class Target(Table, frozen=True):
     """A machine as targets.toml describes it."""
 
     driver: Literal["amdgpu", "i915"]
@@ -149,9 +121,11 @@ class Target(_Table, frozen=True):
         ]
         | None
     ) = None
-    console: NoConsole | SerialConsole | CommandConsole = NoConsole()
-    power: NoPower | CommandPower = NoPower()
-    boot: AsIsBoot = AsIsBoot()
+    console: ConsoleWay = NoConsole()
+    power: PowerWay = NoPower()
+    boot: BootWay = AsIsBoot()
+    netconsole: Netconsole | None = None
+    watchdog: Watchdog | None = None
     vm: VmSpec | None = None
     tags: tuple[str, ...] = ()
     destructive: bool = False
@@ -163,6 +137,11 @@ class Target(_Table, frozen=True):
         """Whether the harness starts this machine itself."""
         return self.vm is not None
 
+    @property
+    def nmi(self) -> bool:
+        """Whether what powers it can raise an NMI in it."""
+        return self.virtual or has_nmi(self.power)
+
     def public(self) -> dict[str, Any]:
         """The target as evidence may show it: no key paths, no command lines with secrets."""
         built: dict[str, Any] = msgspec.to_builtins(self)
@@ -172,13 +151,13 @@ class Target(_Table, frozen=True):
         return built
 
 
-class _Lab(_Table, frozen=True):
+class _Lab(Table, frozen=True):
     runs: str = "runs"
 
 
-class _File(_Table, frozen=True):
+class _File(Table, frozen=True):
     lab: _Lab = _Lab()
-    targets: dict[str, Target] = {}
+    targets: dict[str, Target] = msgspec.field(default_factory=dict)
 
 
 class Inventory(Struct, frozen=True):
@@ -307,3 +286,5 @@ def _check(path: Path, text: str, name: str, target: Target) -> None:
             "is this very machine; hanging its GPU would take the harness with it",
             "remove destructive = true, or name another machine",
         )
+    for key, what, cure in complaints(target.power, target.console):
+        raise bad(key, what, cure)

@@ -83,6 +83,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="also what is too long for CI; what is repeated, ten times as often",
     )
     group.addoption(
+        "--dangerous",
+        action="store_true",
+        help="also hang in ways, and GPUs, from which the machine may not come back",
+    )
+    group.addoption(
         "--allow-blind",
         action="store_true",
         help="a test that ran without lockdep does not fail the session",
@@ -104,6 +109,7 @@ def pytest_configure(config: pytest.Config) -> None:
             config.getoption("--resume"),
             shlex.join(["pytest", *config.invocation_params.args]),
             _speaker(config),
+            dangerous=config.getoption("--dangerous"),
         )
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error

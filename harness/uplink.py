@@ -18,6 +18,7 @@ from harness.deadline import Deadline
 from harness.errors import HarnessError, LabError
 from harness.evidence.boot import Boot
 from harness.evidence.rundir import RunDir
+from harness.guards import Guards
 from harness.health import Ailment
 from harness.inventory import Target
 from harness.ladder import Rung, climb
@@ -57,6 +58,7 @@ class Uplink:
         self._before = ("", 0)
         self._watch = Watch()
         self._last_words = ""
+        self._guards = Guards(target, self._netconsole)
 
     # -- coming and going ------------------------------------------------------
 
@@ -68,7 +70,11 @@ class Uplink:
         """
         self._say(f"{self.target.name}: {self._machine.describe()}")
         self._machine.up(self._console, Deadline(self.target.limits.boot_s), self.run.path)
+        self._guards.open(self._machine.endpoint())
         self._attach(wait=True)
+        for remark in self.remarks():
+            self.run.journal.add("remark", reason=remark)
+            self._say(f"{self.target.name}: {remark}")
 
     def close(self) -> None:
         """End the agent, which releases what hangs and restores knobs; leave the machine.
@@ -78,6 +84,7 @@ class Uplink:
         """
         with contextlib.ExitStack() as leaving:
             leaving.callback(self._boot.close)
+            leaving.callback(self._guards.close)
             leaving.callback(self._machine.down)
             at, self._at = self._at, None
             if at is not None:
@@ -122,6 +129,10 @@ class Uplink:
     def trouble(self) -> str:
         """What of the lab's own broke under the machine, in words; "" where all is well."""
         return self._machine.trouble()
+
+    def remarks(self) -> list[str]:
+        """What else of the lab's own a judge should know, since this was last asked."""
+        return [*self._machine.remarks(), *self._guards.remarks()]
 
     # -- bringing it back ------------------------------------------------------
 
@@ -250,11 +261,17 @@ class Uplink:
         )
         self._before = self.boot_id, self._at.facts["pid"]
         self._watch.over(self._at.agent)
+        self._guards.arm(self._at, nmi=self.target.nmi)
         boots = [*self.run.facts().get("boots", [])]
         if self.boot_id not in boots:
             boots.append(self.boot_id)
             pstore.collect(self.agent, self.run, boots, Deadline(self.target.limits.command_s))
-        self.run.journal.add("boot", boot=self.boot_id, kernel=self.facts["uname"]["release"])
+        self.run.journal.add(
+            "boot",
+            boot=self.boot_id,
+            kernel=self.facts["uname"]["release"],
+            guards=self._guards.armed,
+        )
         if absent := self._at.recorder.absent:
             self.run.journal.add("trace-absent", boot=self.boot_id, reason=absent)
         self.run.update(
@@ -282,6 +299,9 @@ class Uplink:
     def _console(self, data: bytes) -> None:
         self._boot.console(data)
         self._watch.console(data)
+
+    def _netconsole(self, data: bytes) -> None:
+        self._boot.netconsole(data)
 
     def _new_boot(self) -> None:
         self._boot.close()

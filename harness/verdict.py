@@ -16,7 +16,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from harness.account import Account, Accounted, draw, open_account
+from harness import coverage
+from harness.account import Account, Accounted, draw, durations, open_account
 from harness.errors import LabError
 from harness.evidence.files import read_json, write_bytes, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
@@ -49,7 +50,7 @@ FLOOD = 10_000
 class Verdict(Struct, frozen=True):
     """How a test ended.  `lockdep` says whether it was armed throughout, `fences` whether
     every fence that it saw is accounted for; `known` names the issues that excuse what failed,
-    `fixed` those that say it fails, which it did not."""
+    `fixed` those that say it fails, which it did not; `times` how long recovery took, in s."""
 
     test: str
     outcome: Outcome
@@ -60,6 +61,7 @@ class Verdict(Struct, frozen=True):
     fences: Accounted = "none"
     known: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
+    times: dict[str, float] = {}
 
 
 # Nothing is known of.
@@ -81,6 +83,7 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         *_selftests(window, kmsg),
         *_flood(window, kmsg),
         *_losses(window, kmsg),
+        *coverage.notes(run, window, resets.find(kmsg), account.recovered),
         *account.findings,
         *(
             Finding("lab", "note", remark, signature("lab", splats.steady(remark)))
@@ -110,6 +113,7 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         findings=tuple(findings),
         seconds=window.seconds,
         fences=account.state,
+        times=durations(run, window, account),
     )
 
 

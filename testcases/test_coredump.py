@@ -15,14 +15,20 @@ PATIENCE_S = 20.0
 @pytest.mark.destructive
 def test_hang_leaves_a_whole_dump(dut: Dut, window: Window) -> None:
     """After a reset the device has a dump of what hung, with every part that its driver
-    promises; it is kept with the evidence."""
+    promises; it is kept with the evidence.
+
+    Source: drivers/base/devcoredump.c dev_coredumpm(),
+    drivers/gpu/drm/amd/amdgpu/amdgpu_dev_coredump.c amdgpu_devcoredump_read(),
+    drivers/gpu/drm/i915/i915_gpu_error.c __err_print_to_sgl().
+    Runs on: sim-navi, sim-gen3.
+    """
     coredump = dut.coredump()
     if coredump is None:
         pytest.skip("this driver makes no dump")
     if reason := coredump.refusal():
         pytest.skip(reason)
     guilty, engine = dut.client(), dut.engines()[0]
-    if reason := dut.gpu.refusal(guilty.device()):
+    if reason := dut.refusal(guilty):
         pytest.skip(reason)
     coredump.discard()
 

@@ -34,7 +34,7 @@ def pending(dut: Dut, how: How, *, soon: bool = False) -> Iterator[tuple[Pending
     outputs = display.outputs()
     if not outputs:
         pytest.skip("no monitor is connected")
-    if reason := dut.gpu.refusal(guilty.device()):
+    if reason := dut.refusal(guilty):
         pytest.skip(reason)
     display.show(outputs[0])
     flips = display.flips(0.5, PATIENCE_S)
@@ -46,26 +46,44 @@ def pending(dut: Dut, how: How, *, soon: bool = False) -> Iterator[tuple[Pending
 
 @pytest.mark.destructive
 def test_recovery_passes_a_waiting_modeset(dut: Dut, window: Window) -> None:
-    """A modeset waits within its call, holding the modeset locks, for a job that hangs."""
+    """A modeset waits within its call, holding the modeset locks, for a job that hangs.
+
+    Source: drivers/gpu/drm/drm_atomic_helper.c drm_atomic_helper_wait_for_fences(),
+    drivers/gpu/drm/i915/display/intel_display_reset.c intel_display_reset_prepare().
+    Runs on: sim-navi, sim-gen3.
+    """
     recovery_passes(dut, window, "modeset")
 
 
 @pytest.mark.destructive
 def test_recovery_passes_a_waiting_flip(dut: Dut, window: Window) -> None:
     """A flip waits for a job that hangs: in a worker that holds no lock, but whose commit
-    nothing that changes the display can overtake."""
+    nothing that changes the display can overtake.
+
+    Source: drivers/gpu/drm/drm_atomic_helper.c drm_atomic_helper_wait_for_fences(),
+    drivers/gpu/drm/i915/display/intel_display.c intel_atomic_commit_fence_wait().
+    Runs on: sim-navi, sim-gen3.
+    """
     recovery_passes(dut, window, "flip")
 
 
 @pytest.mark.destructive
 def test_modeset_waits_for_a_slow_job(dut: Dut, window: Window) -> None:
-    """The same modeset behind a job that is only slow: no longer than it lasts."""
+    """The same modeset behind a job that is only slow: no longer than it lasts.
+
+    Source: drivers/gpu/drm/drm_atomic_helper.c drm_atomic_helper_wait_for_fences().
+    Runs on: sim-navi, sim-gen3.
+    """
     waits_no_longer(dut, window, "modeset")
 
 
 @pytest.mark.destructive
 def test_flip_waits_for_a_slow_job(dut: Dut, window: Window) -> None:
-    """The same flip behind a job that is only slow: no longer than it lasts."""
+    """The same flip behind a job that is only slow: no longer than it lasts.
+
+    Source: drivers/gpu/drm/drm_atomic_helper.c drm_atomic_helper_wait_for_fences().
+    Runs on: sim-navi, sim-gen3.
+    """
     waits_no_longer(dut, window, "flip")
 
 

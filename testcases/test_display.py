@@ -43,7 +43,13 @@ def crc_comes_back(display: Display, output: Output, known: str) -> None:
 @pytest.mark.destructive
 def test_picture_and_flips_survive_a_hang(dut: Dut) -> None:
     """A client flips while another process hangs the GPU: afterwards the mode is active, the
-    same frame is scanned out, vblanks and flips deliver their events."""
+    same frame is scanned out, vblanks and flips deliver their events.
+
+    Source: drivers/gpu/drm/i915/display/intel_display_reset.c intel_display_reset_finish(),
+    drivers/gpu/drm/amd/display/amdgpu_dm/amdgpu_dm.c dm_resume(),
+    drivers/gpu/drm/drm_vblank.c drm_crtc_send_vblank_event().
+    Runs on: sim-navi, sim-gen3.
+    """
     display = dut.display()
     outputs = display.outputs()
     if not outputs:
@@ -51,7 +57,7 @@ def test_picture_and_flips_survive_a_hang(dut: Dut) -> None:
     output = outputs[0]
     display.show(output)
     guilty, engine = dut.client(), dut.engines()[0]
-    if reason := dut.gpu.refusal(guilty.device()):
+    if reason := dut.refusal(guilty):
         pytest.skip(reason)
     known = known_crc(display, output)
     flips = display.flips(1.0, PATIENCE_S)

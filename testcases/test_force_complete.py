@@ -15,12 +15,16 @@ from harness.dut import Dut
 @pytest.mark.destructive
 def test_without_a_reset_every_fence_ends(dut: Dut) -> None:
     """Reset is switched off: the fences of a hang and of a job behind it end with an error, new
-    work is refused; switched on again, a reset by hand brings the GPU back."""
+    work is refused; switched on again, a reset by hand brings the GPU back.
+
+    Source: drivers/gpu/drm/i915/gt/intel_reset.c intel_gt_set_wedged(), intel_gt_unset_wedged().
+    Runs on: sim-gen3, sim-navi (amdgpu has no such knob: skips).
+    """
     knob, engine = dut.gpu.no_reset(dut.card), dut.engines()[0]
     if knob is None:
         pytest.skip("this driver has no knob that switches resets off")
     guilty, behind = dut.client(), dut.client()
-    if reason := dut.gpu.refusal(guilty.device()):
+    if reason := dut.refusal(guilty):
         pytest.skip(reason)
     dut.hasten(engine)
     dut.turn(knob)

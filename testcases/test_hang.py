@@ -28,9 +28,15 @@ def named(error: int) -> str:
 @pytest.mark.destructive
 def test_recovers(dut: Dut, pinned: Engine, window: Window) -> None:
     """A hang on one engine: TDR in time, the fence ends with the right error, and a job of a
-    second process succeeds on the same engine afterwards."""
+    second process succeeds on the same engine afterwards.
+
+    Source: drivers/gpu/drm/scheduler/sched_main.c drm_sched_job_timedout(),
+    drivers/gpu/drm/amd/amdgpu/amdgpu_job.c amdgpu_job_timedout(),
+    drivers/gpu/drm/i915/gt/intel_engine_heartbeat.c heartbeat().
+    Runs on: sim-navi, sim-gen3.
+    """
     guilty, bystander = dut.client(), dut.client()
-    if reason := dut.gpu.refusal(guilty.device()):
+    if reason := dut.refusal(guilty):
         pytest.skip(reason)
     before = bystander.canary(pinned)
     assert before.ok, f"the engine does not work before the hang: {before}"
@@ -58,9 +64,14 @@ def test_recovers(dut: Dut, pinned: Engine, window: Window) -> None:
 
 @pytest.mark.destructive
 def test_the_guilty_is_told(dut: Dut, pinned: Engine, window: Window) -> None:
-    """The driver tells the context that hung of its guilt, and no other context of any."""
+    """The driver tells the context that hung of its guilt, and no other context of any.
+
+    Source: drivers/gpu/drm/amd/amdgpu/amdgpu_ctx.c amdgpu_ctx_query2(),
+    drivers/gpu/drm/i915/gt/intel_reset.c mark_guilty().
+    Runs on: sim-navi, sim-gen3.
+    """
     guilty, bystander = dut.client(), dut.client()
-    if reason := dut.gpu.refusal(guilty.device()):
+    if reason := dut.refusal(guilty):
         pytest.skip(reason)
     assert bystander.canary(pinned).ok
     fence = guilty.wait(guilty.hang(pinned), Deadline(dut.target.limits.tdr_s))
@@ -76,11 +87,16 @@ def test_the_guilty_is_told(dut: Dut, pinned: Engine, window: Window) -> None:
 @pytest.mark.destructive
 def test_recovers_from_other_kinds(dut: Dut, pinned: Engine) -> None:
     """Whatever else hangs the engine (a command that is none, say) ends with the right error too,
-    and leaves it usable."""
+    and leaves it usable.
+
+    Source: drivers/gpu/drm/amd/amdgpu/nvd.h, drivers/gpu/drm/i915/gt/intel_gpu_commands.h,
+    drivers/gpu/drm/i915/gt/intel_reset.c intel_gt_handle_error().
+    Runs on: sim-navi, sim-gen3.
+    """
     bystander = dut.client()
-    if reason := dut.gpu.refusal(bystander.device()):
+    if reason := dut.refusal(bystander):
         pytest.skip(reason)
-    kinds = dut.gpu.recipes(pinned)[1:]
+    kinds = dut.recipes(pinned)[1:]
     if not kinds:
         pytest.skip(f"there is but one way to hang {pinned.name}")
     for kind in kinds:
@@ -95,9 +111,14 @@ def test_recovers_from_other_kinds(dut: Dut, pinned: Engine) -> None:
 @pytest.mark.destructive
 def test_neighbour_of_a_hang(dut: Dut, pinned: Engine) -> None:
     """Two processes hang one engine, one job behind the other: both fences end with an error,
-    and a third process can use the engine."""
+    and a third process can use the engine.
+
+    Source: drivers/gpu/drm/amd/amdgpu/amdgpu_device.c amdgpu_device_pre_asic_reset(),
+    drivers/gpu/drm/i915/gt/intel_reset.c __i915_request_reset().
+    Runs on: sim-navi, sim-gen3.
+    """
     first, second, bystander = dut.client(), dut.client(), dut.client()
-    if reason := dut.gpu.refusal(first.device()):
+    if reason := dut.refusal(first):
         pytest.skip(reason)
     hangs = [(client, client.hang(pinned)) for client in (first, second)]
     # The second may have to wait until the first has timed out, and then for its own timeout.
@@ -113,9 +134,14 @@ def test_neighbour_of_a_hang(dut: Dut, pinned: Engine) -> None:
 @pytest.mark.destructive
 def test_released_hang_is_no_hang(dut: Dut, pinned: Engine, window: Window) -> None:
     """A job that only waits, released from the CPU before the timeout, ends without an error
-    and without a reset: what the harness calls a hang is not broken by itself."""
+    and without a reset: what the harness calls a hang is not broken by itself.
+
+    Source: drivers/gpu/drm/scheduler/sched_main.c drm_sched_job_timedout(),
+    drivers/gpu/drm/i915/gt/intel_engine_heartbeat.c heartbeat().
+    Runs on: sim-navi, sim-gen3.
+    """
     client = dut.client()
-    if reason := dut.gpu.refusal(client.device()):
+    if reason := dut.refusal(client):
         pytest.skip(reason)
     job = client.hang(pinned)
     held = client.wait(job, Deadline(0.2))
@@ -130,11 +156,16 @@ def test_released_hang_is_no_hang(dut: Dut, pinned: Engine, window: Window) -> N
 
 @pytest.mark.destructive
 def test_manual_reset(dut: Dut, window: Window) -> None:
-    """The driver's own reset knob works on an idle GPU and leaves it usable."""
+    """The driver's own reset knob works on an idle GPU and leaves it usable.
+
+    Source: drivers/gpu/drm/amd/amdgpu/amdgpu_fence.c gpu_recover_get(),
+    drivers/gpu/drm/i915/gt/intel_gt_debugfs.c intel_gt_debugfs_reset_store().
+    Runs on: sim-navi, sim-gen3.
+    """
     if dut.gpu.manual_reset(dut.card) is None:
         pytest.skip("this driver has no manual reset")
     client = dut.client()
-    if reason := dut.gpu.refusal(client.device()):
+    if reason := dut.refusal(client):
         pytest.skip(reason)
     dut.reset_gpu(Deadline(dut.target.limits.tdr_s))
 

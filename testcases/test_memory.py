@@ -45,11 +45,16 @@ def reset(dut: Dut, times: int) -> None:
 @pytest.mark.destructive
 def test_resets_leak_no_memory(dut: Dut, window: Window) -> None:
     """Twice as many resets later the kernel does not hold more memory, and more again: what
-    grows once is no leak, what grows with each reset is."""
+    grows once is no leak, what grows with each reset is.
+
+    Source: drivers/gpu/drm/amd/amdgpu/amdgpu_device.c amdgpu_device_gpu_recover(),
+    drivers/gpu/drm/i915/gt/intel_reset.c intel_gt_reset().
+    Runs on: sim-navi, sim-gen3.
+    """
     if dut.gpu.manual_reset(dut.card) is None:
         pytest.skip("this driver has no manual reset")
     client = dut.client()
-    if reason := dut.gpu.refusal(client.device()):
+    if reason := dut.refusal(client):
         pytest.skip(reason)
     reset(dut, WARM_UP)
     levels = [held(dut)]

@@ -69,7 +69,11 @@ def groups(dut: Dut, kind: Kind) -> list[Group]:
 @pytest.mark.destructive
 @pytest.mark.parametrize("group", [pytest.param(g, id=g or "others") for g in MOCK])
 def test_mock(dut: Dut, window: Window, deep: bool, group: str) -> None:
-    """One group of tests that bring their own hardware: on any target whose kernel has them."""
+    """One group of tests that bring their own hardware: on any target whose kernel has them.
+
+    Source: drivers/gpu/drm/i915/selftests/i915_mock_selftests.h.
+    Runs on: sim-gen3, sim-navi (where the kernel has the module).
+    """
     known = groups(dut, "mock")
     chosen = [g for g in known if g.name == group or (not group and g.name not in MOCK)]
     if not chosen:
@@ -80,7 +84,11 @@ def test_mock(dut: Dut, window: Window, deep: bool, group: str) -> None:
 @pytest.mark.destructive
 def test_live(dut: Dut, window: Window, deep: bool) -> None:
     """All groups that run on the GPU of the target, in one go: taking the driver out and in
-    again takes longer than most of them."""
+    again takes longer than most of them.
+
+    Source: drivers/gpu/drm/i915/selftests/i915_live_selftests.h.
+    Runs on: sim-gen3, sim-navi (not its driver: skips).
+    """
     if dut.card["driver"] != selftests.MODULE:
         pytest.skip(f"the driver of this card is not {selftests.MODULE}, whose tests these are")
     run(dut, window, groups(dut, "live"), LIVE_S, deep)

@@ -21,10 +21,15 @@ PATIENCE_S = 10.0
 @pytest.mark.destructive
 def test_hang_after_hang(dut: Dut, window: Window, deep: bool) -> None:
     """Each hang, of a process of its own, is noticed and ended by recovery; then the monitor has
-    its mode, flips flow, and another process's job completes."""
+    its mode, flips flow, and another process's job completes.
+
+    Source: drivers/gpu/drm/scheduler/sched_main.c drm_sched_job_timedout(),
+    drivers/gpu/drm/i915/gt/intel_reset.c intel_gt_handle_error().
+    Runs on: sim-navi, sim-gen3.
+    """
     hangs = DEEP if deep else HANGS
     bystander, engine = dut.client(), dut.engines()[0]
-    if reason := dut.gpu.refusal(bystander.device()):
+    if reason := dut.refusal(bystander):
         pytest.skip(reason)
     dut.hasten(engine)
     display = dut.display()

@@ -42,11 +42,16 @@ def test_every_job_is_accounted_for(
     dut: Dut, window: Window, fences: Callable[[], Ledger], storm_s: float
 ) -> None:
     """Jobs flow on the hung engine and on another; each has its fences in the kernel's account,
-    and each of those ended."""
+    and each of those ended.
+
+    Source: drivers/dma-buf/dma-fence.c (DOC: fence cross-driver contract),
+    drivers/dma-buf/dma-fence.c dma_fence_signal().
+    Runs on: sim-navi, sim-gen3.
+    """
     engines = dut.engines()
     hung, *others = engines
     guilty, *clients = [dut.client() for _ in range(1 + len(engines[:2]))]
-    if reason := dut.gpu.refusal(guilty.device()):
+    if reason := dut.refusal(guilty):
         pytest.skip(reason)
     end = Deadline(storm_s)
     patience = Deadline(storm_s + 4 * dut.target.limits.tdr_s)

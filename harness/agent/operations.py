@@ -183,12 +183,15 @@ def listdir(session: Session, arguments: Arguments) -> dict[str, Any]:
 
 
 def knob(session: Session, arguments: Arguments) -> dict[str, Any]:
-    """{path, value, seconds = 10} -> {"original"}; undone by restore or the agent's end."""
+    """{path, value, seconds = 10, standing = false} -> {"original"}; undone by restore or the
+    agent's end, one that is `standing` by its end alone."""
     path = _path(arguments)
     value = arguments.text("value")
     seconds = arguments.seconds("seconds", _FILE_SECONDS)
+    standing = arguments.flag("standing")
     arguments.done()
-    return {"original": session.knobs.turn(path, value, seconds)}
+    knobs = session.standing if standing else session.knobs
+    return {"original": knobs.turn(path, value, seconds)}
 
 
 def knobs(session: Session, arguments: Arguments) -> dict[str, Any]:
@@ -202,6 +205,23 @@ def restore(session: Session, arguments: Arguments) -> dict[str, Any]:
     seconds = arguments.seconds("seconds", _FILE_SECONDS)
     arguments.done()
     return session.knobs.restore(seconds)
+
+
+def netconsole_start(session: Session, arguments: Arguments) -> dict[str, Any]:
+    """{host, port} -> {"interface", "local", "mac"}; taken away at the agent's end."""
+    host = arguments.text("host")
+    port = arguments.integer("port")
+    arguments.done()
+    return session.netconsole.start(host, port, session.commands)
+
+
+def watchdog_start(session: Session, arguments: Arguments) -> dict[str, Any]:
+    """{device, seconds, module = none} -> {"identity", "seconds"}; disarmed by bye alone."""
+    device = arguments.text("device")
+    seconds = arguments.integer("seconds")
+    module = arguments.text("module", None)
+    arguments.done()
+    return session.watchdog.start(device, seconds, module, session.commands)
 
 
 def run(session: Session, arguments: Arguments) -> dict[str, Any]:
@@ -292,6 +312,8 @@ OPERATIONS: dict[str, Operation] = {
     "knob": knob,
     "knobs": knobs,
     "restore": restore,
+    "netconsole.start": netconsole_start,
+    "watchdog.start": watchdog_start,
     "run": run,
     "clients": list_clients,
     "cards": list_cards,

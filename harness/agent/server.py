@@ -60,7 +60,7 @@ class Server:
             return 3
         self._outbox.start()
         self._loop()
-        report = self._session.undo(self._why or "bye")
+        report = self._session.undo(self._why or "bye", self._bye)
         if self._bye:
             self._reply(self._bye_number, report)
             self._outbox.flush(_FLUSH_SECONDS)

@@ -15,9 +15,11 @@ from .commands import Commands
 from .errors import AgentError, usage
 from .kmsg import KmsgCollector, say
 from .knobs import Knobs
+from .netconsole import Netconsole
 from .outbox import Outbox
 from .trace import Trace
 from .uevents import UeventCollector
+from .watchdog import Watchdog
 from .workloads import Workloads
 
 __all__ = ["Session"]
@@ -33,6 +35,10 @@ class Session:
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
         self.knobs = Knobs()
+        self.standing = Knobs()
+        """What is turned for the whole session, and put back at its end alone."""
+        self.netconsole = Netconsole()
+        self.watchdog = Watchdog()
         self.commands = Commands()
         self.workloads = Workloads(Archive())
         self.trace = Trace(outbox)
@@ -86,14 +92,19 @@ class Session:
         collector.join(_COLLECTOR_SECONDS)
         return {"stream": stream, "ended": not collector.is_alive()}
 
-    def undo(self, why: str) -> dict[str, Any]:
+    def undo(self, why: str, farewell: bool) -> dict[str, Any]:
         """Release, restore, stop: {"workloads": [...], "restored": [...], "failed": [...]}.
 
-        What failed also goes to the kernel log: the controller may be gone.
+        What failed also goes to the kernel log: the controller may be gone.  Without its
+        `farewell` nobody looks after this machine any more: a watchdog stays armed then.
         """
+        if not farewell:
+            self.watchdog.starve()
         reports = self.workloads.close()
         self.commands.close()
         knobs = self.knobs.restore(_RESTORE_SECONDS)
+        for kind, more in self.standing.restore(_RESTORE_SECONDS).items():
+            knobs[kind] += more
         problems = [f"not restored: {one['path']}: {one['what']}" for one in knobs["failed"]]
         problems += [
             f"workload {one['workload']} stuck" for one in reports if one["how"] == "stuck"
@@ -102,6 +113,10 @@ class Session:
             self.trace.stop()
         except (AgentError, OSError) as error:
             problems.append(f"trace not removed: {error}")
+        try:
+            self.netconsole.stop()
+        except (AgentError, OSError) as error:
+            problems.append(f"netconsole not removed: {error}")
         for problem in problems:
             try:
                 say(f"agent ending ({why}): {problem}"[:900])
@@ -114,4 +129,6 @@ class Session:
             collector.stop()
         for collector in collectors:
             collector.join(_COLLECTOR_SECONDS)
+        if farewell:
+            self.watchdog.stop()
         return {"workloads": reports, **knobs}

@@ -1,4 +1,4 @@
-"""One boot's raw streams: kmsg, uevents, console, each on disk as it came.
+"""One boot's raw streams: kmsg, uevents, console, netconsole, each on disk as it came.
 
 A boot is pending until its boot_id is known; then the directory takes its name
 and the streams go on.
@@ -28,6 +28,7 @@ class Boot:
         self.boot_id = ""
         self.path: Path = run.pending_boot()
         self._console = Stream(self.path / "console.log", limit)
+        self._netconsole: Stream | None = None
         self._streams = [self._console]
         self._arrived = threading.Condition()
 
@@ -48,6 +49,13 @@ class Boot:
     def console(self, data: bytes) -> None:
         """Sink of the console."""
         self._console.write(data)
+
+    def netconsole(self, data: bytes) -> None:
+        """Sink of netconsole's datagrams; there is no file where there are none."""
+        if self._netconsole is None:
+            self._netconsole = Stream(self.path / "netconsole.log", self._limit)
+            self._streams.append(self._netconsole)
+        self._netconsole.write(data)
 
     def kmsg(self, data: bytes) -> None:
         """Sink of raw /dev/kmsg records."""

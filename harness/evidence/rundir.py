@@ -19,7 +19,7 @@ from harness.evidence import journal
 from harness.evidence.files import disk_error, read_json, write_json
 from harness.evidence.journal import Journal
 
-__all__ = ["RunDir", "Window"]
+__all__ = ["RunDir", "Window", "attempt_of", "slug"]
 
 
 class Window(Struct, kw_only=True):
@@ -147,3 +147,13 @@ def slug(test: str) -> str:
     if plain == test.removeprefix("testcases/") and len(plain) <= 120:
         return plain
     return f"{plain[:100]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
+
+
+def attempt_of(test: str) -> tuple[str, int]:
+    """A test's node id without the mark of a repetition, and which one it was, from 1: `--count`
+    runs test_x[gfx] as that, then as test_x[gfx-@2] and so on."""
+    found = re.search(r"-?@(\d+)\]$", test)
+    if found is None:
+        return test, 1
+    kept = test[: found.start()]
+    return (kept.removesuffix("[") if kept.endswith("[") else kept + "]"), int(found[1])

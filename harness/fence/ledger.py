@@ -53,7 +53,8 @@ class Ledger:
     """The account of the time from `first` to `last`, ns of CLOCK_MONOTONIC.
 
     `predecessors`: of each fence context the last number that was made before `first`;
-    `cpu_orders`: of each CPU the ranks of its events, ascending.
+    `cpu_orders`: of each CPU the ranks of its events, ascending; `endings`: those of all signals
+    and destructions.
     """
 
     first: int
@@ -68,6 +69,7 @@ class Ledger:
     predecessors: dict[int, int] = field(default_factory=dict)
     comms: dict[int, str] = field(default_factory=dict)
     cpu_orders: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    endings: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many fences of each role ended in each state; what there is none of is left out."""
@@ -83,9 +85,14 @@ class Ledger:
         """Whether the fence in `row` became signalled after the event of rank `order`.
 
         The kernel sets the flag, then traces it, with interrupts off (dma_fence_signal()): that
-        CPU traced nothing in between, yet a virtual one may have stood still there.
+        CPU traced nothing in between, yet a virtual one may have stood still there.  i915 sets
+        the flags of all requests that have completed, context by context, then traces them in
+        the opposite order (signal_irq_work(), drivers/gpu/drm/i915/gt/intel_breadcrumbs.c):
+        of a request the other ends that its CPU traced in between say nothing.
         """
         events = self.cpu_orders.get(int(self.fences.signaled_cpu[row]), np.empty(0, np.int64))
+        if self.fences.has(Role.REQUEST)[row]:
+            events = np.setdiff1d(events, self.endings)
         mine = self.fences.signaled_order[row]
         first, last = np.searchsorted(events, order), np.searchsorted(events, mine)
         return bool(first < last)
@@ -161,6 +168,7 @@ def build(
         _numbered(before) if before is not None else {},
         comms,
         _by_cpu(recording),
+        np.concatenate([recording.table(name).order for name in lifetimes.ENDS]),
     )
     _judge_ends(ledger, late_ns)
     _doubt(ledger)

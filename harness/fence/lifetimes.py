@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from harness.fence.fences import NEVER, NO_ERROR_KNOWN, ROLES, STATES, Fences, Role, State
 from harness.fence.trace import Recording, Strings
 
-__all__ = ["DRIVERS_OWN", "EVENTS", "INIT", "NEEDED", "RUN", "find"]
+__all__ = ["DRIVERS_OWN", "ENDS", "EVENTS", "INIT", "NEEDED", "RUN", "find"]
 
 _INIT, _ENABLE, _SIGNALED, _DESTROY = range(4)
 _KINDS = (
@@ -31,7 +31,8 @@ _KINDS = (
 # A scheduler is about to call its driver's run_job; renamed after 6.12.
 RUN = ("gpu_scheduler:drm_run_job", "gpu_scheduler:drm_sched_job_run")
 INIT = _KINDS[_INIT]
-NEEDED = (INIT, _KINDS[_SIGNALED], _KINDS[_DESTROY])
+ENDS = (_KINDS[_SIGNALED], _KINDS[_DESTROY])
+NEEDED = (INIT, *ENDS)
 EVENTS = (*_KINDS, *RUN)
 """What `find` reads."""
 

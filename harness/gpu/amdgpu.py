@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.gpu import amdgpu_coredump
-from harness.gpu.base import Dump, Engine, Knob, ManualReset, debugfs
+from harness.gpu.base import Annotation, Dump, Engine, Knob, ManualReset, debugfs
 
 __all__ = ["Amdgpu"]
 
@@ -30,6 +30,18 @@ class Amdgpu:
     """The amdgpu back end."""
 
     driver = "amdgpu"
+    scheduler = True
+    # tools/kernel/patches/0001; its first lock is job_list_lock (sched_main.c).
+    annotation = Annotation(
+        "drm_sched_job_timedout",
+        "&sched->job_list_lock",
+        (
+            "(work_completion)(&(&sched->work_tdr)->work)",
+            "dma_fence_map",
+            "&sched->job_list_lock",
+        ),
+        switch="gpu_sched.tdr_annotation, of tools/kernel/patches/0001-*.patch",
+    )
 
     def engines(
         self, discovered: Sequence[Mapping[str, Any]], card: Mapping[str, Any]
@@ -48,7 +60,17 @@ class Amdgpu:
         return found
 
     def recipes(self, engine: Engine) -> list[str]:
-        return ["poll_regmem" if engine.ip == "sdma" else "wait_reg_mem", "illegal_opcode"]
+        if engine.ip == "sdma":
+            return ["poll_regmem", "illegal_opcode", "bad_sdma_header"]
+        return ["wait_reg_mem", "illegal_opcode", "bad_length"]
+
+    def dangerous(self, engine: Engine) -> Mapping[str, str]:
+        if engine.ip == "sdma":
+            return {}
+        return {
+            "illegal_register": "it writes the page table base of the kernel's own address space",
+            "illegal_memory": "without amdgpu.vm_fault_stop=2 its faults come without an end",
+        }
 
     def hang_errors(self) -> frozenset[int]:
         # full reset; the same for jobs that were in flight beside it; soft recovery
@@ -89,6 +111,12 @@ class Amdgpu:
         if family == _RAVEN and device.get("external_rev", 0) < _RENOIR_REVISION:
             name = "Raven"
         return f"GPU reset is not enabled for this ASIC (family {name})" if name else ""
+
+    def unmap_waits(self) -> bool:
+        return True  # amdgpu_hmm_invalidate_gfx
+
+    def shrinker(self, card: Mapping[str, Any]) -> Knob | None:
+        return None  # none of its own: the pool of free pages is TTM's
 
     def manual_reset(self, card: Mapping[str, Any]) -> ManualReset | None:
         return ManualReset(f"{debugfs(card)}/amdgpu_gpu_recover")

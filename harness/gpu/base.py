@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 __all__ = [
     "USER_FENCES",
+    "Annotation",
     "Backend",
     "Dump",
     "Engine",
@@ -61,6 +62,22 @@ class Dump:
 
 
 @dataclass(frozen=True, slots=True)
+class Annotation:
+    """Which part of a driver's recovery lockdep is told to be on the path that completes fences.
+
+    `path` is that part in words; that it ran is proven by the lock class `inside` taken next
+    behind dma_fence_map, or by the whole `chain` of classes.  `without`: what of recovery is in
+    no such section, "" where all of it is in one; `switch`: what may have it off.
+    """
+
+    path: str
+    inside: str
+    chain: tuple[str, ...]
+    without: str = ""
+    switch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """One ring or queue that takes jobs.
 
@@ -82,6 +99,9 @@ class Backend(Protocol):
     """One driver's side of things."""
 
     driver: str
+    annotation: Annotation
+    scheduler: bool
+    """Whether its jobs go through drm_sched."""
 
     def engines(
         self, discovered: Sequence[Mapping[str, Any]], card: Mapping[str, Any]
@@ -91,6 +111,9 @@ class Backend(Protocol):
     def recipes(self, engine: Engine) -> list[str]:
         """Ways to hang `engine`, the safest first: each has a CPU-side bail-out or is ended
         by recovery alone."""
+
+    def dangerous(self, engine: Engine) -> Mapping[str, str]:
+        """Further ways, each with why the machine may not come back from it."""
 
     def hang_errors(self) -> frozenset[int]:
         """The negative errnos a hung job's fence may end with."""
@@ -106,6 +129,14 @@ class Backend(Protocol):
 
     def refusal(self, device: Mapping[str, Any]) -> str:
         """Why this device (what a client is told of it) must not be hung, or ""."""
+
+    def unmap_waits(self) -> bool:
+        """Whether the driver's MMU notifier waits for the jobs that use a process's own memory,
+        before that goes (munmap) or is shared (fork)."""
+
+    def shrinker(self, card: Mapping[str, Any]) -> Knob | None:
+        """The file, and what to write there, that has the driver give memory back as reclaim
+        would; None where it has none."""
 
     def manual_reset(self, card: Mapping[str, Any]) -> ManualReset | None:
         """How to have the driver reset the GPU by hand; None where that is not possible."""

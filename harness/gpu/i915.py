@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.gpu import i915_error
-from harness.gpu.base import Dump, Engine, Knob, ManualReset, debugfs
+from harness.gpu.base import Annotation, Dump, Engine, Knob, ManualReset, debugfs
 
 __all__ = ["I915"]
 
@@ -26,6 +26,17 @@ class I915:
     """The i915 back end."""
 
     driver = "i915"
+    scheduler = False
+    # i915_vma_resource_hold() begins a section that lasts while a hung request's buffers are
+    # copied, each under error_mutex (i915_gpu_error.c, i915_vma_coredump_create).
+    annotation = Annotation(
+        "i915_gpu_coredump",
+        "&ggtt->error_mutex",
+        ("dma_fence_map", "&ggtt->error_mutex"),
+        without="the reset itself, where lockdep looks only for allocations under "
+        "&gt->reset.mutex (i915_gem_shrinker_taints_mutex)",
+        switch="i915.error_capture",
+    )
 
     def engines(
         self, discovered: Sequence[Mapping[str, Any]], card: Mapping[str, Any]
@@ -41,6 +52,9 @@ class I915:
 
     def recipes(self, engine: Engine) -> list[str]:
         return list(engine.recipes)
+
+    def dangerous(self, engine: Engine) -> Mapping[str, str]:
+        return {}
 
     def hang_errors(self) -> frozenset[int]:
         # The guilty one's; that of one that was taken along before it hung by itself, for the
@@ -69,6 +83,14 @@ class I915:
         if not device.get("gpu_reset", 0):
             return f"GPU reset is off on this generation {generation} GPU (i915.reset=0?)"
         return ""
+
+    def unmap_waits(self) -> bool:
+        return False  # i915_gem_userptr_invalidate: its pages are pinned instead
+
+    def shrinker(self, card: Mapping[str, Any]) -> Knob | None:
+        # DROP_UNBOUND, DROP_BOUND, DROP_SHRINK_ALL, as seen by lockdep within fs_reclaim
+        # (i915_debugfs.c, i915_drop_caches_set).
+        return Knob(f"{debugfs(card)}/i915_gem_drop_caches", "0x23")
 
     def manual_reset(self, card: Mapping[str, Any]) -> ManualReset | None:
         # A mask of engines, of which all bits are all; "-1" is no number to newer kernels.

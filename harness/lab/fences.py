@@ -23,6 +23,7 @@ from harness.fence import perfetto, sheet, timeline
 from harness.fence.fences import STATES, Role
 from harness.fence.ledger import Ledger
 from harness.fence.recoveries import Recovery
+from harness.lab.casefile import named
 
 __all__ = ["accounts", "export", "show", "show_run"]
 
@@ -33,36 +34,12 @@ SHOWN = 5
 def accounts(path: Path) -> Iterator[tuple[RunDir, Window, Account]]:
     """The accounts of what `path` names: a run directory, one of its tests' directories, or
     RUN/TEST with the test's node id.  Raises UsageError where it is neither."""
-    run, tests = _named(path)
+    run, tests = named(path)
     for test in tests:
         window = run.test(test) / "window.json"
         if window.exists():
             opened = msgspec.convert(read_json(window), Window)
             yield run, opened, open_account(run, opened)
-
-
-def _named(path: Path) -> tuple[RunDir, list[str]]:
-    for root in (path, *path.parents):
-        if (root / "journal.jsonl").exists():
-            break
-    else:
-        raise UsageError(
-            "not in a run directory",
-            where=str(path),
-            cure="give RUN or RUN/tests/TEST, under runs/",
-        )
-    run = RunDir.open(root)
-    rest = str(path.relative_to(root))
-    known = run.tests()
-    if rest == ".":
-        return run, known
-    wanted = [test for test in known if rest in (test, f"tests/{run.test(test).name}")]
-    wanted = wanted or [test for test in known if test.endswith(rest)]
-    if not wanted:
-        raise UsageError(
-            "no such test in this run", where=str(path), cure=f"one of: {', '.join(known)}"
-        )
-    return run, wanted
 
 
 def export(found: list[tuple[RunDir, Window, Account]], form: str, out: IO[bytes]) -> None:

@@ -6,15 +6,16 @@ Everything shown is untrusted text from a kernel; the template escapes it all.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
+from harness import coverage
 from harness.account import PERFETTO, PICTURE
-from harness.errors import HarnessError
 from harness.evidence import journal
 from harness.evidence.files import write_bytes
 from harness.evidence.rundir import RunDir, slug
+from harness.lab import exports
+from harness.lab.casefile import facts_of
 from harness.verdict import OUTCOMES, Verdict, cycle_picture, recorded
 
 __all__ = ["counts", "verdicts", "write"]
@@ -37,14 +38,17 @@ def counts(judged: list[Verdict]) -> dict[str, int]:
 
 
 def write(run: RunDir) -> Path:
-    """Write report.html into the run.  Raises LabError when the disk refuses."""
+    """Write report.html into the run, and the same for other tools beside it.
+
+    Raises LabError when the disk refuses."""
     judged = verdicts(run)
     page = (
         _environment()
         .get_template("report.html")
         .render(
             name=run.path.name,
-            facts=_facts(run),
+            facts=facts_of(run),
+            coverage=coverage.of_run(run),
             verdicts=judged,
             counts=counts(judged),
             pictured=[v.test for v in judged if (run.test(v.test) / PICTURE).exists()],
@@ -58,6 +62,7 @@ def write(run: RunDir) -> Path:
     )
     path = run.path / "report.html"
     write_bytes(path, page.encode("utf-8", "replace"))
+    exports.write(run, judged)
     return path
 
 
@@ -69,14 +74,6 @@ def _cycles(run: RunDir, judged: list[Verdict]) -> dict[tuple[str, str], str]:
         for finding in verdict.findings
         if (run.test(verdict.test) / (name := cycle_picture(finding))).exists()
     }
-
-
-def _facts(run: RunDir) -> dict[str, Any]:
-    """run.json, or nothing where the run died before it was written: a report is still due."""
-    try:
-        return run.facts()
-    except HarnessError:
-        return {}
 
 
 def _environment() -> jinja2.Environment:

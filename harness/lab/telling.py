@@ -57,6 +57,8 @@ def headline(dut: Dut) -> str:
     except HarnessError as error:
         gpu = error.what
     locks = armed[dut.health()["debug_locks"]]
+    if "armed" in locks:
+        locks += f" and {dut.coverage().priming()}"
     return f"{dut.target.name}: Linux {kernel}, {gpu}, lockdep {locks}, boot {dut.boot_id[:8]}"
 
 

@@ -101,6 +101,32 @@ class Console:
                 cure="is the machine on, and its console cable plugged in?",
             ) from error
 
+    def sysrq(self, key: str) -> bool:
+        """A BREAK, then `key`: SysRq, where the kernel has its console there
+        (Documentation/admin-guide/sysrq.rst).  False where the source cannot send one.
+
+        Raises LabError as `write` does.
+        """
+        source = self._source
+        try:
+            if source is None or not source.send_break():
+                return False
+        except OSError as error:
+            raise LabError(
+                f"cannot send a BREAK on the console: {error}",
+                where=self.name,
+                cure="is its cable plugged in, its server up?",
+            ) from error
+        self.write(key.encode())
+        return True
+
+    def wait_ended(self, seconds: float | None = None) -> bool:
+        """Whether the source has ended, at once or within `seconds`; without one it has."""
+        reader = self._reader
+        if reader is not None:
+            reader.join(seconds)
+        return not self.attached
+
     def tail(self, lines: int = 20) -> str:
         """The last `lines` lines, control characters made harmless."""
         with self._changed:
@@ -154,6 +180,8 @@ class Console:
             ready = {fd for fd, _ in poll.poll(0 if stopping else None)}
             if source.fileno() in ready:
                 data = source.read(_CHUNK)
+                if data is None:
+                    continue
                 if not data:
                     return
                 self._take(data)

@@ -14,14 +14,16 @@ from typing import Any, Protocol
 import msgspec
 
 from harness.deadline import Deadline
-from harness.errors import LabError
+from harness.errors import HarnessError, LabError
 from harness.inventory import Target
 from harness.link.console import Console
-from harness.link.console_source import source_for
+from harness.link.console_line import Line
+from harness.link.console_source import Source, source_for
 from harness.link.dial import Endpoint
-from harness.link.power import power_for
+from harness.link.power import Power, power_for
 from harness.link.qemu import Qemu
 from harness.link.virtual import cache_root, load_manifest
+from harness.ways import NoConsole
 
 __all__ = ["Box", "Machine", "Sink", "Virtual", "machine_for", "state_dir"]
 
@@ -54,6 +56,10 @@ class Machine(Protocol):
     def endpoint(self) -> Endpoint:
         """Where its sshd is, once it is up."""
 
+    @property
+    def power(self) -> Power:
+        """What switches it, and may raise an NMI in it."""
+
     def cycle(self, deadline: Deadline) -> None:
         """Cut its power and give it back.  Raises LabError where that cannot be done."""
 
@@ -62,9 +68,6 @@ class Machine(Protocol):
 
         Raises LabError where that cannot be done.
         """
-
-    def nmi(self, deadline: Deadline) -> bool:
-        """Interrupt it so that it shows its stacks; False where nobody can.  Raises LabError."""
 
     def sysrq(self, key: str, deadline: Deadline) -> bool:
         """A key of the kernel's own (BREAK, then `key`) on its console; False without a console
@@ -124,6 +127,10 @@ class Virtual:
     def endpoint(self) -> Endpoint:
         return self.qemu.endpoint()
 
+    @property
+    def power(self) -> Power:
+        return self.qemu
+
     def cycle(self, deadline: Deadline) -> None:
         self.qemu.cycle(deadline)
 
@@ -133,17 +140,11 @@ class Virtual:
         self.qemu.qmp("system_reset", deadline)
         return True
 
-    def nmi(self, deadline: Deadline) -> bool:
-        if not self.qemu.alive():
-            return False
-        self.qemu.qmp("inject-nmi", deadline)
-        return True
-
     def sysrq(self, key: str, deadline: Deadline) -> bool:
         if not self.qemu.alive():
             return False
         seen = self.qemu.console.received
-        self.qemu.qmp("chardev-send-break", deadline, id="serial")
+        self.qemu.send_break(deadline)
         self.qemu.console.write(key.encode())
         # A second BREAK before the first was heeded would be the same one.
         return self.qemu.console.wait_received(seen, deadline)
@@ -176,6 +177,8 @@ class Box:
         self._target = target
         self._power = power_for(target)
         self._console: Console | None = None
+        self._line: Line | None = None
+        self._remarks: list[str] = []
 
     def describe(self) -> str:
         return f"reaching {self._endpoint.where}"
@@ -184,16 +187,24 @@ class Box:
         return {"kind": "box"}
 
     def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
-        source = source_for(self._target)
-        if source is not None:
-            self._console = Console(console, name=self._target.name)
-            self._console.attach(source)
-            directory = state_dir(self._target)
+        if isinstance(self._target.console, NoConsole):
+            return
+        self._console = Console(console, name=self._target.name)
+        self._line = Line(self._console, self._source)
+        self._line.open()
+        directory = state_dir(self._target)
+        try:
             directory.mkdir(parents=True, exist_ok=True)
             self._console.serve(directory / CONSOLE_SOCKET)
+        except (HarnessError, OSError) as error:  # the evidence flows all the same
+            self._remarks.append(f"nobody can watch the console: {error}")
 
     def endpoint(self) -> Endpoint:
         return self._endpoint
+
+    @property
+    def power(self) -> Power:
+        return self._power
 
     def cycle(self, deadline: Deadline) -> None:
         self._power.cycle(deadline)
@@ -201,11 +212,8 @@ class Box:
     def reset(self, deadline: Deadline) -> bool:
         return False
 
-    def nmi(self, deadline: Deadline) -> bool:
-        return False
-
     def sysrq(self, key: str, deadline: Deadline) -> bool:
-        return False
+        return self._console.sysrq(key) if self._console else False
 
     def answers(self, deadline: Deadline) -> bool:
         return self._console is not None and _answers(self._console, deadline)
@@ -217,15 +225,22 @@ class Box:
         return ""
 
     def remarks(self) -> list[str]:
-        return []
+        told, self._remarks = self._remarks, []
+        return [*told, *(self._line.remarks() if self._line else [])]
 
     def console_tail(self) -> str:
         return self._console.tail() if self._console else ""
 
     def down(self) -> None:
-        if self._console is not None:
-            self._console.close()
-            self._console = None
+        if self._line is not None:
+            self._line.close()
+            self._console = self._line = None
+
+    def _source(self) -> Source:
+        source = source_for(self._target)
+        if source is None:
+            raise LabError("no console is configured", where=self._target.name)
+        return source
 
 
 def _answers(console: Console, deadline: Deadline) -> bool:

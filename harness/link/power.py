@@ -1,20 +1,23 @@
-"""Power of a target: on, off, and off long enough to count.
+"""Power of a target: on, off, off long enough to count; and the NMI that asks why it hangs.
 
-Commands are argv lists run on this host; exit status 0 means done.  A virtual
-machine is its own power switch (harness.link.qemu).
+What switches it is configured (harness.ways); each back end is a file of its own.
+A virtual machine is its own power switch (harness.link.qemu).
 """
 
 from __future__ import annotations
 
-import subprocess
 from typing import Protocol
 
-from harness import inventory
+from harness import ways
 from harness.deadline import Deadline
 from harness.errors import LabError
 from harness.inventory import Target
+from harness.link.power_command import CommandPower
+from harness.link.power_ipmi import IpmiPower
+from harness.link.power_pdudaemon import PdudaemonPower
+from harness.link.power_qemu import QemuPower
 
-__all__ = ["CommandPower", "NoPower", "Power", "power_for"]
+__all__ = ["NoPower", "Power", "power_for"]
 
 
 class Power(Protocol):
@@ -28,6 +31,16 @@ class Power(Protocol):
 
     def cycle(self, deadline: Deadline) -> None:
         """Off, a pause long enough for the supply to discharge, on."""
+
+    def query(self, deadline: Deadline) -> bool | None:
+        """Whether it is on; None where that cannot be told."""
+
+    def nmi(self, deadline: Deadline) -> bool:
+        """Raise a non-maskable interrupt; False where this way has none.
+
+        What the kernel does with it is its own: with kernel.unknown_nmi_panic = 1 it panics
+        with the stacks (arch/x86/kernel/nmi.c, unknown_nmi_error()).
+        """
 
 
 class NoPower:
@@ -45,6 +58,12 @@ class NoPower:
     def cycle(self, deadline: Deadline) -> None:
         raise self._none("off and on")
 
+    def query(self, deadline: Deadline) -> bool | None:
+        return None
+
+    def nmi(self, deadline: Deadline) -> bool:
+        return False
+
     def _none(self, way: str) -> LabError:
         return LabError(
             f"cannot switch it {way}: no power control is configured",
@@ -54,60 +73,16 @@ class NoPower:
         )
 
 
-class CommandPower:
-    """Power through two commands of this host (a PDU's client, ipmitool, a relay)."""
-
-    def __init__(self, target: str, spec: inventory.CommandPower) -> None:
-        self.target = target
-        self.spec = spec
-
-    def on(self, deadline: Deadline) -> None:
-        self._command(self.spec.on, deadline)
-
-    def off(self, deadline: Deadline) -> None:
-        self._command(self.spec.off, deadline)
-
-    def cycle(self, deadline: Deadline) -> None:
-        self.off(deadline)
-        # Switched back on before the capacitors are empty, a board may not reset at all.
-        if deadline.left() < self.spec.settle_s:
-            self.on(deadline)
-            raise LabError(
-                f"{deadline.left():.1f} s left, but power must stay off {self.spec.settle_s:g} s;"
-                " it is on again, perhaps without a reset",
-                where=self.target,
-                cure="allow it more time (limits.boot_s), or lower power.settle_s",
-            )
-        deadline.pause(self.spec.settle_s)
-        self.on(deadline)
-
-    def _command(self, argv: tuple[str, ...], deadline: Deadline) -> None:
-        try:
-            done = subprocess.run(
-                list(argv),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=max(0.1, deadline.left()),
-            )
-        except OSError as error:
-            raise self._failed(argv, f"cannot be started: {error.strerror or error}") from error
-        except subprocess.TimeoutExpired as error:
-            raise self._failed(argv, f"not done within {deadline.seconds:g} s") from error
-        if done.returncode != 0:
-            said = (done.stderr or done.stdout).decode(errors="replace").strip()[-500:]
-            raise self._failed(argv, f"exit status {done.returncode}: {said or '(no output)'}")
-
-    def _failed(self, argv: tuple[str, ...], what: str) -> LabError:
-        # Arguments may carry a password; the first word is enough to know which one.
-        return LabError(
-            f"power command {argv[0]!r}: {what}",
-            where=self.target,
-            cure="run it by hand on this host; mend power.on / power.off in targets.toml",
-        )
-
-
 def power_for(target: Target) -> Power:
     """The power switch of a target with an address, as configured."""
-    if isinstance(target.power, inventory.CommandPower):
-        return CommandPower(target.name, target.power)
-    return NoPower(target.name)
+    match target.power:
+        case ways.CommandPower() as spec:
+            return CommandPower(target.name, spec)
+        case ways.PdudaemonPower() as spec:
+            return PdudaemonPower(target.name, spec)
+        case ways.IpmiPower() as spec:
+            return IpmiPower(target.name, spec)
+        case ways.QemuPower() as spec:
+            return QemuPower(target.name, spec)
+        case ways.NoPower():
+            return NoPower(target.name)

@@ -157,6 +157,19 @@ class Qemu:
         deadline.pause(_SETTLE_S)
         self.on(deadline)
 
+    def query(self, deadline: Deadline) -> bool | None:
+        """Whether it is on."""
+        return self.alive()
+
+    def nmi(self, deadline: Deadline) -> bool:
+        """A non-maskable interrupt to every CPU.  Raises LabError when it is off."""
+        self.qmp("inject-nmi", deadline)
+        return True
+
+    def send_break(self, deadline: Deadline) -> None:
+        """A BREAK on its serial port, which the kernel takes for SysRq with the next key."""
+        self.qmp("chardev-send-break", deadline, id="serial")
+
     # -- looking at it ---------------------------------------------------------
 
     def alive(self) -> bool:
@@ -323,6 +336,8 @@ class Qemu:
             *("-device", "virtio-net-pci,netdev=net,addr=06.0,romfile="),
             *("-object", "rng-random,id=rng,filename=/dev/urandom"),
             *("-device", "virtio-rng-pci,rng=rng,addr=07.0"),
+            # A hardware watchdog as a box may have, which resets the machine where it is not fed.
+            *("-device", "i6300esb,addr=08.0", "-action", "watchdog=reset"),
             *("-chardev", f"socket,id=serial,fd={serial_fd}", "-serial", "chardev:serial"),
             *("-chardev", f"socket,id=monitor,fd={monitor_fd}"),
             *("-mon", "chardev=monitor,mode=control"),

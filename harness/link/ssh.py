@@ -210,6 +210,12 @@ class Ssh:
         text = self.run(["cat", self._boot_id_path], deadline, check=True).stdout
         return text.decode("ascii", "replace").strip()
 
+    def seen_from(self, deadline: Deadline) -> str:
+        """This host's address as the target sees it (SSH_CONNECTION, ssh(1)): behind NAT, or
+        from within a virtual machine, it is another one than we know.  Raises TargetError."""
+        done = self.run(["printenv", "SSH_CONNECTION"], deadline, check=True)
+        return done.stdout.decode("ascii", "replace").split()[0]
+
     def host_key(self) -> str:
         """The verified key of the machine at the other end: "ssh-ed25519 AAAA..."."""
         key = self._live().get_remote_server_key()

@@ -25,10 +25,12 @@ __all__ = [
     "AmdgpuGemMmap",
     "AmdgpuGemUserptr",
     "AmdgpuGemVa",
+    "AmdgpuGemWaitIdle",
     "AmdgpuInfo",
     "AmdgpuInfoDevice",
     "AmdgpuInfoHwIp",
     "AmdgpuWaitCs",
+    "AmdgpuWaitFences",
 ]
 
 HEADER = "drm/amdgpu_drm.h"
@@ -374,6 +376,49 @@ class AmdgpuGemUserptr(c.Structure):
     ]
 
 
+class AmdgpuWaitFencesIn(c.Structure):
+    """`fence_count` of AmdgpuFence at `fences`; `timeout_ns` is of CLOCK_MONOTONIC."""
+
+    c_name = "struct drm_amdgpu_wait_fences_in"
+    _fields_ = [
+        ("fences", c.c_uint64),
+        ("fence_count", c.c_uint32),
+        ("wait_all", c.c_uint32),
+        ("timeout_ns", c.c_uint64),
+    ]
+
+
+class AmdgpuWaitFencesOut(c.Structure):
+    """`status` is 1 when they signalled in time: the other way round than in the other waits."""
+
+    c_name = "struct drm_amdgpu_wait_fences_out"
+    _fields_ = [("status", c.c_uint32), ("first_signaled", c.c_uint32)]
+
+
+class AmdgpuWaitFences(c.Union):
+    c_name = "union drm_amdgpu_wait_fences"
+    _fields_ = [("in", AmdgpuWaitFencesIn), ("out", AmdgpuWaitFencesOut)]
+
+
+class AmdgpuGemWaitIdleIn(c.Structure):
+    """A buffer, and until when of CLOCK_MONOTONIC."""
+
+    c_name = "struct drm_amdgpu_gem_wait_idle_in"
+    _fields_ = [("handle", c.c_uint32), ("flags", c.c_uint32), ("timeout", c.c_uint64)]
+
+
+class AmdgpuGemWaitIdleOut(c.Structure):
+    """`status` is 0 when it is idle."""
+
+    c_name = "struct drm_amdgpu_gem_wait_idle_out"
+    _fields_ = [("status", c.c_uint32), ("domain", c.c_uint32)]
+
+
+class AmdgpuGemWaitIdle(c.Union):
+    c_name = "union drm_amdgpu_gem_wait_idle"
+    _fields_ = [("in", AmdgpuGemWaitIdleIn), ("out", AmdgpuGemWaitIdleOut)]
+
+
 _COMMAND_BASE = 0x40  # DRM_COMMAND_BASE, drm.h
 
 GEM_CREATE = iowr("DRM_IOCTL_AMDGPU_GEM_CREATE", "d", _COMMAND_BASE + 0x00, AmdgpuGemCreate)
@@ -387,3 +432,5 @@ WAIT_CS = iowr("DRM_IOCTL_AMDGPU_WAIT_CS", "d", _COMMAND_BASE + 0x09, AmdgpuWait
 FENCE_TO_HANDLE = iowr(
     "DRM_IOCTL_AMDGPU_FENCE_TO_HANDLE", "d", _COMMAND_BASE + 0x14, AmdgpuFenceToHandle
 )
+WAIT_FENCES = iowr("DRM_IOCTL_AMDGPU_WAIT_FENCES", "d", _COMMAND_BASE + 0x12, AmdgpuWaitFences)
+GEM_WAIT_IDLE = iowr("DRM_IOCTL_AMDGPU_GEM_WAIT_IDLE", "d", _COMMAND_BASE + 0x07, AmdgpuGemWaitIdle)

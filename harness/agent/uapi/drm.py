@@ -16,16 +16,29 @@ __all__ = [
     "DRM_IOCTL_PRIME_HANDLE_TO_FD",
     "DRM_IOCTL_SYNCOBJ_CREATE",
     "DRM_IOCTL_SYNCOBJ_DESTROY",
+    "DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE",
     "DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD",
+    "DRM_IOCTL_SYNCOBJ_QUERY",
+    "DRM_IOCTL_SYNCOBJ_TIMELINE_SIGNAL",
+    "DRM_IOCTL_SYNCOBJ_TIMELINE_WAIT",
+    "DRM_IOCTL_SYNCOBJ_TRANSFER",
+    "DRM_IOCTL_SYNCOBJ_WAIT",
     "DRM_IOCTL_VERSION",
     "HEADER",
     "PRIME_RDWR",
     "SYNCOBJ_EXPORT_SYNC_FILE",
+    "SYNCOBJ_IMPORT_SYNC_FILE",
+    "SYNCOBJ_WAIT_ALL",
+    "SYNCOBJ_WAIT_FOR_SUBMIT",
     "DrmGemClose",
     "DrmPrimeHandle",
     "DrmSyncobjCreate",
     "DrmSyncobjDestroy",
     "DrmSyncobjHandle",
+    "DrmSyncobjTimelineArray",
+    "DrmSyncobjTimelineWait",
+    "DrmSyncobjTransfer",
+    "DrmSyncobjWait",
     "DrmVersion",
 ]
 
@@ -33,6 +46,9 @@ HEADER = "drm/drm.h"
 
 PRIME_RDWR = os.O_RDWR | os.O_CLOEXEC  # DRM_RDWR | DRM_CLOEXEC
 SYNCOBJ_EXPORT_SYNC_FILE = 1  # DRM_SYNCOBJ_HANDLE_TO_FD_FLAGS_EXPORT_SYNC_FILE
+SYNCOBJ_IMPORT_SYNC_FILE = 1  # DRM_SYNCOBJ_FD_TO_HANDLE_FLAGS_IMPORT_SYNC_FILE
+SYNCOBJ_WAIT_ALL = 1 << 0  # DRM_SYNCOBJ_WAIT_FLAGS_WAIT_ALL
+SYNCOBJ_WAIT_FOR_SUBMIT = 1 << 1  # DRM_SYNCOBJ_WAIT_FLAGS_WAIT_FOR_SUBMIT
 
 
 class DrmVersion(c.Structure):
@@ -88,6 +104,64 @@ class DrmSyncobjHandle(c.Structure):
     ]
 
 
+class DrmSyncobjWait(c.Structure):
+    """Wait for the fences in syncobjs until `timeout_nsec` of CLOCK_MONOTONIC."""
+
+    # 6.6 added `deadline_nsec` at the end.
+    c_name = "struct drm_syncobj_wait"
+    c_prefix = True
+    _fields_ = [
+        ("handles", c.c_uint64),
+        ("timeout_nsec", c.c_int64),
+        ("count_handles", c.c_uint32),
+        ("flags", c.c_uint32),
+        ("first_signaled", c.c_uint32),
+        ("_pad", c.c_uint32),
+    ]
+
+
+class DrmSyncobjTimelineWait(c.Structure):
+    """The same for a point of each of the timelines."""
+
+    c_name = "struct drm_syncobj_timeline_wait"
+    c_prefix = True
+    _fields_ = [
+        ("handles", c.c_uint64),
+        ("points", c.c_uint64),
+        ("timeout_nsec", c.c_int64),
+        ("count_handles", c.c_uint32),
+        ("flags", c.c_uint32),
+        ("first_signaled", c.c_uint32),
+        ("_pad", c.c_uint32),
+    ]
+
+
+class DrmSyncobjTransfer(c.Structure):
+    """A fence from one syncobj, or a point of it, to another."""
+
+    c_name = "struct drm_syncobj_transfer"
+    _fields_ = [
+        ("src_handle", c.c_uint32),
+        ("dst_handle", c.c_uint32),
+        ("src_point", c.c_uint64),
+        ("dst_point", c.c_uint64),
+        ("flags", c.c_uint32),
+        ("_pad", c.c_uint32),
+    ]
+
+
+class DrmSyncobjTimelineArray(c.Structure):
+    """Timelines, and a point of each: to signal, or to be told which are reached."""
+
+    c_name = "struct drm_syncobj_timeline_array"
+    _fields_ = [
+        ("handles", c.c_uint64),
+        ("points", c.c_uint64),
+        ("count_handles", c.c_uint32),
+        ("flags", c.c_uint32),
+    ]
+
+
 class DrmPrimeHandle(c.Structure):
     """A buffer's handle and its dma-buf."""
 
@@ -102,3 +176,13 @@ DRM_IOCTL_PRIME_FD_TO_HANDLE = iowr("DRM_IOCTL_PRIME_FD_TO_HANDLE", "d", 0x2E, D
 DRM_IOCTL_SYNCOBJ_CREATE = iowr("DRM_IOCTL_SYNCOBJ_CREATE", "d", 0xBF, DrmSyncobjCreate)
 DRM_IOCTL_SYNCOBJ_DESTROY = iowr("DRM_IOCTL_SYNCOBJ_DESTROY", "d", 0xC0, DrmSyncobjDestroy)
 DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD = iowr("DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD", "d", 0xC1, DrmSyncobjHandle)
+DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE = iowr("DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE", "d", 0xC2, DrmSyncobjHandle)
+DRM_IOCTL_SYNCOBJ_WAIT = iowr("DRM_IOCTL_SYNCOBJ_WAIT", "d", 0xC3, DrmSyncobjWait)
+DRM_IOCTL_SYNCOBJ_TIMELINE_WAIT = iowr(
+    "DRM_IOCTL_SYNCOBJ_TIMELINE_WAIT", "d", 0xCA, DrmSyncobjTimelineWait
+)
+DRM_IOCTL_SYNCOBJ_QUERY = iowr("DRM_IOCTL_SYNCOBJ_QUERY", "d", 0xCB, DrmSyncobjTimelineArray)
+DRM_IOCTL_SYNCOBJ_TRANSFER = iowr("DRM_IOCTL_SYNCOBJ_TRANSFER", "d", 0xCC, DrmSyncobjTransfer)
+DRM_IOCTL_SYNCOBJ_TIMELINE_SIGNAL = iowr(
+    "DRM_IOCTL_SYNCOBJ_TIMELINE_SIGNAL", "d", 0xCD, DrmSyncobjTimelineArray
+)

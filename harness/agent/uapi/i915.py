@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes as c
 
-from .ioc import iow, iowr
+from .ioc import io, iow, iowr
 
 __all__ = [
     "I915ContextParam",
@@ -24,6 +24,7 @@ __all__ = [
     "I915GemMmapOffset",
     "I915GemRelocationEntry",
     "I915GemSetDomain",
+    "I915GemUserptr",
     "I915GemWait",
     "I915Getparam",
     "I915Query",
@@ -173,6 +174,18 @@ class I915GemWait(c.Structure):
     _fields_ = [("bo_handle", c.c_uint32), ("flags", c.c_uint32), ("timeout_ns", c.c_int64)]
 
 
+class I915GemUserptr(c.Structure):
+    """A buffer made of the caller's own memory; address and size in whole pages."""
+
+    c_name = "struct drm_i915_gem_userptr"
+    _fields_ = [
+        ("user_ptr", c.c_uint64),
+        ("user_size", c.c_uint64),
+        ("flags", c.c_uint32),
+        ("handle", c.c_uint32),
+    ]
+
+
 class I915UserExtension(c.Structure):
     """The head of an extension, and the address of the next one."""
 
@@ -308,3 +321,5 @@ GEM_CONTEXT_DESTROY = iow(
 )
 GET_RESET_STATS = iowr("DRM_IOCTL_I915_GET_RESET_STATS", "d", _COMMAND_BASE + 0x32, I915ResetStats)
 QUERY = iowr("DRM_IOCTL_I915_QUERY", "d", _COMMAND_BASE + 0x39, I915Query)
+GEM_THROTTLE = io("DRM_IOCTL_I915_GEM_THROTTLE", "d", _COMMAND_BASE + 0x18)
+GEM_USERPTR = iowr("DRM_IOCTL_I915_GEM_USERPTR", "d", _COMMAND_BASE + 0x33, I915GemUserptr)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import AgentError, target
 
-__all__ = ["Ioctl", "io", "iow", "iowr", "perform"]
+__all__ = ["Ioctl", "attempt", "io", "iow", "iowr", "perform"]
 
 _WRITE = 1
 _READ = 2
@@ -51,22 +51,31 @@ _libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
 _libc.ioctl.restype = ctypes.c_int
 
 
-def perform(fd: int, request: Ioctl, argument: Any) -> int:
-    """Do it, again after EINTR and EAGAIN as DRM asks; the non-negative result.
+def attempt(fd: int, request: Ioctl, argument: Any) -> int:
+    """Do it once: the non-negative result, or the negative errno, whatever that is.
 
     The C library's ioctl, not fcntl's: that copies an argument aside and shows
-    nothing of it after an error.  Raises AgentError (target) with the errno.
-    Errno 512 to 516 would be the kernel's own restart codes leaking out.
+    nothing of it after an error.  Errno 512 to 516 would be the kernel's own restart
+    codes leaking out.  `argument` is None where the ioctl takes none.  Raises AgentError.
     """
     if os.uname().machine.startswith(("ppc", "mips", "sparc", "alpha")):
         raise target("ioctl numbers are laid out otherwise here", os.uname().machine, "use x86")
+    address = None if argument is None else ctypes.addressof(argument)
+    result: int = _libc.ioctl(fd, request.number, address)
+    return result if result >= 0 else -ctypes.get_errno()
+
+
+def perform(fd: int, request: Ioctl, argument: Any) -> int:
+    """Do it, again after EINTR and EAGAIN as DRM asks; the non-negative result.
+
+    Raises AgentError (target) with the errno.
+    """
     while True:
-        result: int = _libc.ioctl(fd, request.number, ctypes.addressof(argument))
+        result = attempt(fd, request, argument)
         if result >= 0:
             return result
-        number = ctypes.get_errno()
-        if number not in (errno.EINTR, errno.EAGAIN):
-            raise _failed(request, number)
+        if -result not in (errno.EINTR, errno.EAGAIN):
+            raise _failed(request, -result)
 
 
 def _failed(request: Ioctl, number: int) -> AgentError:

@@ -10,7 +10,14 @@ import ctypes as c
 
 from .ioc import iowr
 
-__all__ = ["HEADER", "SYNC_IOC_FILE_INFO", "SyncFenceInfo", "SyncFileInfo"]
+__all__ = [
+    "HEADER",
+    "SYNC_IOC_FILE_INFO",
+    "SYNC_IOC_MERGE",
+    "SyncFenceInfo",
+    "SyncFileInfo",
+    "SyncMergeData",
+]
 
 HEADER = "linux/sync_file.h"
 
@@ -42,4 +49,18 @@ class SyncFileInfo(c.Structure):
     ]
 
 
+class SyncMergeData(c.Structure):
+    """A new sync file, `fence`, that signals when this one and `fd2` have."""
+
+    c_name = "struct sync_merge_data"
+    _fields_ = [
+        ("name", c.c_char * 32),
+        ("fd2", c.c_int32),
+        ("fence", c.c_int32),
+        ("flags", c.c_uint32),
+        ("pad", c.c_uint32),
+    ]
+
+
+SYNC_IOC_MERGE = iowr("SYNC_IOC_MERGE", ">", 3, SyncMergeData)
 SYNC_IOC_FILE_INFO = iowr("SYNC_IOC_FILE_INFO", ">", 4, SyncFileInfo)

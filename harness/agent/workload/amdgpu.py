@@ -10,7 +10,8 @@ import contextlib
 import itertools
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Callable
 
 from ..arguments import Arguments
@@ -19,9 +20,12 @@ from ..uapi import amdgpu as abi
 from .amdgpu_device import Buffer, Device
 from .amdgpu_job import POLLED, RELEASED, Port, Submitted
 from .amdgpu_packets import RECIPES, pad, store
+from .amdgpu_waits import waits
 from .hang import Hang
-from .parcel import Adopted
+from .own_memory import SIZE, Page
+from .parcel import Adopted, export
 from .storm import MAX_DEPTH, Storm
+from .waiters import Waiters
 
 __all__ = ["AmdgpuWorkload", "open_workload"]
 
@@ -44,7 +48,7 @@ class AmdgpuWorkload:
         self._hangs: list[Hang] = []
         self._context: int | None = None
         self._storm: Storm | None = None
-        self._adopted = Adopted(device.adopt)
+        self._adopted = Adopted(device.adopt, lambda: export(device.fd, device.buffer().handle))
         self._numbers = itertools.count(1)
         self._values = itertools.count(0xCA9A0001)
         self._operations: Mapping[str, Callable[[Arguments], dict[str, Any]]] = {
@@ -53,9 +57,11 @@ class AmdgpuWorkload:
             "context.free": self.context_free,
             "inbox": self._adopted.inbox,
             "adopt": self._adopted.adopt,
+            "lend": self._adopted.lend,
             "hang": self.hang,
             "canary": self.canary,
             "wait": self.wait,
+            "waiters": Waiters(self.hang, self._find, partial(waits, device)).perform,
             "storm": self.storm,
             "status": self.status,
             "release": self.release,
@@ -119,13 +125,14 @@ class AmdgpuWorkload:
 
     def hang(self, arguments: Arguments) -> dict[str, Any]:
         """{engine, context = this process's own, ring = 0, recipe = the releasable one,
-        syncobj = false, writes = none} -> {"job", "sequence", "submitted_ns", "releasable",
-        "recipe", "context", "seqno"}.
+        syncobj = false, writes = none, own = false} -> {"job", "sequence", "submitted_ns",
+        "releasable", "recipe", "context", "seqno"}.
 
         `submitted_ns` is CLOCK_MONOTONIC just before the submission; `context` and
         `seqno` are the fence's in the kernel, null where they cannot be told.  With
         `syncobj` the fence is taken from a syncobj instead of FENCE_TO_HANDLE.  `writes` is
-        an adopted buffer: whoever shows or reads it waits for the job.
+        an adopted buffer: whoever shows or reads it waits for the job.  With `own` the job may
+        write a page of this process's memory, too.
         """
         name = arguments.text("engine")
         context = self._chosen(arguments)
@@ -133,6 +140,7 @@ class AmdgpuWorkload:
         recipe_name = arguments.text("recipe", _DEFAULT_RECIPE.get(name, ""))
         syncobj = arguments.flag("syncobj")
         written = self._adopted.chosen(arguments)
+        page = Page() if arguments.flag("own") else None
         arguments.done()
         recipe = RECIPES.get(recipe_name)
         if recipe is None or name not in recipe.engines:
@@ -147,7 +155,11 @@ class AmdgpuWorkload:
             self._hangs.append(hang)
             undo.callback(self._hangs.remove, hang)
             undo.callback(hang.end)
-            submitted = self._submit(name, ring, context, buffer, dwords, hang, syncobj, written)
+            named = [] if written is None else [written]
+            if page is not None:
+                named.append(self._device.own(page.address, SIZE))
+            submitted = self._submit(name, ring, context, buffer, dwords, hang, syncobj, named)
+            submitted = submitted._replace(page=page)
             undo.pop_all()
         number = next(self._numbers)
         self._jobs[number] = submitted
@@ -297,7 +309,7 @@ class AmdgpuWorkload:
         dwords: list[int],
         hang: Hang | None,
         syncobj: bool,
-        written: int | None = None,
+        written: Sequence[int] = (),
     ) -> Submitted:
         engine = self._device.engine(name, ring)
         dwords = pad(name, dwords, max(_IB_DWORDS, engine.ib_size_alignment // 4))
@@ -305,7 +317,7 @@ class AmdgpuWorkload:
         at = time.monotonic_ns()
         job = self._device.submit(context, engine, ring, buffer, dwords, container, written)
         fence = self._device.syncobj_fence(container) if syncobj else self._device.fence(job)
-        return Submitted(job, fence, at, hang, fence.identity())
+        return Submitted(job, fence, at, hang, fence.identity(), buffer.handle)
 
     def _find(self, arguments: Arguments) -> Submitted:
         number = arguments.integer("job")

@@ -11,6 +11,7 @@ import ctypes as c
 import mmap
 import os
 import struct
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..errors import target, usage
@@ -155,6 +156,17 @@ class Device:
         perform(self.fd, drm.DRM_IOCTL_PRIME_FD_TO_HANDLE, request)
         return int(request.handle)
 
+    def own(self, address: int, size: int) -> int:
+        """The handle of a buffer made of this process's memory, which jobs may name.
+
+        With an MMU notifier, without which amdgpu takes no memory that is written
+        (amdgpu_gem.c, amdgpu_gem_userptr_ioctl).  Raises AgentError.
+        """
+        flags = abi.USERPTR_REGISTER | abi.USERPTR_ANONONLY | abi.USERPTR_VALIDATE
+        request = abi.AmdgpuGemUserptr(addr=address, size=size, flags=flags)
+        perform(self.fd, abi.GEM_USERPTR, request)
+        return int(request.handle)
+
     def free(self, buffer: Buffer) -> None:
         """Unmap and forget a buffer that no job uses any more.  Raises AgentError."""
         buffer.memory.close()
@@ -174,12 +186,12 @@ class Device:
         buffer: Buffer,
         dwords: list[int],
         syncobj: int,
-        written: int | None = None,
+        written: Sequence[int] = (),
     ) -> Job:
         """Have `dwords` run from the start of `buffer`; `syncobj`, unless 0, gets the fence.
 
-        `written` is the handle of a buffer that waits for the job as if it wrote there: the
-        driver takes that of all buffers that a job names (amdgpu_cs.c, amdgpu_cs_submit).
+        `written` are handles of buffers that wait for the job as if it wrote there: the driver
+        takes that of all buffers that a job names (amdgpu_cs.c, amdgpu_cs_submit).
         Raises AgentError; its number is ECANCELED for a context that a reset killed.
         """
         command = self.command(engine, ring, buffer, dwords, syncobj, written)
@@ -192,11 +204,11 @@ class Device:
         buffer: Buffer,
         dwords: list[int],
         syncobj: int = 0,
-        written: int | None = None,
+        written: Sequence[int] = (),
     ) -> Command:
         """What `send` submits, any number of times; as `submit` says."""
         struct.pack_into(f"<{len(dwords)}I", buffer.memory, 0, *dwords)
-        named = [buffer.handle] if written is None else [buffer.handle, written]
+        named = [buffer.handle, *written]
         entries = (abi.AmdgpuBoListEntry * len(named))()
         for entry, handle in zip(entries, named):
             entry.bo_handle = handle

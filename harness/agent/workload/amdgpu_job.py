@@ -11,6 +11,7 @@ from typing import Any, Callable, NamedTuple
 from .amdgpu_device import Command, Device, Engine, Job
 from .fence import Fence
 from .hang import Hang
+from .own_memory import Page
 
 __all__ = ["POLLED", "RELEASED", "Port", "Submitted"]
 
@@ -22,13 +23,16 @@ RELEASED = 1
 
 
 class Submitted(NamedTuple):
-    """A job, its fence and who that is, and CLOCK_MONOTONIC in ns just before the submission."""
+    """A job, its fence and who that is, and CLOCK_MONOTONIC in ns just before the submission;
+    its buffer's handle, and the page of this process's own that it may write, if any."""
 
     job: Job
     fence: Fence
     at: int
     hang: Hang | None
     identity: tuple[int | None, int | None]
+    buffer: int
+    page: Page | None = None
 
     def outcome(self, wait_error: int) -> dict[str, Any]:
         """As AmdgpuWorkload.wait says; `wait_error` is passed through.  Raises AgentError."""

@@ -21,6 +21,8 @@ _SDMA_POLL_REGMEM = 8
 _NOT_EQUAL = 4
 _ALL_BITS = 0xFFFFFFFF
 _ALIGNED = 0xFFFFFFFC
+_KERNELS_PAGE_TABLE = 0x54F  # mmVM_CONTEXT0_PAGE_TABLE_BASE_ADDR, as a dword's index
+_UNMAPPED = 0xDEADBEE0
 
 
 class Recipe(NamedTuple):
@@ -86,11 +88,30 @@ def _bad_sdma_header(_engine: str, _polled: int, target: int) -> list[int]:
     return [0x23DECD3D, 1023, 0, _low(target), _high(target), _low(target), _high(target)]
 
 
+def _bad_length(_engine: str, _polled: int, target: int) -> list[int]:
+    """A write whose header promises far more dwords than the buffer has."""
+    return [_packet3(_PM4_WRITE_DATA, 0x1000), *_write_data(target, [0xDEADBEAF] * 4)[1:]]
+
+
+def _illegal_register(_engine: str, _polled: int, _target: int) -> list[int]:
+    """A write to a register that is none of a client's: VM_CONTEXT0_PAGE_TABLE_BASE_ADDR."""
+    confirm = 1 << 20
+    return [_packet3(_PM4_WRITE_DATA, 3), confirm, _KERNELS_PAGE_TABLE, 0, 0xDEADBEEF]
+
+
+def _illegal_memory(_engine: str, _polled: int, _target: int) -> list[int]:
+    """A write to an address where nothing is mapped."""
+    return _write_data(_UNMAPPED, [0xDEADBEEF])
+
+
 RECIPES: dict[str, Recipe] = {
     "wait_reg_mem": Recipe(("gfx", "compute"), True, _wait_reg_mem),
     "poll_regmem": Recipe(("sdma",), True, _poll_regmem),
     "illegal_opcode": Recipe(("gfx", "compute", "sdma"), False, _illegal_opcode),
     "bad_sdma_header": Recipe(("sdma",), False, _bad_sdma_header),
+    "bad_length": Recipe(("gfx", "compute"), False, _bad_length),
+    "illegal_register": Recipe(("gfx", "compute"), False, _illegal_register),
+    "illegal_memory": Recipe(("gfx", "compute"), False, _illegal_memory),
 }
 
 

@@ -23,8 +23,11 @@ from .i915_batches import END, TARGET, Batch, fill, invalid, nothing, spin, stor
 from .i915_chips import LATEST, can_store
 from .i915_device import Device, Engine
 from .i915_job import Context, Port, Submitted
-from .parcel import Adopted
+from .i915_waits import waits
+from .own_memory import SIZE, Page
+from .parcel import Adopted, export
 from .storm import MAX_DEPTH, Storm
+from .waiters import Waiters
 
 __all__ = ["I915Workload", "open_workload", "recipes"]
 
@@ -80,7 +83,7 @@ class I915Workload:
         self._used = False
         self._storm: Storm | None = None
         # Handles are a file's, so of what is adopted the dma-buf itself is kept.
-        self._adopted = Adopted(os.dup)
+        self._adopted = Adopted(os.dup, lambda: export(device.fd, device.buffer().handle))
         self._numbers = itertools.count(1)
         self._context_numbers = itertools.count(1)
         self._values = itertools.count(0xCA9A0001)
@@ -90,9 +93,11 @@ class I915Workload:
             "context.free": self.context_free,
             "inbox": self._adopted.inbox,
             "adopt": self._adopted.adopt,
+            "lend": self._adopted.lend,
             "hang": self.hang,
             "canary": self.canary,
             "wait": self.wait,
+            "waiters": Waiters(self.hang, self._find, waits).perform,
             "storm": self.storm,
             "status": self.status,
             "release": self.release,
@@ -158,11 +163,13 @@ class I915Workload:
 
     def hang(self, arguments: Arguments) -> dict[str, Any]:
         """{engine, context = this process's own, ring = 0, recipe = the safest,
-        writes = null} -> {"job", "submitted_ns", "releasable", "recipe", "context", "seqno"}.
+        writes = null, own = false} -> {"job", "submitted_ns", "releasable", "recipe", "context",
+        "seqno"}.
 
         `submitted_ns` is CLOCK_MONOTONIC just before the submission; `context` and
         `seqno` are the fence's in the kernel, null where they cannot be told.  With
-        `writes`, the number of an adopted buffer, whoever uses that waits for the job.
+        `writes`, the number of an adopted buffer, whoever uses that waits for the job; with `own`
+        the job may write a page of this process's memory, too.
         """
         name = arguments.text("engine")
         context = self._chosen(arguments)
@@ -170,6 +177,7 @@ class I915Workload:
         shared = self._adopted.chosen(arguments)
         fitting = recipes(self._device.generation, self._device.ppgtt)
         recipe_name = arguments.text("recipe", fitting[0])
+        page = Page() if arguments.flag("own") else None
         arguments.done()
         if recipe_name not in fitting:
             raise usage(
@@ -178,7 +186,9 @@ class I915Workload:
         device = context.device
         engine = device.engine(name, ring)
         recipe = _RECIPES[recipe_name]
-        written = None if shared is None else device.adopt(shared)
+        written = [] if shared is None else [device.adopt(shared)]
+        if page is not None:
+            written.append(device.own(page.address, SIZE))
         batch = partial(recipe.build, device.generation)
         with contextlib.ExitStack() as undo:
             buffer = device.buffer()
@@ -188,7 +198,7 @@ class I915Workload:
             undo.callback(self._forget, hang)
             self._hangs.append(hang)
             command = device.command(engine, buffer, batch, written=written)
-            submitted = context.submit(command, hang)
+            submitted = context.submit(command, hang)._replace(page=page)
             undo.pop_all()
         number = next(self._numbers)
         self._jobs[number] = submitted

@@ -13,6 +13,7 @@ import mmap
 import os
 import time
 import weakref
+from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
 from ..errors import AgentError, target, usage
@@ -193,6 +194,15 @@ class Device:
         perform(self.fd, drm.DRM_IOCTL_PRIME_FD_TO_HANDLE, request)
         return int(request.handle)
 
+    def own(self, address: int, size: int) -> int:
+        """The handle of a buffer made of this process's memory, which jobs may name.
+
+        Raises AgentError; its number is ENODEV where the GPU does not snoop the CPU's caches.
+        """
+        request = abi.I915GemUserptr(user_ptr=address, user_size=size)
+        perform(self.fd, abi.GEM_USERPTR, request)
+        return int(request.handle)
+
     def free(self, buffer: Buffer) -> None:
         """Forget a buffer; the kernel keeps it while a job uses it.  Raises AgentError."""
         buffer.memory.close()
@@ -214,11 +224,11 @@ class Device:
         build: Callable[[int], Batch],
         *,
         target: Buffer | None = None,
-        written: int | None = None,
+        written: Sequence[int] = (),
     ) -> Command:
         """What `send` submits, any number of times: the batch that `build` makes for an
-        address, its own or that of `target`, which it writes.  `written` is the handle of a
-        buffer whose users wait for the job as if it wrote there."""
+        address, its own or that of `target`, which it writes.  `written` are the handles of
+        buffers whose users wait for the job as if it wrote there."""
         pointed = buffer if target is None else target
         batch = build(pointed.address)
         self.look(buffer)
@@ -234,10 +244,10 @@ class Device:
             entry.write_domain = domain if one.write else 0
         # The batch is the last one; it may not be written (i915_gem_execbuffer.c, eb_lookup_vmas).
         buffers = [buffer] if target is None else [target, buffer]
-        foreign = 0 if written is None else 1
+        foreign = len(written)
         objects = (abi.I915GemExecObject2 * (foreign + len(buffers)))()
-        if written is not None:
-            objects[0].handle, objects[0].flags = written, abi.EXEC_OBJECT_WRITE
+        for index, handle in enumerate(written):
+            objects[index].handle, objects[index].flags = handle, abi.EXEC_OBJECT_WRITE
         ours = abi.EXEC_OBJECT_PINNED if self.softpin else 0
         if self.softpin and self.generation >= LATEST:
             ours |= abi.EXEC_OBJECT_SUPPORTS_48B_ADDRESS

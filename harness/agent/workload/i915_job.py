@@ -15,18 +15,21 @@ from .fence import Fence
 from .hang import Hang
 from .i915_batches import Batch
 from .i915_device import Command, Device, Engine, Job
+from .own_memory import Page
 
 __all__ = ["Context", "Port", "Submitted"]
 
 
 class Submitted(NamedTuple):
-    """A job, where it was made, who its fence is, and CLOCK_MONOTONIC in ns just before that."""
+    """A job, where it was made, who its fence is, and CLOCK_MONOTONIC in ns just before that; the
+    page of this process's own that it may write, if any."""
 
     context: Context
     job: Job
     at: int
     hang: Hang | None
     identity: tuple[int | None, int | None]
+    page: Page | None = None
 
     @property
     def fence(self) -> Fence:

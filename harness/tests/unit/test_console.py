@@ -14,9 +14,10 @@ import pytest
 
 from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
-from harness.inventory import CommandConsole, SerialConsole, Target
+from harness.inventory import Target
 from harness.link.console import Console, attach, interact, log_file
 from harness.link.console_source import CommandSource, SerialSource, SocketSource, source_for
+from harness.ways import CommandConsole, SerialConsole
 
 
 @pytest.fixture

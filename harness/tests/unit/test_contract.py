@@ -174,6 +174,21 @@ def test_traced_late_by_another_cpu_is_not_out_of_order(between: bool) -> None:
     assert [kind for kind, _ in titles(found(tape))] == (["fence-order"] if between else [])
 
 
+@pytest.mark.parametrize("between", [False, True])
+def test_i915_tells_of_all_it_found_complete_last_first(between: bool) -> None:
+    # Three contexts on one ring: found complete together, traced in the opposite order.
+    tape = healthy()
+    for number in (8, 9, 10):
+        tape.request(4, number, 6.0 + number / 100, None)
+    tape.fence("signaled", 6.50, 4, 10)
+    tape.fence("destroy", 6.51, 4, 10)
+    tape.fence("signaled", 6.52, 4, 9)
+    if between:  # CPU 0 did something else: another round of signals
+        tape.fence("init", 6.6, 77, 1, driver="sw_sync")
+    tape.fence("signaled", 6.7, 4, 8)
+    assert [kind for kind, _ in titles(found(tape))] == (["fence-order"] if between else [])
+
+
 def test_noticed_late_is_not_out_of_order() -> None:
     # dma_fence_is_signaled() signals as a side effect: of the first nobody had asked.
     tape = healthy()

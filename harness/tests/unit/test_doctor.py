@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from harness.doctor import Check, _tracing
+from harness.doctor import Check, _annotation, _tracing
+from harness.gpu import backend_for
 
 __all__: list[str] = []
 
@@ -18,9 +19,10 @@ EVENTS = {
 }
 
 
-def checks(**recorder: Any) -> dict[str, Check]:
+def checks(driver: str = "amdgpu", **recorder: Any) -> dict[str, Check]:
     told = {"absent": "", "cure": "", "events": EVENTS, "probes": PROBES, **recorder}
     dut: Any = SimpleNamespace(
+        gpu=backend_for(driver),
         call=lambda op, path: {"names": ["something"]},
         at=SimpleNamespace(recorder=SimpleNamespace(**told)),
     )
@@ -53,3 +55,15 @@ def test_without_any_trace_one_line_says_why() -> None:
     assert (line.ok, line.found) == (None, "no trace: tracefs is not mounted")
     assert line.cure.startswith("mount it;")
     assert not [what for what in found if what.startswith("trace of lab")]
+
+
+def test_a_driver_without_the_scheduler_is_not_asked_for_it() -> None:
+    seen = checks("i915", probes={"lab:wait_begin": "on"}, events={"dma_fence:x": "on"})
+    assert "trace of gpu_scheduler" not in seen
+    assert "trace of lab:tdr" not in seen
+    assert "trace of gpu_scheduler" in checks()
+    dut: Any = SimpleNamespace(gpu=backend_for("i915"))
+    told = _annotation(dut)
+    assert told.ok
+    assert "drm_sched" not in told.found
+    assert "not the reset itself" in told.found

@@ -71,7 +71,7 @@ def _line(error: UsageError) -> int:
         (_BOX.replace('"box.lab"', '""'), 3, "expected a host name or IP address"),
         (_BOX.replace("i915", "i195"), 2, "one of 'amdgpu', 'i915', got 'i195'.*mean 'i915'"),
         (_BOX + 'policy.rearm = "always"\n', 5, "one of 'reboot', 'never', got 'always'"),
-        (_BOX + 'console = { kind = "serail" }\n', 5, "'none', 'serial', 'command'.*'serial'\\?"),
+        (_BOX + 'console = { kind = "serail" }\n', 5, "'none', 'serial', 'tcp'.*'serial'\\?"),
         (_BOX + 'console = { port = "x" }\n', 5, "'kind' is missing: one of 'none', 'serial'"),
         (_BOX + 'console = { kind = "serial" }\n', 5, "'port' is missing"),
         (_BOX + 'power = { kind = "command", on = [], off = ["x"] }\n', 5, "power.on: .*length"),

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import inventory
+from harness import ways
 from harness.deadline import Deadline
 from harness.errors import LabError
 from harness.inventory import Target
-from harness.link.power import CommandPower, NoPower, power_for
+from harness.link.power import NoPower, power_for
+from harness.link.power_command import CommandPower
 
 
 def _script(path: Path, body: str) -> str:
@@ -23,7 +24,7 @@ def _spec(tmp_path: Path, on: str = "", off: str = "", settle_s: float = 0.01) -
     log = tmp_path / "log"
     return CommandPower(
         "box",
-        inventory.CommandPower(
+        ways.CommandPower(
             on=(_script(tmp_path / "on", on or f'echo "on $1" >> {log}'), "a b; rm -rf /"),
             off=(_script(tmp_path / "off", off or f"echo off >> {log}"),),
             settle_s=settle_s,
@@ -50,7 +51,7 @@ def test_a_command_that_hangs_is_ended_at_the_deadline(tmp_path: Path) -> None:
 
 
 def test_a_command_that_does_not_exist_is_named() -> None:
-    spec = inventory.CommandPower(on=("/no-such-pdu",), off=("/no-such-pdu",))
+    spec = ways.CommandPower(on=("/no-such-pdu",), off=("/no-such-pdu",))
     with pytest.raises(LabError, match="/no-such-pdu"):
         CommandPower("box", spec).on(Deadline(5))
 

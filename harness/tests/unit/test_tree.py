@@ -17,12 +17,13 @@ FLOORS = [
     {"desk", "doctor"},
     {"fleet", "lab"},
     {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
-    | {"selftests", "pending", "watch", "ladder", "health", "pstore", "healing"},
+    | {"generic", "guards", "healing", "health", "ladder", "pending", "pstore", "selftests"}
+    | {"waiters", "watch"},
     {"verdict"},
-    {"account", "known", "lastwords"},
+    {"account", "coverage", "known", "lastwords"},
     {"link", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
-    {"inventory", "tomlerror"},
+    {"inventory", "tomlerror", "ways"},
     {"deadline", "errors", "host"},
 ]
 PURE = ("kernel", "gpu", "fence")

@@ -24,12 +24,13 @@ def connected(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Dut]:
     """A machine of the module's own, with a modelled chip where it names a `CHIP`; its `CMDLINE`,
-    if any, is added to the kernel's."""
+    if any, is added to the kernel's, its `EXTRA` to the target's table."""
     name = "sim-" + request.module.__name__.rpartition(".test_")[2].replace("_", "-")
     directory = tmp_path_factory.mktemp(name)
     cmdline = getattr(request.module, "CMDLINE", "")
     chip = getattr(request.module, "CHIP", "")
-    path = targets_file(directory / "targets.toml", name, cmdline, chip=chip)
+    extra = getattr(request.module, "EXTRA", "")
+    path = targets_file(directory / "targets.toml", name, cmdline, extra, chip=chip)
     target = inventory.load(path).get(name)
     with Reservation.take(name, request.module.__name__):
         dut = Dut(target, RunDir.create(directory / "runs", name), machine_for(target), print)

@@ -1,0 +1,124 @@
+"""A hardware watchdog, fed as long as this agent lives and is wanted.
+
+Disarmed when the controller says goodbye.  When it does not, or this agent dies with
+the machine half dead, nobody feeds it, and it resets the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import threading
+from typing import Any
+
+from .commands import Commands
+from .errors import target
+
+__all__ = ["Watchdog"]
+
+# include/uapi/linux/watchdog.h: struct watchdog_info is two u32 and 32 bytes.
+_INFO = struct.Struct("=II32s")
+_GETSUPPORT = 0x80285700  # _IOR('W', 0, struct watchdog_info)
+_SETTIMEOUT = 0xC0045706  # _IOWR('W', 6, int)
+_CAN_SETTIMEOUT, _CAN_MAGICCLOSE = 0x0080, 0x0100
+_CLASS = "/sys/class/watchdog"
+_MODPROBE_SECONDS = 30.0
+
+
+class Watchdog:
+    """The session's watchdog."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._enough = threading.Event()
+        self._feeder: threading.Thread | None = None
+
+    def start(
+        self, device: str, seconds: int, module: str | None, commands: Commands
+    ) -> dict[str, Any]:
+        """Arm `device` to fire `seconds` after its last feeding: {"identity", "seconds"}, as
+        the hardware can.
+
+        Raises AgentError (target) where there is none, somebody else feeds it, or it could
+        not be disarmed again.
+        """
+        if module and not os.path.exists(device):
+            commands.run(["modprobe", module], "", _MODPROBE_SECONDS)
+            commands.run(["udevadm", "settle"], "", _MODPROBE_SECONDS)
+        refused = _forever()
+        if refused:
+            raise target(
+                f"the watchdog {refused} can never be disarmed (nowayout)",
+                device,
+                "boot without nowayout, or drop watchdog from targets.toml",
+            )
+        try:
+            # Opening it arms it (Documentation/watchdog/watchdog-api.rst).
+            fd = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise target(
+                f"cannot open the watchdog: {error.strerror}",
+                device,
+                "somebody else feeds it (systemd's RuntimeWatchdogSec?): leave it to one"
+                if error.errno == errno.EBUSY
+                else "load its driver: watchdog.module in targets.toml",
+                error.errno,
+            ) from error
+        try:
+            raw = fcntl.ioctl(fd, _GETSUPPORT, bytes(_INFO.size))
+            options, _, name = _INFO.unpack(raw)
+            told = struct.pack("=i", seconds)
+            if options & _CAN_SETTIMEOUT:
+                told = fcntl.ioctl(fd, _SETTIMEOUT, told)
+            if not options & _CAN_MAGICCLOSE:
+                raise OSError(0, "it cannot be disarmed by its holder")
+        except OSError as error:
+            os.write(fd, b"V")
+            os.close(fd)
+            raise target(
+                f"this watchdog cannot be used: {error.strerror}", device, "use another one"
+            ) from error
+        self._fd = fd
+        (actual,) = struct.unpack("=i", told)
+        self._feeder = threading.Thread(
+            target=self._feed, args=(max(1.0, actual / 4),), name="watchdog", daemon=True
+        )
+        self._feeder.start()
+        return {"identity": name.rstrip(b"\0").decode("ascii", "replace"), "seconds": actual}
+
+    def starve(self) -> None:
+        """Feed it no more, and leave it armed.  Idempotent."""
+        self._enough.set()
+
+    def stop(self) -> None:
+        """Disarm it.  Idempotent."""
+        self._enough.set()
+        if self._feeder is not None:
+            self._feeder.join()
+            self._feeder = None
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.write(fd, b"V")  # the magic close
+            os.close(fd)
+
+    def _feed(self, pause: float) -> None:
+        while not self._enough.wait(pause):
+            with contextlib.suppress(OSError):
+                os.write(self._fd, b"\0")
+
+
+def _forever() -> str:
+    """The name of a watchdog that says of itself that it cannot be disarmed; "" for none.
+
+    Only where the kernel tells (CONFIG_WATCHDOG_SYSFS).
+    """
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(_CLASS)):
+            with contextlib.suppress(OSError), open(f"{_CLASS}/{name}/nowayout") as told:
+                if told.read().strip() == "1":
+                    return name
+    return ""

@@ -1,0 +1,130 @@
+"""The history's tables: an index over run directories, never the only copy of anything.
+
+SQLAlchemy Core, so that SQLite and PostgreSQL are the same to us.  There are no migrations:
+`SCHEMA` goes up with any change here, and an older history is made anew from the directories.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table
+from sqlalchemy import Text as LongText
+
+__all__ = [
+    "ALL",
+    "SCHEMA",
+    "failings",
+    "meta",
+    "night_targets",
+    "nights",
+    "results",
+    "runs",
+    "tests",
+    "times",
+]
+
+SCHEMA = 1
+
+ALL = MetaData()
+
+# The schema, under the name "schema".  This table, and the columns `name` and `path` of runs and
+# nights, stay as they are for ever: from them an older history is rebuilt.
+meta = Table(
+    "meta",
+    ALL,
+    Column("name", String(40), primary_key=True),
+    Column("value", String(200), nullable=False),
+)
+
+# Times are seconds since the epoch, by the clock of the host that ran the tests.
+nights = Table(
+    "nights",
+    ALL,
+    Column("name", String(120), primary_key=True),
+    Column("path", LongText, nullable=False),
+    Column("print", String(64), nullable=False),
+    Column("started", Float, nullable=False, index=True),
+    Column("ended", Float),
+    Column("how", String(40), nullable=False),
+)
+
+night_targets = Table(
+    "night_targets",
+    ALL,
+    Column("night", String(120), primary_key=True),
+    Column("target", String(80), primary_key=True),
+    Column("why", LongText, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    ALL,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(160), nullable=False, unique=True),
+    Column("path", LongText, nullable=False),
+    # What the directory looked like when it was read: unchanged, it is not read again.
+    Column("print", String(64), nullable=False),
+    # The nightly that it belongs to; of any other run its own name.
+    Column("night", String(160), nullable=False, index=True),
+    Column("nightly", Boolean, nullable=False),
+    Column("target", String(80), nullable=False, index=True),
+    Column("driver", String(40), nullable=False),
+    Column("kernel", String(120), nullable=False),
+    Column("build", String(12), nullable=False),
+    Column("started", Float, nullable=False, index=True),
+    Column("ended", Float),
+    Column("how", String(40), nullable=False),
+    Column("unfit", LongText, nullable=False),
+    Column("boots", Integer, nullable=False),
+)
+
+tests = Table(
+    "tests",
+    ALL,
+    Column("id", Integer, primary_key=True),
+    Column("name", LongText, nullable=False, unique=True),
+)
+
+_RUN = ("runs.id",)
+
+results = Table(
+    "results",
+    ALL,
+    Column("run", Integer, ForeignKey(*_RUN), primary_key=True),
+    Column("test", Integer, ForeignKey("tests.id"), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("started", Float, nullable=False),
+    Column("outcome", String(12), nullable=False),
+    Column("reason", LongText, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("lockdep", String(12), nullable=False),
+    Column("fences", String(12), nullable=False),
+    # Names of entries of known-issues.toml, with newlines between.
+    Column("known", LongText, nullable=False),
+    Column("fixed", LongText, nullable=False),
+    Index("results_of_test", "test", "run"),
+)
+
+# Findings of the severities fail and unknown; notes stay in the run directory.
+failings = Table(
+    "failings",
+    ALL,
+    Column("run", Integer, ForeignKey(*_RUN), primary_key=True),
+    Column("test", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("signature", String(40), nullable=False, index=True),
+    Column("kind", String(60), nullable=False),
+    Column("severity", String(12), nullable=False),
+    Column("title", LongText, nullable=False),
+)
+
+# How long recovery took: see harness.account.durations for the words.
+times = Table(
+    "times",
+    ALL,
+    Column("run", Integer, ForeignKey(*_RUN), primary_key=True),
+    Column("test", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("what", String(40), primary_key=True),
+    Column("seconds", Float, nullable=False),
+)

@@ -1,0 +1,88 @@
+"""What stands by while a machine may die, on a real kernel: netconsole, SysRq, NMI, watchdog.
+
+In the order of the file: the last test ends the machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.deadline import Deadline
+from harness.dut import Dut
+from harness.kernel import formats
+from harness.link.qemu import Qemu
+from harness.tests.vm.guest import PATIENCE_S, put, run, sh
+
+# Longer than the watchdog of the last test may be, so that it is the watchdog that ends it.
+CMDLINE = "panic=0"
+EXTRA = "netconsole = {}\nwatchdog = { timeout_s = 10 }"
+
+
+def _log(sim: Dut) -> Path:
+    return sim._boot.path / "netconsole.log"
+
+
+def _until(sim: Dut, said: bytes) -> bytes:
+    """The netconsole log, once it has `said`."""
+    deadline = Deadline(PATIENCE_S)
+    while said not in (log := _log(sim).read_bytes() if _log(sim).exists() else b""):
+        assert deadline.pause(0.05), f"{said!r} did not come: {log[-2000:]!r}"
+    return log
+
+
+def test_each_stands_by_and_says_how(connected: Dut) -> None:
+    armed = connected._guards.armed
+    assert set(armed) == {"netconsole", "watchdog", "NMI"}
+    assert armed["netconsole"].startswith("eth0 10.0.2.15 to 10.0.2.2:")
+    assert armed["watchdog"] == "i6300ESB timer, 10 s"
+    assert connected.remarks() == []
+
+
+def test_a_record_comes_in_pieces_and_is_whole_again(connected: Dut) -> None:
+    text = "long " + "0123456789" * 95
+    put(connected, "/dev/kmsg", f"<3>{text}\n")
+    log = _until(connected, b"\n3,") if b"ncfrag" not in _log(connected).read_bytes() else b""
+    log = _until(connected, text[-20:].encode() + b"\n")
+    assert b",ncfrag=0/" in log
+    assert text in [record.text for record in formats.read(log)]
+
+
+def test_what_netconsole_has_is_what_kmsg_has(connected: Dut) -> None:
+    put(connected, "/dev/kmsg", "<3>the same by both ways\n")
+    log = _until(connected, b"the same by both ways\n")
+    line = next(line for line in log.splitlines() if b"the same by both ways" in line)
+    connected.at.mark("after it")
+    kmsg = (connected._boot.path / "kmsg").read_bytes().splitlines()
+    assert line in [other.replace(b",-,caller", b",-,caller") for other in kmsg]
+
+
+def test_a_break_on_the_console_is_sysrq(connected: Dut) -> None:
+    put(connected, "/proc/sys/kernel/sysrq", "1")
+    assert connected._machine.sysrq("w", Deadline(PATIENCE_S))
+    _until(connected, b"sysrq: Show Blocked State")
+
+
+def test_an_agent_that_replaces_a_dead_one_sets_it_up_anew(connected: Dut) -> None:
+    at = connected.at
+    status, _ = run(connected, "sh", "-c", "kill -9 $PPID")
+    assert status is None
+    at.drop()
+    connected._at = None
+    connected._attach(wait=True)
+    assert set(connected._guards.armed) == {"netconsole", "watchdog", "NMI"}
+    put(connected, "/dev/kmsg", "<3>heard by the second\n")
+    _until(connected, b"heard by the second\n")
+
+
+def test_an_nmi_panics_netconsole_has_the_stack_the_watchdog_resets(connected: Dut) -> None:
+    assert sh(connected, "cat /proc/sys/kernel/unknown_nmi_panic") == "1\n"
+    assert connected._machine.power.nmi(Deadline(PATIENCE_S))
+    log = _until(connected, b"Kernel panic - not syncing: NMI: Not continuing")
+    assert b"unknown_nmi_error" in _until(connected, b"</NMI>")
+    assert b"Uhhuh" in log
+    assert isinstance(connected._machine.power, Qemu)
+    events = connected._machine.power.events
+    deadline = Deadline(PATIENCE_S)
+    while not any(event["event"] == "WATCHDOG" for event in events):
+        assert deadline.pause(0.1), f"the watchdog did not fire: {events}"
+    connected._drop()
