@@ -43,6 +43,11 @@ Range = Annotated[
 ]
 
 
+# Of a flake whose entry does not say how often it shows.
+FLAKE = 0.5
+Rate = Annotated[float, Meta(gt=0, lt=1, description="a share of all runs, as 0.05")]
+
+
 class Issue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One entry.  What it leaves out, it does not ask for.
 
@@ -63,6 +68,8 @@ class Issue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     target: str = ""
     driver: str = ""
     kernel: Range | Literal[""] = ""
+    # Of a flake: the share of runs in which it shows.
+    rate: Rate | None = None
 
     def signs(self, seen: Collection[str]) -> frozenset[str]:
         """The signatures of findings that it excuses where those of `seen` were found."""
@@ -155,6 +162,14 @@ class KnownIssues(Struct, frozen=True):
             self.today,
         )
 
+    def rates(self) -> dict[str, float]:
+        """How often each flake is said to show, by the entry's name."""
+        return {
+            name: FLAKE if issue.rate is None else issue.rate
+            for name, issue in self.issues.items()
+            if issue.state == "flake"
+        }
+
     def stale(self) -> list[str]:
         """A line for each entry that has expired."""
         return [
@@ -223,6 +238,8 @@ def _check(path: Path, text: str, name: str, issue: Issue, targets: list[str]) -
             "ignores whatever a test fails with",
             'add the signature, or make it state = "fail"',
         )
+    if issue.rate is not None and issue.state != "flake":
+        raise bad("rate", "has a rate, but is no flake", 'make it state = "flake", or remove it')
     if issue.target and issue.target not in targets:
         raise bad(
             "target",

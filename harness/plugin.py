@@ -67,6 +67,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="RUN",
         help="go on with a run: tests that have a verdict are not run again",
     )
+    group.addoption("--night", default="", metavar="NAME", help="the nightly that this run is of")
     group.addoption(
         "--storm",
         type=float,
@@ -107,6 +108,7 @@ def pytest_configure(config: pytest.Config) -> None:
             shlex.join(["pytest", *config.invocation_params.args]),
             _speaker(config),
             dangerous=config.getoption("--dangerous"),
+            night=config.getoption("--night"),
         )
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
