@@ -15,7 +15,7 @@ from rich.table import Table
 from harness import inventory, known
 from harness.errors import LabError, UsageError
 from harness.inventory import Inventory
-from harness.lab import nightly, nights, summary
+from harness.lab import nightly, nights, site, summary
 from harness.lab.board import board_for
 from harness.lab.diff import compare
 from harness.lab.history import Added, History, default_url
@@ -121,7 +121,8 @@ def nightly_command(
     with open_history(listed, url, runs) as history:
         history.add([runs])
         diff = compare(history, after=night.name, rates=rates_of(listed, issues))
-    told, code = summary.text(diff), summary.status(diff)
+        page = site.write(history, site.default_out(runs))
+    told, code = f"{summary.text(diff)}\n{page}\n", summary.status(diff)
     click.echo(told, nl=False)
     argv = shlex.split(notify) if notify else list(listed.notify)
     if argv:
