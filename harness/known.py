@@ -19,10 +19,11 @@ from msgspec import Meta, Struct
 
 from harness.errors import UsageError
 from harness.evidence.finding import Finding
+from harness.evidence.rundir import attempt_of
 from harness.inventory import Inventory
 from harness.tomlerror import explained, line_of, nearest, not_toml
 
-__all__ = ["Issue", "KnownIssues", "Scope", "load", "of_list"]
+__all__ = ["NAME", "Issue", "KnownIssues", "Scope", "load", "of_list", "overlap"]
 
 NAME = "known-issues.toml"
 
@@ -130,6 +131,10 @@ class Scope:
                 return f"known issue {name} expired on {issue.expires}"
         return ""
 
+    def names(self) -> list[str]:
+        """All of them."""
+        return list(self._issues)
+
     def fixed(self) -> list[str]:
         """The entries that say this test fails, which it did not."""
         return [n for n, i in self._issues.items() if i.test and i.state == "fail"]
@@ -156,7 +161,7 @@ class KnownIssues(Struct, frozen=True):
                 for name, issue in self.issues.items()
                 if issue.target in ("", target)
                 and issue.driver in ("", driver)
-                and (not issue.test or _names(issue.test, test))
+                and (not issue.test or _names(issue.test, attempt_of(test)[0]))
                 and (not issue.kernel or _within(issue.kernel, kernel))
             },
             self.today,
@@ -267,6 +272,31 @@ def _apart(path: Path, text: str, issues: Mapping[str, Issue]) -> None:
 
 def _signatures(findings: Iterable[Finding]) -> frozenset[str]:
     return frozenset(finding.signature for finding in findings)
+
+
+def overlap(one: Issue, other: Issue) -> bool:
+    """Whether a failure could be excused by both, as far as can be told from the entries."""
+    for mine, others in ((one.target, other.target), (one.driver, other.driver)):
+        if mine and others and mine != others:
+            return False
+    if (
+        one.test
+        and other.test
+        and not (_names(one.test, other.test) or _names(other.test, one.test))
+    ):
+        return False
+    signs, others_signs = {one.signature, *one.also}, {other.signature, *other.also}
+    if not signs & others_signs or (not (signs & others_signs - {""}) and one.says != other.says):
+        return False
+    if not one.kernel or not other.kernel:
+        return True
+    bounds = re.findall(r"\d[\d.]*", f"{one.kernel},{other.kernel}")
+    # Ranges that meet have in common a bound of one of them, or what comes just after it.
+    return any(
+        _within(one.kernel, version) and _within(other.kernel, version)
+        for bound in bounds
+        for version in (bound, f"{bound}.0.1", f"{bound}.999999")
+    )
 
 
 def _names(pattern: str, test: str) -> bool:

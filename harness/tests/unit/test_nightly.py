@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from harness.lab.history import History, default_url
 from harness.lab.nightly import Job, Settings
 from harness.lab.nights import NightDir, Plan, run_of
 from harness.lab.progress import Progress
+from harness.tests.inner import ROOT
 from harness.tests.nights import Test, night_of
 
 HANG = "testcases/test_hang.py::test_recovers[gfx]"
@@ -185,3 +188,13 @@ def test_pytest_is_asked_for_this_target_only(tmp_path: Path) -> None:
     assert words[-3:] == ["testcases", "-k", "gfx"]
     again = nightly.argv("a", night, settings, tmp_path / "x")
     assert f"--resume={tmp_path / 'x'}" in again
+
+
+def test_the_systemd_units_are_valid() -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze here")
+    units = sorted((ROOT / "tools/systemd").glob("tdrlab-nightly@.*"))
+    assert [unit.suffix for unit in units] == [".service", ".timer"]
+    argv = ["systemd-analyze", "verify", "--recursive-errors=no", *map(str, units)]
+    done = subprocess.run(argv, text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")
