@@ -21,7 +21,7 @@ from harness.evidence.files import write_bytes
 from harness.inventory import Target
 from harness.kernel.records import Record
 from harness.kernel.tail import Tail
-from harness.link import zipapp
+from harness.link import predecessor, zipapp
 from harness.link.agent import Agent
 from harness.link.dial import Endpoint
 from harness.link.ssh import Ssh
@@ -56,18 +56,23 @@ class Attachment:
         boot_for: Callable[[str], Boot],
         *,
         wait: bool,
+        seconds: float = 0.0,
+        hopeless: Callable[[], str] | None = None,
+        before: tuple[str, int] = ("", 0),
     ) -> None:
         """Reach the target and start collecting.
 
-        `boot_for` gives the streams of a boot_id; `wait`: it may still be booting.
+        `boot_for` gives the streams of a boot_id; `wait`: it may still be booting, for
+        `seconds` instead of the target's limit, unless `hopeless` says why it never will.
+        `before` is boot_id and pid of the last agent, which must not go on beside the new one.
         Raises LabError where it cannot be reached, UsageError where it is this very
         machine, TargetError where it lacks what the agent needs.
         """
         self._target = target
         limits = target.limits
-        deadline = Deadline(limits.boot_s if wait else limits.connect_s)
+        deadline = Deadline(seconds or (limits.boot_s if wait else limits.connect_s))
         with contextlib.ExitStack() as undo:
-            self.ssh = Ssh.connect(endpoint, deadline, wait=wait)
+            self.ssh = Ssh.connect(endpoint, deadline, wait=wait, hopeless=hopeless)
             undo.callback(self.ssh.close)
             boot_id = self.ssh.boot_id(deadline)
             if boot_id == host.boot_id():
@@ -76,6 +81,8 @@ class Attachment:
                     where=target.name,
                     cure="name another machine; its GPU will be hung",
                 )
+            if before[0] == boot_id:
+                predecessor.end(self.ssh, before[1], deadline)
             self.boot = boot_for(boot_id)
             self._tail = Tail(self.boot.path / "kmsg")
             self.agent = self._start_agent(deadline)
@@ -139,7 +146,13 @@ class Attachment:
         self.ssh.put(app, path, 0o755, deadline)
         channel = self.ssh.channel(["python3", path, "serve"], root=True, deadline=deadline)
         try:
-            return Agent(channel, Deadline(self._target.limits.command_s), on_event=self.boot.event)
+            limits = self._target.limits
+            return Agent(
+                channel,
+                Deadline(limits.command_s),
+                on_event=self.boot.event,
+                silence=limits.silence_s,
+            )
         except LabError as error:
             raise self._without_python(deadline) or error from error
 

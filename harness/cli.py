@@ -21,7 +21,7 @@ from harness import desk, doctor, inventory, known, verdict
 from harness.errors import HarnessError, UsageError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
-from harness.lab import catalogue, commands_bisect, commands_report, report
+from harness.lab import catalogue, commands_bisect, commands_death, commands_report, report
 from harness.lab import dmesg as dmesg_text
 from harness.lab import fences as fence_text
 from harness.lab.reservation import Reservation
@@ -106,12 +106,18 @@ def run(ctx: click.Context, names: tuple[str, ...], pytest_args: tuple[str, ...]
     flag_value="matrix",
     help="Break the virtual GPU in every way it knows (or FAULT...); print what was caught.",
 )
+@click.option(
+    "--faults",
+    "depth",
+    flag_value="faults",
+    help="Let machine, agent, link, disk and harness die in every way (or FAULT...).",
+)
 @click.argument("pytest_args", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def test(ctx: click.Context, depth: str | None, pytest_args: tuple[str, ...]) -> None:
     """The harness's own tests."""
-    if depth == "matrix":
-        argv = [sys.executable, "-m", "harness.tests.vm.matrix", *pytest_args]
+    if depth in ("matrix", "faults"):
+        argv = [sys.executable, "-m", f"harness.tests.vm.{depth}", *pytest_args]
         ctx.exit(subprocess.run(argv, cwd=ROOT).returncode)
     # The longest first, and the short ones fill up what is left of the workers' time.
     places = ["harness/tests/loopback", "harness/tests/unit"]
@@ -330,7 +336,7 @@ def replay(ctx: click.Context, path: Path, issues: Path | None) -> None:
     ctx.exit(worst)
 
 
-for command in (*commands_report.COMMANDS, *commands_bisect.COMMANDS):
+for command in (commands_death.log, *commands_report.COMMANDS, *commands_bisect.COMMANDS):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Wraps one workload of the agent's in words a testcase reads; knows no driver.
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -84,6 +85,15 @@ class Storm:
     seconds: float
     fences: tuple[tuple[int | None, int | None, int], ...]
 
+    def by_context(self) -> Counter[int]:
+        """Its jobs by the fence context that a trace shows, of 32 bits; all by 0 where nobody
+        could tell the submitter."""
+        nameless = any(context is None for context, *_ in self.fences)
+        told: Counter[int] = Counter()
+        for context, _, submitted in self.fences:
+            told[0 if nameless else (context or 0) & 0xFFFFFFFF] += submitted
+        return told
+
 
 class Client:
     """One process with the device open; a context manager."""
@@ -124,6 +134,10 @@ class Client:
         """This client's number of the buffer that was sent to its inbox."""
         return int(self._call("adopt")["buffer"])
 
+    def lend(self, address: str) -> int:
+        """This client's number of a new buffer, which is sent to another process's inbox."""
+        return int(self._call("lend", to=address)["buffer"])
+
     def hang(
         self,
         engine: Engine,
@@ -135,23 +149,12 @@ class Client:
     ) -> Job:
         """Submit a job that never completes; `recipe` defaults to the engine's safest.
 
-        Whoever shows the adopted buffer `writes` waits for the job.  With `own` it may write a
-        page of its process's memory, which `wait_every_way` then takes away.
+        Whoever shows or uses the shared buffer `writes` waits for the job.  With `own` it may
+        write a page of its process's memory.
         """
-        reply = self._call(
-            "hang",
-            engine=engine.ip,
-            ring=engine.ring,
-            recipe=recipe or self._backend.recipes(engine)[0],
-            context=self._in(context),
-            **({} if writes is None else {"writes": writes}),
-            **({"own": True} if own else {}),
+        return self._hung(
+            engine, self._call("hang", **self._asked(engine, recipe, context, writes, own))
         )
-        job = Job(int(reply["job"]), engine)
-        line = JobLine.submitted(self.pid, engine.name, "hang", reply)
-        self._lines[job.number] = line
-        self._keep(line)
-        return job
 
     def wait(self, job: Job, deadline: Deadline) -> Fence:
         """Wait until `job`'s fence signals or the deadline; a fence that does not is no error."""
@@ -162,20 +165,32 @@ class Client:
         self._keep(self._lines[job.number].ended(reply))
         return _fence(reply)
 
-    def wait_every_way(
-        self, job: Job, deadline: Deadline, *names: str, seconds: float | None = None
-    ) -> list[Waiter]:
-        """Wait for `job` in every way the kernel has, or in those of these names: all at the
-        same time, each in a thread that signals hit and most in another that they do not.
+    def hang_and_wait(
+        self, engine: Engine, deadline: Deadline, *names: str, own: bool = False
+    ) -> tuple[Job, list[Waiter]]:
+        """Hang, and at once wait for that job in every way the kernel has, or in those of these
+        names: each in a thread that signals hit, and most in another that they do not.
 
-        Each gives up after `seconds`, by default at the deadline.
+        They give up at the deadline, as far as the kernel lets them; `own` is as `hang` says.
         """
-        timeout_ns = int((deadline.left() if seconds is None else seconds) * 1e9)
-        answer_by = Deadline(deadline.left() * 1.1 + 30.0)
         reply = self._workload.call(
-            "waiters", answer_by, job=job.number, timeout_ns=timeout_ns, names=list(names)
+            "waiters",
+            Deadline(deadline.left() * 1.1 + self._limit_s),
+            hang=self._asked(engine, None, None, None, own),
+            timeout_ns=int(deadline.left() * 1e9),
+            names=list(names),
         )
-        return [Waiter.told(one) for one in reply["waiters"]]
+        job = self._hung(engine, reply["hang"])
+        return job, [Waiter.told(one) for one in reply["waiters"]]
+
+    def hang_until(self, engine: Engine, end: Deadline, each_s: float) -> list[Fence]:
+        """Hang after hang, each in a context of its own; what became of their fences.  One that
+        is pending after `each_s` is the last."""
+        ended: list[Fence] = []
+        while not end.expired() and all(fence.signaled for fence in ended[-1:]):
+            job = self.hang(engine, context=self.context())
+            ended.append(self.wait(job, Deadline(each_s)))
+        return ended
 
     def release(self, job: Job) -> None:
         """End a hang from the CPU's side.  Raises UsageError where its recipe cannot be."""
@@ -233,6 +248,11 @@ class Client:
         reply = self._call("reset_state", context=self._in(context))
         return frozenset(name for name, value in reply.items() if value is True)
 
+    def hangs(self, context: int | None = None) -> int | None:
+        """How many hangs the driver counts of a context; None where it only says whether."""
+        raw = self._call("reset_state", context=self._in(context))["raw"]
+        return int(raw[0]) if isinstance(raw, list) else None
+
     def stop(self) -> None:
         """Release what hangs and end the process.  Idempotent."""
         self._workload.stop()
@@ -247,6 +267,30 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _asked(
+        self,
+        engine: Engine,
+        recipe: str | None,
+        context: int | None,
+        writes: int | None,
+        own: bool,
+    ) -> dict[str, Any]:
+        """The arguments of `hang`."""
+        asked = {
+            "engine": engine.ip,
+            "ring": engine.ring,
+            "recipe": recipe or self._backend.recipes(engine)[0],
+            "context": self._in(context),
+        }
+        return {**asked, "writes": writes, "own": own}
+
+    def _hung(self, engine: Engine, reply: Mapping[str, Any]) -> Job:
+        job = Job(int(reply["job"]), engine)
+        line = JobLine.submitted(self.pid, engine.name, "hang", reply)
+        self._lines[job.number] = line
+        self._keep(line)
+        return job
 
     def _in(self, context: int | None) -> int:
         if context is not None:

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # One line of DRM's CRC file is 12 bytes and 11 more for each value (drm_debugfs_crc.c).
 _LINE = 512
+# Frames that a CRC is looked for in: a first one may be of a display that is not yet up.
+_FRAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,13 @@ class Display:
         )
         return Flips(int(reply["flips"]), bool(reply["lost"]), reply["refused"])
 
+    def blink(self, how: Literal["dpms", "modeset"], seconds: float, patience_s: float) -> int:
+        """Switch the shown output off and on again and again, for about `seconds`; how often.  A
+        single step that takes longer than `patience_s` raises LabError."""
+        deadline = Deadline(1.2 * (seconds + patience_s) + self._limit_s)
+        reply = self._workload.call("blink", deadline, how=how, for_ns=int(seconds * 1e9))
+        return int(reply["times"])
+
     def share(self, client: Client) -> Frame:
         """Another frame for the shown output, for jobs of `client` to write."""
         picture = self._call("share", to=client.inbox())["picture"]
@@ -162,6 +171,14 @@ class Display:
         # A NUL ends each line, after its line feed.
         lines = done["stdout"].replace("\0", "").splitlines()
         return [line.partition(" ")[2] for line in lines if " " in line]
+
+    def crcs_until(self, output: Output, known: str, seconds: float) -> list[str]:
+        """CRCs of frames scanned out until `known` is one of them, or `seconds` are over, or none
+        comes any more."""
+        deadline, crcs = Deadline(seconds), self.crcs(output, _FRAMES, seconds) or []
+        while crcs and known not in crcs and not deadline.expired():
+            crcs = self.crcs(output, _FRAMES, seconds) or []
+        return crcs
 
     def stop(self) -> None:
         """Take the mode down and end the process.  Idempotent."""

@@ -10,12 +10,13 @@ import contextlib
 import logging
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from harness import generic
 from harness.account import Account, open_account
 from harness.client import Client
 from harness.coredump import Coredump
@@ -24,17 +25,24 @@ from harness.deadline import Deadline
 from harness.display import Display
 from harness.errors import HarnessError, TargetError
 from harness.evidence.files import write_bytes, write_json
+from harness.evidence.finding import Finding
 from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
+from harness.fbcon import FramebufferConsole
+from harness.generic import Generic
 from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine, Knob
 from harness.gpu.choice import choose
+from harness.health import ailments
+from harness.held import Held, held
 from harness.inventory import Target
 from harness.kernel import resets, uevents
 from harness.kernel.records import Record
 from harness.kernel.tail import Tail
 from harness.link.machine import Machine
 from harness.module import Module
+from harness.sleep import Sleep
+from harness.udev import Udev
 from harness.uplink import Uplink
 
 __all__ = ["Dut"]
@@ -62,7 +70,7 @@ class Dut(Uplink):
         where facts say that it would not come back."""
         super().__init__(target, run, machine, say)
         self._dangerous = dangerous
-        self._clients: list[Client | Display] = []
+        self._clients: list[Client | Display | Generic] = []
         self._jobs: JobLog | None = None
         self._engines: list[Engine] | None = None
         self._coverage: tuple[Path, Coverage] | None = None
@@ -117,6 +125,13 @@ class Dut(Uplink):
         self._clients.append(display)
         return display
 
+    def generic(self) -> Generic:
+        """A new unprivileged process that submits nothing; stopped with the test."""
+        limit = self.target.limits.command_s
+        client = generic.start(self.agent, limit, self.card["render"])
+        self._clients.append(client)
+        return client
+
     def coredump(self) -> Coredump | None:
         """Where a reset of the card leaves its dump; None where its driver makes none."""
         dump = self.gpu.coredump(self.card)
@@ -132,6 +147,23 @@ class Dut(Uplink):
                     self.at.keep(f"/proc/{name}", name, limit)
         self._coverage = boot, of_boot(boot, self.target.driver)
         return self._coverage[1]
+
+    def console(self) -> FramebufferConsole:
+        """The console that is drawn through the card, if there is one."""
+        return FramebufferConsole(self.agent, self.card, self.target.limits.command_s)
+
+    def sleep(self) -> Sleep:
+        """Its suspend to idle, if it has that."""
+        return Sleep(self.agent, self.target.limits.command_s)
+
+    def held(self) -> Held:
+        """What its kernel holds for itself now."""
+        return held(self.agent, self.target.limits.command_s)
+
+    def udev(self) -> Udev:
+        """Listens to what udev tells of the card."""
+        card = self.card
+        return Udev(self.agent, card["pci"] or card["name"], self.target.limits.command_s)
 
     def module(self, name: str) -> Module:
         """A module of its kernel's, loaded or not."""
@@ -153,6 +185,24 @@ class Dut(Uplink):
             at, self._at, self._engines = self.at, None, None
             at.close()
             self._attach(wait=True)
+
+    @contextlib.contextmanager
+    def unbound(self, deadline: Deadline) -> Iterator[None]:
+        """The driver is taken from the card, within `deadline`, while the block runs, and given it
+        again.  Raises TargetError where the card is on no PCI bus."""
+        card, limit = self.card, self.target.limits.command_s
+        if card["pci"] is None:
+            raise TargetError("the card is on no PCI bus", where=self.target.name)
+        driver, data = f"/sys/bus/pci/drivers/{card['driver']}", b64encode(card["pci"].encode())
+        args = {"data": data.decode(), "seconds": deadline.left()}
+        try:
+            self.agent.call("write", deadline, path=f"{driver}/unbind", **args)
+            yield
+        finally:
+            args["seconds"] = 2 * limit
+            self.agent.call("write", Deadline(2 * limit + 10), path=f"{driver}/bind", **args)
+            self.call("run", argv=["udevadm", "settle"], timeout=limit / 2)
+            self.at.cards, self._engines = self.call("cards")["cards"], None
 
     def pin(self, engine: Engine) -> None:
         """Keep jobs for `engine` on that very ring; undone with the test."""
@@ -266,6 +316,20 @@ class Dut(Uplink):
         except HarnessError as error:  # its disk's trouble is no broken link
             window.lab_error = window.lab_error or error.what
         self._save(window)
+
+    def examine(self, window: Window, findings: Iterable[Finding]) -> None:
+        """Note what ails the target after `window`, so that it is healed before the next test."""
+        if self._at is None or self.target.policy.rearm == "never":
+            return
+        try:
+            device = self.card["pci"]
+        except TargetError:
+            device = ""
+        self.ailing = ailments(window.health_before, window.health_after, device, findings)
+
+    def forget_engines(self) -> None:
+        """They may be others now."""
+        self._engines = None
 
     def extend(self, window: Window) -> None:
         """Let a closed `window` reach up to now: what a test's teardown causes is its doing too."""

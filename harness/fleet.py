@@ -14,6 +14,7 @@ from harness.errors import HarnessError, UsageError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory, Target
 from harness.lab.reservation import Reservation
+from harness.lab.resume import close_guilty, guilty, newest
 from harness.link.machine import machine_for
 from harness.verdict import recorded
 
@@ -41,7 +42,10 @@ class Fleet:
         self._command = command
         self._say = say
         self._dangerous = dangerous
-        self._resume = {self._target_of(path): path for path in resume}
+        named = [path for path in resume if path != Path()]
+        self._resume = {self._target_of(path): path for path in named}
+        if len(named) < len(resume):
+            self._resume = {name: newest(runs, name) for name in names} | self._resume
         self._duts: dict[str, Dut] = {}
         self._broken: dict[str, HarnessError] = {}
         self._locks: dict[str, Reservation] = {}
@@ -76,7 +80,13 @@ class Fleet:
     def judged(self, name: str) -> set[str]:
         """The tests that have a verdict already, where `name`'s run goes on from an earlier one."""
         path = self._resume.get(name)
-        return set(recorded(RunDir.open(path))) if path else set()
+        if path is None:
+            return set()
+        run = RunDir.open(path)
+        try:
+            return {*recorded(run), *guilty(run)}
+        finally:
+            run.close()
 
     def close(self, how: str) -> None:
         """Leave every target; `how` the session ended goes into the journals.
@@ -103,6 +113,8 @@ class Fleet:
         self._locks[target.name] = Reservation.take(target.name, self._command)
         if target.name in self._resume:
             run = RunDir.open(self._resume[target.name])
+            for test in close_guilty(run):
+                self._say(f"{target.name}: incomplete, and not run again: {test}")
         else:
             run = RunDir.create(self._root, target.name)
         self.runs[target.name] = run

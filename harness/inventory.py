@@ -53,6 +53,10 @@ class Limits(Table, frozen=True):
     boot_s: Seconds = 240.0
     # From submission of a hang to the fence's end; beyond it the promise is broken.
     tdr_s: Seconds = 60.0
+    # Without a heartbeat of the agent's for so long, its link is given up.
+    silence_s: Seconds = 30.0
+    # How long one whose console still answers may be out of reach before it counts as dead.
+    stall_s: Seconds = 120.0
 
 
 class Policy(Table, frozen=True):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from harness import inventory, known, verdict
+from harness import healing, inventory, known, verdict
 from harness.dut import Dut
 from harness.errors import HarnessError, LabError
 from harness.evidence.rundir import Window
@@ -63,9 +63,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--resume",
         type=Path,
         action="append",
+        nargs="?",
+        const=Path(),
         default=[],
         metavar="RUN",
-        help="go on with a run: tests that have a verdict are not run again",
+        help="go on with a run, or without RUN with each target's last one: tests that have a"
+        " verdict are not run again, nor is one in which the harness was killed",
     )
     group.addoption(
         "--storm",
@@ -364,6 +367,8 @@ def _open(item: pytest.Item, dut: Dut) -> None:
     item.config.stash[_FLEET].check(dut.target.name)
     if dut.trouble():  # between two tests: nobody has recovered it yet
         dut.recover()
+    if dut.ailing:
+        healing.heal(dut)
     if dut.unfit:
         raise LabError(dut.unfit, where=dut.target.name, cure="see journal.jsonl")
     if dut.health()["debug_locks"] == 0 and dut.target.policy.rearm == "reboot":
@@ -396,6 +401,7 @@ def _close(item: pytest.Item, window: Window, error: BaseException | None) -> No
     judged = verdict.record(dut.run, window, item.config.stash[_KNOWN])
     item.stash[_VERDICT] = judged
     dut.run.journal.add("test-end", test=item.nodeid, outcome=judged.outcome, reason=judged.reason)
+    dut.examine(window, judged.findings)
     if judged.outcome == "incomplete" or window.trouble:
         dut.recover()
 

@@ -12,20 +12,31 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-from harness import host
+from harness import host, pstore
 from harness.attachment import Attachment
 from harness.deadline import Deadline
 from harness.errors import HarnessError, LabError
 from harness.evidence.boot import Boot
 from harness.evidence.rundir import RunDir
 from harness.guards import Guards
+from harness.health import Ailment
 from harness.inventory import Target
+from harness.ladder import Rung, climb
 from harness.link.agent import Agent
 from harness.link.machine import Machine
+from harness.link.ssh import Ssh, Unreachable
+from harness.watch import Watch
 
 __all__ = ["Uplink"]
 
 log = logging.getLogger(__name__)
+
+# Longest wait for a machine that was told to reboot to show the first line of a new boot.
+GOING_S = 60.0
+# Longest wait for a sign of life on a console.
+ANSWER_S = 3.0
+# Documentation/admin-guide/sysrq.rst: blocked tasks, backtraces of all active CPUs, locks held.
+STACKS = "wld"
 
 
 class Uplink:
@@ -38,10 +49,14 @@ class Uplink:
         self.target = target
         self.run = run
         self.unfit = ""
+        # What the last test left it with, until it is healed (harness/healing.py).
+        self.ailing: tuple[Ailment, ...] = ()
         self._machine = machine
-        self._say = say
+        self.say = self._say = say
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
+        self._before = ("", 0)
+        self._watch = Watch()
         self._last_words = ""
         self._guards = Guards(target, self._netconsole)
 
@@ -140,38 +155,117 @@ class Uplink:
             log.info("%s: while rebooting: %s", self.target.name, error.what)
         self._drop()
         self._new_boot()
+        self._booting("reboot")
+
+        def gone(deadline: Deadline) -> None:
+            self._wait_reboot(at.ssh, old, deadline)
+
         try:
-            at.ssh.wait_reboot(old, Deadline(self.target.limits.boot_s))
-        except HarnessError:
-            self._machine.cycle(Deadline(self.target.limits.boot_s))
+            rungs = [Rung("reboot", self.target.limits.boot_s, gone), *self._rungs()]
+            if failed := climb(rungs, self.run.journal, self._say):
+                raise LabError(
+                    f"it cannot be rebooted: {failed}",
+                    where=self.target.name,
+                    cure="see its console; go there",
+                )
         finally:
             at.ssh.close()
+
+    def _wait_reboot(self, ssh: Ssh, old: str, deadline: Deadline) -> None:
+        """Until it is back.  Raises HarnessError early where its console shows that it does not
+        even go down."""
+        try:
+            ssh.wait_reboot(old, deadline.capped(GOING_S))
+        except Unreachable:
+            # On its way, as far as anybody can tell.
+            if self._machine.console_tail() and not self._watch.booting:
+                raise
+            ssh.wait_reboot(old, deadline)
         self._attach(wait=True)
 
     def recover(self) -> None:
         """After a death: reach it again, by power if need be; `unfit` when nothing helps."""
         self._say(f"{self.target.name}: recovering the target")
-        try:
-            if self.trouble():
-                self._drop()
-            if self._at is None:
-                self._new_boot()
-                self._machine.cycle(Deadline(self.target.limits.boot_s))
-                self._attach(wait=True)
-        except HarnessError as error:
-            self.unfit = f"recovery failed: {error.what}"
+        if self.trouble():
+            self._drop()
+        if self._at is not None:
+            return
+        self.give_up(climb(self._rungs(), self.run.journal, self._say))
+
+    def give_up(self, why: str) -> None:
+        """It cannot be brought back, and `why`: no test runs on it any more.  "": it can."""
+        if why:
+            self.unfit = f"recovery failed: {why}"
             self.run.journal.add("unfit", reason=self.unfit)
-            self._say(f"{self.target.name}: unfit: {error}")
+            self._say(f"{self.target.name}: unfit: {why}")
 
     # -- inside ----------------------------------------------------------------
 
-    def _attach(self, *, wait: bool) -> None:
-        """Connect to the boot that is up; its facts are on disk before any test."""
-        self._at = Attachment(self.target, self._machine.endpoint(), self._boot_for, wait=wait)
+    def _rungs(self) -> list[Rung]:
+        """What may bring a machine back that does not answer, or has a GPU no more."""
+        seconds = self.target.limits.boot_s
+        power = Rung("power", seconds, self._by_power)
+        if self.trouble() or self._machine.post_mortem():
+            return [power]
+        death = self._watch.death
+        rungs = [Rung("reset button", seconds, self._by_button), power]
+        if death is None:
+            rungs.insert(0, Rung("sysrq", seconds, self._by_sysrq))
+        elif death.kind == "boot":
+            rungs.insert(0, Rung("its own reboot", seconds, self._by_itself))
+        return rungs
+
+    def _by_sysrq(self, deadline: Deadline) -> None:
+        """The kernel's own emergency: sync, remount read-only, boot."""
+        if not all(self._sysrq(key) for key in "su"):
+            raise LabError("it does not heed sysrq", where=self.target.name, cure="reset it")
+        self._new_boot()
+        self._booting("sysrq")
+        self._sysrq("b")
+        self._attach(wait=True)
+
+    def _by_itself(self, deadline: Deadline) -> None:
+        self._new_boot()
+        self._booting("itself")
+        self._attach(wait=True)
+
+    def _by_button(self, deadline: Deadline) -> None:
+        if not self._machine.reset(deadline):
+            raise LabError("it has no reset button", where=self.target.name, cure="cut its power")
+        self._new_boot()
+        self._booting("button")
+        self._attach(wait=True)
+
+    def _by_power(self, deadline: Deadline) -> None:
+        self._new_boot()
+        self._booting("power")
+        self._machine.cycle(deadline)
+        self._attach(wait=True)
+
+    def _booting(self, how: str) -> None:
+        self._watch.over(None)
+        self.run.journal.add("booting", how=how)
+
+    def _attach(self, *, wait: bool, seconds: float = 0.0) -> None:
+        """Connect to the boot that is up, within `seconds` or the target's own limit; its facts
+        are on disk before any test."""
+        self.run.journal.add("attaching")
+        self._at = Attachment(
+            self.target,
+            self._machine.endpoint(),
+            self._boot_for,
+            wait=wait,
+            seconds=seconds,
+            hopeless=self._hopeless,
+            before=self._before,
+        )
+        self._before = self.boot_id, self._at.facts["pid"]
+        self._watch.over(self._at.agent)
         self._guards.arm(self._at, nmi=self.target.nmi)
         boots = [*self.run.facts().get("boots", [])]
         if self.boot_id not in boots:
             boots.append(self.boot_id)
+            pstore.collect(self.agent, self.run, boots, Deadline(self.target.limits.command_s))
         self.run.journal.add(
             "boot",
             boot=self.boot_id,
@@ -188,6 +282,13 @@ class Uplink:
             harness={"python": platform.python_version(), "commit": host.commit()},
         )
 
+    def _hopeless(self) -> str:
+        """Why it makes no sense to wait for the machine any longer, or ""."""
+        death = self._watch.death
+        return (
+            self._machine.post_mortem() or self._watch.hopeless() or (death.told if death else "")
+        )
+
     def _boot_for(self, boot_id: str) -> Boot:
         if self._boot.boot_id not in ("", boot_id):
             self._new_boot()
@@ -197,6 +298,7 @@ class Uplink:
 
     def _console(self, data: bytes) -> None:
         self._boot.console(data)
+        self._watch.console(data)
 
     def _netconsole(self, data: bytes) -> None:
         self._boot.netconsole(data)
@@ -206,22 +308,56 @@ class Uplink:
         self._boot = Boot(self.run, self.target.policy.stream_limit)
 
     def _drop(self) -> None:
-        at, self._at = self._at, None
+        at, self._at, self.ailing = self._at, None, ()
         if at is not None:
             at.drop()
 
     def _diagnose(self) -> tuple[str, str]:
         """After a broken window: (how the target died, or "") and (what the lab should know)."""
         old = self.boot_id
+        death = self._watch.death
         self._drop()
+        if death is not None:
+            self._watch.settle()
         self._last_words = self._machine.console_tail()
         gone = self._machine.post_mortem()
         if gone:
             return f"the target died: {gone}", ""
+        if death is not None:
+            return death.told, ""
         try:
             self._attach(wait=False)
         except HarnessError as error:
-            return f"the target stopped answering ({error.what})", ""
+            return self._stalled(old, error.what)
+        return self._same(old)
+
+    def _same(self, old: str) -> tuple[str, str]:
+        """What it means that the machine answers again."""
         if self.boot_id != old:
             return "the target rebooted by itself", ""
         return "", " (the link broke and came back; same boot)"
+
+    def _stalled(self, old: str, why: str) -> tuple[str, str]:
+        """Nobody answers on the network.  While its console does, that is a stall, not a death:
+        what all wait for is asked of the kernel, and the link gets time to come back."""
+        if not self._machine.answers(Deadline(ANSWER_S)):
+            return f"the target stopped answering ({why})", ""
+        self.run.journal.add("stall", reason=why)
+        self._say(f"{self.target.name}: out of reach, but its console lives: waiting")
+        for key in STACKS:
+            self._sysrq(key)
+        try:
+            self._attach(wait=True, seconds=self.target.limits.stall_s)
+        except HarnessError as error:
+            death = self._watch.death
+            told = f"the target stopped answering, though its console lives ({error.what})"
+            return death.told if death else told, ""
+        return self._same(old)
+
+    def _sysrq(self, key: str) -> bool:
+        """Whether the kernel heeded it."""
+        try:
+            return self._machine.sysrq(key, Deadline(ANSWER_S))
+        except HarnessError as error:
+            log.info("%s: sysrq %s: %s", self.target.name, key, error.what)
+            return False

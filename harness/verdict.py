@@ -27,6 +27,7 @@ from harness.kernel import selftests as module_tests
 from harness.kernel.cycle import cycle_of
 from harness.kernel.diagnosis import explain
 from harness.known import KnownIssues, Scope
+from harness.lastwords import last_words
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
     kmsg = list(slice_of(run.path, window))
     findings = [
         *_reports(window, kmsg, "kmsg"),
-        *_reports(window, _last_words(run.path, window, kmsg), "console.log"),
+        *_dying(run.path, window, kmsg),
         *_recovery(window, kmsg),
         *_display(run, window, kmsg, any(map(_deadlock, account.findings))),
         *_selftests(window, kmsg),
@@ -212,12 +213,11 @@ def _finding(
     return Finding(kind, severity, title, signature(kind, title), place, text[:EXCERPT])
 
 
-def _last_words(run: Path, window: Window, kmsg: list[records.Record]) -> Iterator[records.Record]:
-    """What a dying kernel said on its console after the last record that reached us: a panic
-    never reaches /dev/kmsg's readers."""
-    path = run / f"boot-{window.boot_id}" / "console.log"
-    if window.died and kmsg and path.exists():
-        yield from _since(path, kmsg[-1].usec)
+def _dying(run: Path, window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
+    """What a dying kernel reported elsewhere than in its log."""
+    if window.died and kmsg:
+        stream, words = last_words(run / f"boot-{window.boot_id}", kmsg[-1].usec)
+        yield from _reports(window, words, stream)
 
 
 def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iterator[Finding]:
@@ -236,19 +236,6 @@ def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iter
             splat.text[:EXCERPT],
             explain(report) if report else "",
         )
-
-
-def _since(console: Path, last: int) -> Iterator[records.Record]:
-    """A boot's console after `last`, in microseconds of its own clock, to that clock's end:
-    a machine that reboots after its panic goes on in the same file, from 0."""
-    reached = False
-    with console.open("rb") as stream:
-        for entry in records.parse_console(stream):
-            reached |= entry.usec >= last
-            if reached and entry.usec + splats.SLACK < last:
-                return
-            if entry.usec > last:
-                yield entry
 
 
 def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:

@@ -36,7 +36,7 @@ def cards(sys: str = "/sys", debug_seconds: float = 5.0) -> list[dict[str, Any]]
 def _card(sys: str, number: int, names: list[str], debug_seconds: float) -> dict[str, Any]:
     name = f"card{number}"
     device = f"{sys}/class/drm/{name}/device"
-    driver = _link(f"{device}/driver")
+    driver = _driver(device)
     render = [n for n in _names(f"{device}/drm") if n.startswith("renderD")]
     return {
         "name": name,
@@ -63,6 +63,15 @@ def _card(sys: str, number: int, names: list[str], debug_seconds: float) -> dict
         "module": _module(sys, device, driver),
         "engines": _engines(f"{sys}/class/drm/{name}/engine"),
     }
+
+
+def _driver(device: str) -> str | None:
+    """By its link; of a device that is nothing but its driver's idea, such as vgem's, by its
+    name: it has none up to 6.15, and later everybody's (drivers/base/faux.c)."""
+    linked = _link(f"{device}/driver")
+    if linked in (None, "faux_driver") and _link(f"{device}/subsystem") in ("platform", "faux"):
+        return os.path.basename(os.path.realpath(device))
+    return linked
 
 
 def _connector(path: str, name: str, seconds: float) -> dict[str, Any]:

@@ -18,6 +18,10 @@ from .frames import PROTOCOL
 
 __all__ = ["clocks", "facts", "health"]
 
+_DRM = "/sys/class/drm"
+# Between two looks at those who sleep.
+_LOOK_SECONDS = 0.3
+
 
 def _text(path: str) -> str | None:
     try:
@@ -74,11 +78,13 @@ def facts() -> dict[str, Any]:
 
 
 def health() -> dict[str, Any]:
-    """{"debug_locks", "taint", "boot_id", "loadavg"}.
+    """{"debug_locks", "taint", "boot_id", "loadavg", "stuck", "devices"}.
 
     `debug_locks` is whether lockdep still works: 1, or 0 after its first report
     (kernel/locking/lockdep_proc.c, lockdep_stats_show); None without lockdep.
-    `taint` is the number of Documentation/admin-guide/tainted-kernels.rst.
+    `taint` is the number of Documentation/admin-guide/tainted-kernels.rst.  `stuck` are
+    processes in uninterruptible sleep at two looks, [{"pid", "comm"}]; `devices` those that
+    have a DRM card, by the name of their bus.
     """
     locks: int | None = None
     for line in (_text("/proc/lockdep_stats") or "").splitlines():
@@ -92,4 +98,41 @@ def health() -> dict[str, Any]:
         "taint": int(taint) if taint is not None else None,
         "boot_id": _text("/proc/sys/kernel/random/boot_id"),
         "loadavg": [float(part) for part in load.split()[:3]] if load else None,
+        "stuck": [{"pid": pid, "comm": comm} for pid, comm in _stuck().items()],
+        "devices": _devices(),
     }
+
+
+def _stuck() -> dict[int, str]:
+    """Who moved in no look but sleeps uninterruptibly, by pid."""
+    before = _sleeping()
+    if not before:
+        return {}
+    time.sleep(_LOOK_SECONDS)
+    after = _sleeping()
+    return {pid: comm for pid, comm in before.items() if pid in after}
+
+
+def _sleeping() -> dict[int, str]:
+    """Processes in state D (proc(5), stat); their first threads only, for there may be many."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                head, _, rest = file.read().rpartition(b")")
+        except OSError:
+            continue  # it ended meanwhile
+        if rest[1:2] == b"D":
+            found[int(name)] = head.partition(b"(")[2].decode("utf-8", "replace")
+    return found
+
+
+def _devices() -> list[str]:
+    """PCI addresses, where they are PCI's."""
+    try:
+        names = [name for name in os.listdir(_DRM) if name[:4] == "card" and name[4:].isdigit()]
+    except OSError:
+        return []
+    return sorted(os.path.basename(os.path.realpath(f"{_DRM}/{name}/device")) for name in names)

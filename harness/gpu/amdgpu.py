@@ -76,6 +76,10 @@ class Amdgpu:
         # full reset; the same for jobs that were in flight beside it; soft recovery
         return frozenset({-errno.ETIME, -errno.ECANCELED, -errno.ENODATA})
 
+    def innocent_errors(self) -> frozenset[str]:
+        # amdgpu_fence_driver_force_completion(); soft recovery of a ring with two jobs on it
+        return frozenset({"ECANCELED", "ENODATA"})
+
     def timeout_s(self, engine: Engine, card: Mapping[str, Any]) -> float | None:
         parameters = (card.get("module") or {}).get("parameters", {})
         text = str(parameters.get("lockup_timeout", "")).strip()
@@ -105,6 +109,9 @@ class Amdgpu:
     def no_reset(self, card: Mapping[str, Any]) -> Knob | None:
         return None  # gpu_recovery is read-only
 
+    def announced(self, scope: str) -> tuple[tuple[str, str], ...]:
+        return ()  # WEDGED=none came with 6.15 (drm_dev_wedged_event)
+
     def refusal(self, device: Mapping[str, Any]) -> str:
         family = device.get("family", 0)
         name = _NO_RESET.get(family, "")
@@ -114,6 +121,9 @@ class Amdgpu:
 
     def unmap_waits(self) -> bool:
         return True  # amdgpu_hmm_invalidate_gfx
+
+    def shrinker(self, card: Mapping[str, Any]) -> Knob | None:
+        return None  # none of its own: the pool of free pages is TTM's
 
     def manual_reset(self, card: Mapping[str, Any]) -> ManualReset | None:
         return ManualReset(f"{debugfs(card)}/amdgpu_gpu_recover")

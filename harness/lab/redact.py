@@ -7,13 +7,16 @@ secret is the same placeholder everywhere, so that what belongs together still s
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.inventory import CommandConsole, CommandPower, SerialConsole, Target
+import msgspec
+
+from harness.inventory import Target
 
 __all__ = ["Redactor", "of_facts", "of_target"]
 
@@ -189,13 +192,14 @@ def of_target(target: Target) -> Iterator[tuple[str, str]]:
     ):
         if text:
             yield kind, text
-    if isinstance(target.power, CommandPower):
-        yield from _arguments(target.power.on)
-        yield from _arguments(target.power.off)
-    if isinstance(target.console, CommandConsole):
-        yield from _arguments(target.console.argv)
-    if isinstance(target.console, SerialConsole):
-        yield "credential", target.console.port
+    for way in (target.power, target.console):
+        for key, value in msgspec.to_builtins(way).items():
+            if isinstance(value, list | tuple):
+                yield from _arguments(tuple(map(str, value)))
+            elif key in ("password_env", "password_file") and value:
+                yield from _password(key, value)
+            elif isinstance(value, str) and key != "kind":
+                yield ("host" if key == "host" else "credential"), value
 
 
 def of_facts(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -218,6 +222,18 @@ def _host(address: str | None, name: str) -> Iterator[tuple[str, str]]:
     for text in (address, address.partition(".")[0]):
         if text not in (name, "localhost", "(none)") and not text.isdigit():
             yield "host", text
+
+
+def _password(key: str, named: str) -> Iterator[tuple[str, str]]:
+    """A password that the target list only names, and the name."""
+    yield "credential", named
+    try:
+        path = Path(named).expanduser()
+        value = os.environ.get(named) if key == "password_env" else path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return
+    if value and value.strip():
+        yield "credential", value.strip()
 
 
 def _arguments(argv: tuple[str, ...]) -> Iterator[tuple[str, str]]:

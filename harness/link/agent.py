@@ -55,6 +55,15 @@ class Agent:
         """Whether calls can still be answered."""
         return self._wire.alive
 
+    @property
+    def heard(self) -> float:
+        """When something last came from it, on time.monotonic."""
+        return self._wire.heard
+
+    def lose(self, why: str) -> None:
+        """It is known to be dead: all calls fail now.  From any thread."""
+        self._wire.lose(why)
+
     def call(self, op: str, deadline: Deadline, **arguments: Any) -> dict[str, Any]:
         """An operation's result; what there is to call: harness/agent/operations.py.
 

@@ -31,8 +31,6 @@ Sink = Callable[[bytes], object]
 
 # The name Qemu serves its console under; a box's is served the same way.
 CONSOLE_SOCKET = "console.sock"
-# Seconds QEMU may need to send a BREAK.
-_BREAK_S = 5.0
 
 
 def state_dir(target: Target) -> Path:
@@ -65,11 +63,18 @@ class Machine(Protocol):
     def cycle(self, deadline: Deadline) -> None:
         """Cut its power and give it back.  Raises LabError where that cannot be done."""
 
-    def sysrq(self, key: str) -> bool:
-        """Type SysRq and `key` on its console, by a BREAK; False where no console can send one.
+    def reset(self, deadline: Deadline) -> bool:
+        """Press its reset button, which keeps its memory and so ramoops; False where it has none.
 
-        Raises LabError where the console is gone.
+        Raises LabError where that cannot be done.
         """
+
+    def sysrq(self, key: str, deadline: Deadline) -> bool:
+        """A key of the kernel's own (BREAK, then `key`) on its console; False without a console
+        that can.  Raises LabError."""
+
+    def answers(self, deadline: Deadline) -> bool:
+        """Whether its console says anything to a key that is pressed there; False without one."""
 
     def post_mortem(self) -> str:
         """What is known of its death from outside; "" where nothing is."""
@@ -129,10 +134,23 @@ class Virtual:
     def cycle(self, deadline: Deadline) -> None:
         self.qemu.cycle(deadline)
 
-    def sysrq(self, key: str) -> bool:
-        self.qemu.send_break(Deadline(_BREAK_S))
-        self.qemu.console.write(key.encode())
+    def reset(self, deadline: Deadline) -> bool:
+        if not self.qemu.alive():
+            return False
+        self.qemu.qmp("system_reset", deadline)
         return True
+
+    def sysrq(self, key: str, deadline: Deadline) -> bool:
+        if not self.qemu.alive():
+            return False
+        seen = self.qemu.console.received
+        self.qemu.send_break(deadline)
+        self.qemu.console.write(key.encode())
+        # A second BREAK before the first was heeded would be the same one.
+        return self.qemu.console.wait_received(seen, deadline)
+
+    def answers(self, deadline: Deadline) -> bool:
+        return _answers(self.qemu.console, deadline)
 
     def post_mortem(self) -> str:
         return self.qemu.exit_reason()
@@ -191,8 +209,14 @@ class Box:
     def cycle(self, deadline: Deadline) -> None:
         self._power.cycle(deadline)
 
-    def sysrq(self, key: str) -> bool:
+    def reset(self, deadline: Deadline) -> bool:
+        return False
+
+    def sysrq(self, key: str, deadline: Deadline) -> bool:
         return self._console.sysrq(key) if self._console else False
+
+    def answers(self, deadline: Deadline) -> bool:
+        return self._console is not None and _answers(self._console, deadline)
 
     def post_mortem(self) -> str:
         return ""
@@ -217,6 +241,15 @@ class Box:
         if source is None:
             raise LabError("no console is configured", where=self._target.name)
         return source
+
+
+def _answers(console: Console, deadline: Deadline) -> bool:
+    seen = console.received
+    try:
+        console.write(b"\r")
+    except LabError:
+        return False
+    return console.wait_received(seen, deadline)
 
 
 def machine_for(target: Target) -> Machine:

@@ -19,6 +19,7 @@ from typing import Any
 from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
 from harness.inventory import Target
+from harness.link import ramoops
 from harness.link.console import Console
 from harness.link.console_source import SocketSource
 from harness.link.dial import Endpoint
@@ -307,6 +308,7 @@ class Qemu:
         cmdline = (
             "console=ttyS0,115200 ignore_loglevel panic=10 root=/dev/vda rw net.ifnames=0"
             f" ip=10.0.2.15::10.0.2.2:255.255.255.0:{self.target.name}:eth0:off"
+            f" {ramoops.words(vm.memory_mib)}"
         )
         disk = self.run_dir / "disk.qcow2"
         threads, flags = "multi", ""

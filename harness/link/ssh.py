@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import paramiko
@@ -75,21 +75,29 @@ class Ssh:
         *,
         wait: bool = False,
         boot_id_path: str = BOOT_ID,
+        hopeless: Callable[[], str] | None = None,
     ) -> Ssh:
-        """Connect; with `wait`, go on trying until the deadline while nobody answers.
+        """Connect; with `wait`, go on trying until the deadline while nobody answers, or until
+        `hopeless` says why nobody will.
 
         Raises Unreachable (a LabError) when nobody answers, LabError at once when
         the host key is not the pinned one or the user's key is refused, UsageError
         when a key or known_hosts file cannot be used.
         """
         ssh = cls(endpoint, boot_id_path=boot_id_path)
-        ssh.reconnect(deadline, wait=wait)
+        ssh.reconnect(deadline, wait=wait, hopeless=hopeless)
         return ssh
 
-    def reconnect(self, deadline: Deadline, *, wait: bool = True) -> None:
+    def reconnect(
+        self,
+        deadline: Deadline,
+        *,
+        wait: bool = True,
+        hopeless: Callable[[], str] | None = None,
+    ) -> None:
         """A fresh transport in place of the old one.  Raises as `connect`."""
         self.close()
-        self._adopt(self._dial(deadline) if wait else dial(self.endpoint, deadline))
+        self._adopt(self._dial(deadline, hopeless) if wait else dial(self.endpoint, deadline))
 
     def alive(self) -> bool:
         """Whether the transport is up, as far as this end can know without asking."""
@@ -264,12 +272,16 @@ class Ssh:
 
     # ---- inside
 
-    def _dial(self, deadline: Deadline) -> Transport:
+    def _dial(self, deadline: Deadline, hopeless: Callable[[], str] | None = None) -> Transport:
         patience = _PATIENCE_S[0]
         while True:
             try:
                 return dial(self.endpoint, deadline, patience_s=patience)
             except Unreachable as error:
+                if hopeless is not None and (why := hopeless()):
+                    raise Unreachable(
+                        why, where=error.where, cure="see its console.log; boot another kernel"
+                    ) from error
                 if not deadline.pause(0.25) or deadline.expired():
                     raise Unreachable(
                         f"not reachable for {deadline.seconds:g} s; at last: {error.what}",

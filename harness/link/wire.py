@@ -108,6 +108,16 @@ class Wire:
             raise self._renewed(self._gone)
         return slot.reply
 
+    @property
+    def heard(self) -> float:
+        """When something last came from the agent, on time.monotonic."""
+        return self._heard
+
+    def lose(self, why: str) -> None:
+        """The other end is known to be dead: whoever waits is told now.  From any thread."""
+        self._fail(why)
+        self._channel.close()
+
     def close(self) -> None:
         """Close the channel and wait for the reading thread.  Idempotent."""
         self._stop_beating.set()

@@ -1,6 +1,7 @@
 """What submits to GPUs: one process each, unprivileged, one module a driver.
 
-DRIVERS maps the driver's name, as in sysfs, to its module here; kms is any driver's display.
+DRIVERS maps the driver's name, as in sysfs, to its module here; kms is any
+driver's display, generic what needs no GPU.
 """
 
 from __future__ import annotations
@@ -9,7 +10,12 @@ from collections.abc import Mapping
 
 __all__ = ["COMM", "DRIVERS"]
 
-DRIVERS: Mapping[str, str] = {"amdgpu": ".amdgpu", "i915": ".i915", "kms": ".kms"}
+DRIVERS: Mapping[str, str] = {
+    "amdgpu": ".amdgpu",
+    "i915": ".i915",
+    "kms": ".kms",
+    "generic": ".generic",
+}
 """A name with a leading dot is a module of this package."""
 
 COMM = "lab-"

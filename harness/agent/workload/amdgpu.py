@@ -23,7 +23,7 @@ from .amdgpu_packets import RECIPES, pad, store
 from .amdgpu_waits import waits
 from .hang import Hang
 from .own_memory import SIZE, Page
-from .parcel import Adopted
+from .parcel import Adopted, export
 from .storm import MAX_DEPTH, Storm
 from .waiters import Waiters
 
@@ -48,7 +48,7 @@ class AmdgpuWorkload:
         self._hangs: list[Hang] = []
         self._context: int | None = None
         self._storm: Storm | None = None
-        self._adopted = Adopted(device.adopt)
+        self._adopted = Adopted(device.adopt, lambda: export(device.fd, device.buffer().handle))
         self._numbers = itertools.count(1)
         self._values = itertools.count(0xCA9A0001)
         self._operations: Mapping[str, Callable[[Arguments], dict[str, Any]]] = {
@@ -57,10 +57,11 @@ class AmdgpuWorkload:
             "context.free": self.context_free,
             "inbox": self._adopted.inbox,
             "adopt": self._adopted.adopt,
+            "lend": self._adopted.lend,
             "hang": self.hang,
             "canary": self.canary,
             "wait": self.wait,
-            "waiters": Waiters(self._find, partial(waits, device)).perform,
+            "waiters": Waiters(self.hang, self._find, partial(waits, device)).perform,
             "storm": self.storm,
             "status": self.status,
             "release": self.release,

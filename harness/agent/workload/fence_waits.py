@@ -16,6 +16,7 @@ from typing import Callable
 from ..errors import AgentError
 from ..uapi import dmabuf, drm
 from ..uapi.ioc import attempt, perform
+from .parcel import export
 from .waiters import Wait
 
 __all__ = ["buffer_waits", "fence_waits", "poll", "ready"]
@@ -70,9 +71,7 @@ def fence_waits(node: int, fence: int, means: contextlib.ExitStack) -> list[Wait
 
 def buffer_waits(node: int, handle: int, means: contextlib.ExitStack) -> list[Wait]:
     """For all who use a buffer of the open DRM node `node`.  Raises AgentError."""
-    request = drm.DrmPrimeHandle(handle=handle, flags=drm.PRIME_RDWR)
-    perform(node, drm.DRM_IOCTL_PRIME_HANDLE_TO_FD, request)
-    shared = int(request.fd)
+    shared = export(node, handle)
     means.callback(os.close, shared)
 
     def sync(_until: int) -> int:

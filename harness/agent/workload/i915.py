@@ -25,7 +25,7 @@ from .i915_device import Device, Engine
 from .i915_job import Context, Port, Submitted
 from .i915_waits import waits
 from .own_memory import SIZE, Page
-from .parcel import Adopted
+from .parcel import Adopted, export
 from .storm import MAX_DEPTH, Storm
 from .waiters import Waiters
 
@@ -83,7 +83,7 @@ class I915Workload:
         self._used = False
         self._storm: Storm | None = None
         # Handles are a file's, so of what is adopted the dma-buf itself is kept.
-        self._adopted = Adopted(os.dup)
+        self._adopted = Adopted(os.dup, lambda: export(device.fd, device.buffer().handle))
         self._numbers = itertools.count(1)
         self._context_numbers = itertools.count(1)
         self._values = itertools.count(0xCA9A0001)
@@ -93,10 +93,11 @@ class I915Workload:
             "context.free": self.context_free,
             "inbox": self._adopted.inbox,
             "adopt": self._adopted.adopt,
+            "lend": self._adopted.lend,
             "hang": self.hang,
             "canary": self.canary,
             "wait": self.wait,
-            "waiters": Waiters(self._find, waits).perform,
+            "waiters": Waiters(self.hang, self._find, waits).perform,
             "storm": self.storm,
             "status": self.status,
             "release": self.release,

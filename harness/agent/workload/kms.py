@@ -36,6 +36,7 @@ class KmsWorkload:
             "outputs": self.outputs,
             "show": self.show,
             "flips": self.flips,
+            "blink": self.blink,
             "share": self.share,
             "commit": self.commit,
             "vblank": self.vblank,
@@ -118,6 +119,28 @@ class KmsWorkload:
                     return {"flips": done, "lost": True, "refused": ""}
                 done += 1
         return {"flips": done, "lost": False, "refused": ""}
+
+    def blink(self, arguments: Arguments) -> dict[str, Any]:
+        """{how: dpms|modeset, for_ns} -> {"times"}: switch the output off and on again, for about
+        `for_ns` and once at least; it is on at the end."""
+        how = arguments.text("how")
+        span = arguments.integer("for_ns")
+        arguments.done()
+        output, mode, pictures = self._current()
+        if how not in ("dpms", "modeset"):
+            raise usage("blink: how is dpms or modeset")
+        number = self._device.property(output, "DPMS") if how == "dpms" else 0
+        end = time.monotonic_ns() + span
+        times = 0
+        while not times or time.monotonic_ns() < end:
+            if how == "dpms":
+                self._device.dpms(output, number, False)
+                self._device.dpms(output, number, True)
+            else:
+                self._device.off(output)
+                self._device.show(output, mode, pictures[0])
+            times += 1
+        return {"times": times}
 
     def share(self, arguments: Arguments) -> dict[str, Any]:
         """{to: address} -> {"picture": number}: draw another frame for what is shown, and send

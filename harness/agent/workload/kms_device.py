@@ -125,6 +125,36 @@ class KmsDevice:
         perform(self.fd, abi.GETCRTC, answer)
         return bool(answer.mode_valid)
 
+    def property(self, output: Output, name: str) -> int:
+        """The number of a property of the connector.  Raises AgentError where it has none."""
+        asked = abi.DrmModeGetConnector(connector_id=output.connector)
+        perform(self.fd, abi.GETCONNECTOR, asked)
+        numbers = (c.c_uint32 * asked.count_props)()
+        values = (c.c_uint64 * asked.count_props)()
+        modes = (abi.DrmModeModeinfo * 1)()
+        again = abi.DrmModeGetConnector(
+            connector_id=output.connector,
+            props_ptr=c.addressof(numbers),
+            prop_values_ptr=c.addressof(values),
+            modes_ptr=c.addressof(modes),  # some room: without any the monitor is looked at anew
+            count_props=len(numbers),
+            count_modes=1,
+        )
+        perform(self.fd, abi.GETCONNECTOR, again)
+        for number in numbers:
+            told = abi.DrmModeGetProperty(prop_id=number)
+            perform(self.fd, abi.GETPROPERTY, told)
+            if told.name == name.encode():
+                return int(number)
+        raise target(f"connector {output.connector} has no property {name}", self.node)
+
+    def dpms(self, output: Output, number: int, on: bool) -> None:
+        """Switch the output on or off by its property `number`, DPMS.  Raises AgentError."""
+        asked = abi.DrmModeConnectorSetProperty(
+            value=abi.DPMS_ON if on else abi.DPMS_OFF, prop_id=number, connector_id=output.connector
+        )
+        perform(self.fd, abi.SETPROPERTY, asked)
+
     def sequence(self, output: Output) -> int:
         """The vblank counter.  Raises AgentError; EOPNOTSUPP where the driver has none."""
         answer = abi.DrmCrtcGetSequence(crtc_id=output.crtc)

@@ -13,11 +13,14 @@ from typing import Any, Callable
 
 from ..arguments import Arguments
 from ..errors import AgentError, target, usage
+from ..uapi import drm
+from ..uapi.ioc import perform
 
-__all__ = ["Adopted", "Inbox", "send"]
+__all__ = ["SECONDS", "Adopted", "Inbox", "export", "send"]
 
 _PREFIX = "lab-parcel-"
-_SECONDS = 10.0
+SECONDS = 10.0
+"""How long a parcel is waited for."""
 
 
 class Inbox:
@@ -45,11 +48,13 @@ class Inbox:
 
 
 class Adopted:
-    """The buffers of other processes that jobs of a GPU workload may write, and its operations
-    on them; `take` makes a handle of a dma-buf, which it does not close."""
+    """The buffers that a GPU workload shares with other processes, and that its jobs may write,
+    and its operations on them; `take` makes a handle of a dma-buf, which it does not close, and
+    `make` a dma-buf of a new buffer."""
 
-    def __init__(self, take: Callable[[int], int]) -> None:
+    def __init__(self, take: Callable[[int], int], make: Callable[[], int]) -> None:
         self._take = take
+        self._make = make
         self._inbox: Inbox | None = None
         self._handles: list[int] = []
 
@@ -65,8 +70,20 @@ class Adopted:
         arguments.done()
         if self._inbox is None:
             raise usage("nobody knows where to send a buffer", cure="ask for the inbox first")
-        fd = self._inbox.receive(_SECONDS)
+        fd = self._inbox.receive(SECONDS)
         try:
+            self._handles.append(self._take(fd))
+        finally:
+            os.close(fd)
+        return {"buffer": len(self._handles)}
+
+    def lend(self, arguments: Arguments) -> dict[str, Any]:
+        """{to: address} -> {"buffer": number}: make one, and send it to another workload."""
+        address = arguments.text("to")
+        arguments.done()
+        fd = self._make()
+        try:
+            send(fd, address)
             self._handles.append(self._take(fd))
         finally:
             os.close(fd)
@@ -80,6 +97,13 @@ class Adopted:
         if not 0 < number <= len(self._handles):
             raise usage(f"no buffer {number}", cure="see what adopt returned")
         return self._handles[number - 1]
+
+
+def export(node: int, handle: int) -> int:
+    """The dma-buf of a buffer of an open DRM node, the caller's to close.  Raises AgentError."""
+    request = drm.DrmPrimeHandle(handle=handle, flags=drm.PRIME_RDWR)
+    perform(node, drm.DRM_IOCTL_PRIME_HANDLE_TO_FD, request)
+    return int(request.fd)
 
 
 def send(fd: int, address: str) -> None:

@@ -39,7 +39,9 @@ class Wait(NamedTuple):
 class _Waiter(threading.Thread):
     """One wait, which asks again after EAGAIN, and after EINTR where that is the rule."""
 
-    def __init__(self, wait: Wait, timeout_ns: int, victim: Victim | None) -> None:
+    def __init__(
+        self, wait: Wait, timeout_ns: int, victim: Victim | None, begin: threading.Event
+    ) -> None:
         super().__init__(name=wait.name, daemon=True)
         self.wait = wait
         self.victim = victim
@@ -49,8 +51,10 @@ class _Waiter(threading.Thread):
         self.began = self.ended = 0
         self.again = self.interrupted = 0
         self._timeout_ns = timeout_ns
+        self._begin = begin
 
     def run(self) -> None:
+        self._begin.wait()
         self.began = time.monotonic_ns()
         until = self.began + self._timeout_ns
         if self.victim is not None:
@@ -93,13 +97,15 @@ def run(waits: list[Wait], timeout_ns: int, since: int) -> list[dict[str, Any]]:
 
     A wait that takes no timeout and does not end is left behind.  For the main thread.
     """
-    disturber = Disturber()
-    waiters = [_Waiter(wait, timeout_ns, None) for wait in waits if not wait.alone]
-    waiters += [_Waiter(wait, timeout_ns, disturber.victim()) for wait in waits]
-    end = time.monotonic() + timeout_ns / 1e9 + _GRACE
+    disturber, begin = Disturber(), threading.Event()
+    waiters = [_Waiter(wait, timeout_ns, None, begin) for wait in waits if not wait.alone]
+    waiters += [_Waiter(wait, timeout_ns, disturber.victim(), begin) for wait in waits]
     with disturber:
+        # All at once: who waits may hold what it takes to start a thread (mmap_lock, say).
         for waiter in waiters:
             waiter.start()
+        end = time.monotonic() + timeout_ns / 1e9 + _GRACE
+        begin.set()
         for waiter in waiters:
             waiter.done.wait(max(0.0, end - time.monotonic()))
     told = [waiter.told(since) for waiter in waiters]
@@ -109,38 +115,45 @@ def run(waits: list[Wait], timeout_ns: int, since: int) -> list[dict[str, Any]]:
 
 
 class Waiters:
-    """The operation of a GPU workload; `find` takes the job from the arguments, `submitted` says
-    when it was, `ways` gives its ways to wait, whose means go with the ExitStack."""
+    """The operation of a GPU workload; `hang` is its operation of that name, `find` takes a job
+    from the arguments, `ways` gives its ways to wait, whose means go with the ExitStack."""
 
     def __init__(
         self,
+        hang: Callable[[Arguments], dict[str, Any]],
         find: Callable[[Arguments], Any],
         ways: Callable[[Any, contextlib.ExitStack], list[Wait]],
     ) -> None:
+        self._hang = hang
         self._find = find
         self._ways = ways
 
     def perform(self, arguments: Arguments) -> dict[str, Any]:
-        """{job, timeout_ns, names = null} -> {"waiters": [{"name", "timed", "restarts",
-        "disturbed", "result", "signals", "handled", "again", "interrupted", "began_ns",
-        "ended_ns"}]} and what `wait` gives.
+        """{hang: its arguments, timeout_ns, names = null} -> {"hang": its reply, "waiters":
+        [{"name", "timed", "restarts", "disturbed", "result", "signals", "handled", "again",
+        "interrupted", "began_ns", "ended_ns"}]}.
 
-        Every way the kernel has to wait for the job, or those that are named: undisturbed, and
-        `disturbed` by signals.  `result` is 1 ready, 0 not in time, or what the kernel said,
-        negative; null while it still waits.  Of the `signals` sent, `handled` came through;
-        after EAGAIN it asked `again`, as DRM wants, and after EINTR (`interrupted`) only where
-        SA_RESTART is no help (`restarts`).  The times count from the submission.
+        Hang, and at once wait for that job in every way the kernel has, or in those that are
+        named: undisturbed, and `disturbed` by signals.  `result` is 1 ready, 0 not in time, or
+        what the kernel said, negative; null while it still waits.  Of the `signals` sent
+        `handled` came through; after EAGAIN it asked `again`, as DRM wants, and after EINTR
+        (`interrupted`) only where SA_RESTART is no help (`restarts`).  Times count from the
+        submission.
         """
-        submitted = self._find(arguments)
+        hang = Arguments("hang", arguments.mapping("hang"))
         timeout = arguments.integer("timeout_ns")
         names = arguments.texts("names", [])
         arguments.done()
+        if timeout < 0:
+            raise usage("waiters: timeout_ns is not negative")
+        hung = self._hang(hang)
+        submitted = self._find(Arguments("waiters", {"job": hung["job"]}))
         with contextlib.ExitStack() as means:
             waits = self._ways(submitted, means)
             unknown = set(names) - {wait.name for wait in waits}
-            if unknown or timeout < 0:
+            if unknown:
                 known = ", ".join(wait.name for wait in waits)
                 raise usage(f"no wait {', '.join(sorted(unknown))}", cure=f"one of: {known}")
             chosen = [wait for wait in waits if not names or wait.name in names]
             told = run(chosen, timeout, submitted.at)
-        return {"waiters": told, **submitted.outcome(0)}
+        return {"hang": hung, "waiters": told}

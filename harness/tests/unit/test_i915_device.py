@@ -69,7 +69,7 @@ def test_addresses_are_mended_by_the_kernel_where_they_are_not_ours(open_on: Any
     buffer, page = device.buffer(), device.buffer()
     presumed = page.address
     command = device.command(
-        device.engines["rcs0"], buffer, partial(store, 3, value=7), target=page, written=99
+        device.engines["rcs0"], buffer, partial(store, 3, value=7), target=page, written=[99]
     )
     device.send(0, command)
     written, stored, batch = kernel.objects

@@ -134,8 +134,8 @@ def sender(tmp_path: Path) -> Sender:
 
 def test_the_route_with_the_longest_prefix_and_least_metric_is_taken(sender: Sender) -> None:
     assert sender._route("127.0.0.1") == ("lo", "127.0.0.1", "127.0.0.1")
+    (Path(sender._proc) / "arp").write_text(ARP.splitlines()[0] + "\n")
     with pytest.raises(AgentError, match="does not tell its hardware address"):
-        (Path(sender._proc) / "arp").write_text(ARP.splitlines()[0] + "\n")
         sender._mac(sender._route("127.0.0.1"), "127.0.0.1", 9)
 
 

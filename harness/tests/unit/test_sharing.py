@@ -47,7 +47,12 @@ def test_an_empty_inbox_and_a_wrong_address_are_said_so() -> None:
 
 def test_what_is_adopted_can_be_written_by_its_number() -> None:
     taken: list[int] = []
-    adopted = Adopted(lambda fd: taken.append(fd) or 40 + len(taken))  # type: ignore[func-returns-value]
+
+    def take(fd: int) -> int:
+        taken.append(fd)
+        return 40 + len(taken)
+
+    adopted = Adopted(take, lambda: os.open(os.devnull, os.O_RDONLY))
     with pytest.raises(AgentError, match="where to send"):
         adopted.adopt(asked("adopt"))
     address = adopted.inbox(asked("inbox"))["address"]
@@ -57,9 +62,11 @@ def test_what_is_adopted_can_be_written_by_its_number() -> None:
         assert adopted.adopt(asked("adopt")) == {"buffer": number}
     assert adopted.chosen(asked("hang", writes=2)) == 42
     assert adopted.chosen(asked("hang")) is None
+    assert adopted.lend(asked("lend", to=address)) == {"buffer": 3}
+    assert adopted.adopt(asked("adopt")) == {"buffer": 4}, "what was lent did not come"
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(taken[0])  # it is closed: a handle is enough
-    for wrong in (0, 3, -1):
+    for wrong in (0, 5, -1):
         with pytest.raises(AgentError, match="no buffer"):
             adopted.chosen(asked("hang", writes=wrong))
 

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.kernel import commits, formats, ktap, records, resets, splats
+from harness.kernel import commits, formats, kinds, ktap, records, resets, splats
 from harness.kernel.records import Record
 from harness.kernel.scan import Boot, Lost, Scan
 from harness.kernel.splats import Splat
@@ -270,6 +270,18 @@ def test_the_fast_scan_finds_what_reading_it_all_finds(pieces: list[str | bytes]
     slow = splats.find(formats.read(log))
     fast = sorted(scanned(log), key=lambda splat: splat.place)
     assert [(s.kind, s.text) for s in fast] == [(s.kind, s.text) for s in slow]
+
+
+# A header as its row describes it, built only once a row.
+HEADS = {n: st.from_regex(row.pattern) for n, row in enumerate(kinds.KINDS)}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(range(len(kinds.KINDS))).flatmap(HEADS.__getitem__))
+def test_whatever_starts_a_report_holds_a_word_that_the_scan_looks_for(head: str) -> None:
+    line = head.split("\n")[0]
+    row = kinds.header(line)
+    assert row is None or any(hint in line for hint in kinds.HINTS)
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1])

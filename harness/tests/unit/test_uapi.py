@@ -161,7 +161,7 @@ def test_the_check_finds_what_is_wrong() -> None:
 
 def test_numbers_recorded_from_a_running_6_12() -> None:
     """Independent of any header installed here: x86-64, Linux 6.12."""
-    from harness.agent.uapi import amdgpu, drm, i915, syncfile
+    from harness.agent.uapi import amdgpu, dmabuf, drm, i915, swsync, syncfile, vgem
 
     recorded = {
         amdgpu.GEM_CREATE: 0xC0206440,
@@ -183,7 +183,18 @@ def test_numbers_recorded_from_a_running_6_12() -> None:
         i915.QUERY: 0xC0106479,
         drm.DRM_IOCTL_SYNCOBJ_CREATE: 0xC00864BF,
         drm.DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD: 0xC01064C1,
+        drm.DRM_IOCTL_SYNCOBJ_QUERY: 0xC01864CB,
+        drm.DRM_IOCTL_SYNCOBJ_TRANSFER: 0xC02064CC,
+        drm.DRM_IOCTL_SYNCOBJ_TIMELINE_SIGNAL: 0xC01864CD,
         syncfile.SYNC_IOC_FILE_INFO: 0xC0383E04,
+        syncfile.SYNC_IOC_MERGE: 0xC0303E03,
+        dmabuf.DMA_BUF_IOCTL_SYNC: 0x40086200,
+        dmabuf.DMA_BUF_IOCTL_EXPORT_SYNC_FILE: 0xC0086202,
+        dmabuf.DMA_BUF_IOCTL_IMPORT_SYNC_FILE: 0x40086203,
+        vgem.FENCE_ATTACH: 0xC0106441,
+        vgem.FENCE_SIGNAL: 0x40086442,
+        swsync.CREATE_FENCE: 0xC0285700,
+        swsync.INC: 0x40045701,
     }
     assert {ioctl.name: hex(ioctl.number) for ioctl in recorded} == {
         ioctl.name: hex(number) for ioctl, number in recorded.items()

@@ -29,7 +29,12 @@ NEIGHBOUR = "testcases/test_hang.py::test_neighbour_of_a_hang"
 PICTURE = "testcases/test_display.py::test_picture_and_flips_survive_a_hang"
 DUMP = "testcases/test_coredump.py::test_hang_leaves_a_whole_dump"
 MEMORY = "testcases/test_memory.py::test_resets_leak_no_memory"
+TRUTH = "testcases/test_waits.py::test_every_wait_is_told_the_truth"
+UNINTERRUPTED = "testcases/test_waits.py::test_who_cannot_be_interrupted_completes"
+PRESSURE = "testcases/test_pressure.py::test_recovers_while_memory_is_reclaimed"
+SHARED = "testcases/test_sharing.py::test_another_driver_sees_the_end_of_a_hang"
 DEADLOCK = "testcases/test_deadlock.py::test_recovery_passes_a_waiting_modeset"
+NOTIFIER = "mmu_notifier_invalidate_range_start"
 # Testcases that go through the engines need only one.
 ENGINE = "gfx"
 # So that a task that never wakes is reported within a test, which waits `tdr_s` for its fence,
@@ -60,8 +65,11 @@ ROWS = (
     Row("modeset_locks", "lockdep", "crtc_ww_class_acquire"),
     Row("modeset_locks", "deadlock", "behind a commit that waits", testcase=DEADLOCK),
     Row("dma_resv", "lockdep", "reservation_ww_class_acquire"),
+    Row("dma_resv", "lockdep", "reservation_ww_class_acquire", testcase=SHARED),
     Row("gfp_kernel", "lockdep", "fs_reclaim"),
-    Row("mmu_notifier", "lockdep", "mmu_notifier_invalidate_range_start"),
+    Row("gfp_kernel", "lockdep", "fs_reclaim", testcase=PRESSURE),
+    Row("mmu_notifier", "lockdep", NOTIFIER),
+    Row("mmu_notifier", "lockdep", NOTIFIER, testcase=UNINTERRUPTED),
     Row("own_lock", "lockdep", "&sdev->faults.own_lock"),
     Row("flush_own_work", "lockdep", "(work_completion)(&(&sched->work_tdr)->work)"),
     Row("remedy_restart", "lockdep", "crtc_ww_class_acquire", parameter="sim_remedy=restart"),
@@ -76,8 +84,11 @@ ROWS = (
     Row("fence_late", "fence-late", "only after its deadline"),
     Row("recover_twice", "assertion", "2 recoveries"),
     Row("wait_eintr", "wait-eintr", "EINTR although no signal came"),
+    Row("wait_eintr", "wait-eintr", "EINTR although no signal came", testcase=TRUTH),
     Row("wait_errno_512", "wait-restart", "ERESTARTSYS reached userspace"),
+    Row("wait_errno_512", "wait-restart", "ERESTARTSYS reached userspace", testcase=TRUTH),
     Row("wait_not_woken", "fence-waiter", "slept on after"),
+    Row("wait_not_woken", "assertion", "not in time", testcase=TRUTH),
     Row("modeset_deadlock", "hung_task", "task hung in sim_fault_hold"),
     Row("mode_lost", "assertion", "nothing is scanned out", testcase=PICTURE),
     Row("vblank_dead", "assertion", "no vblank event", testcase=PICTURE),

@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.deadline import Deadline
 from harness.dut import Dut
 from harness.kernel import formats
+from harness.link.qemu import Qemu
 from harness.tests.vm.guest import PATIENCE_S, put, run, sh
 
 # Longer than the watchdog of the last test may be, so that it is the watchdog that ends it.
@@ -57,7 +58,7 @@ def test_what_netconsole_has_is_what_kmsg_has(connected: Dut) -> None:
 
 def test_a_break_on_the_console_is_sysrq(connected: Dut) -> None:
     put(connected, "/proc/sys/kernel/sysrq", "1")
-    assert connected._machine.sysrq("w")
+    assert connected._machine.sysrq("w", Deadline(PATIENCE_S))
     _until(connected, b"sysrq: Show Blocked State")
 
 
@@ -79,7 +80,8 @@ def test_an_nmi_panics_netconsole_has_the_stack_the_watchdog_resets(connected: D
     log = _until(connected, b"Kernel panic - not syncing: NMI: Not continuing")
     assert b"unknown_nmi_error" in _until(connected, b"</NMI>")
     assert b"Uhhuh" in log
-    events = connected._machine.qemu.events
+    assert isinstance(connected._machine.power, Qemu)
+    events = connected._machine.power.events
     deadline = Deadline(PATIENCE_S)
     while not any(event["event"] == "WATCHDOG" for event in events):
         assert deadline.pause(0.1), f"the watchdog did not fire: {events}"

@@ -11,7 +11,7 @@ import pytest
 
 from harness.tests.vm import matrix
 
-SAMPLE = ("gfp_kernel", "fence_no_error", "recovery_fails")
+SAMPLE = ("own_lock", "fence_no_error", "recovery_fails")
 
 
 def test_rows_are_well_formed() -> None:

@@ -1,0 +1,82 @@
+"""The merged log of each boot of a run, for a person: what kmsg, console, netconsole and pstore
+told, each line once, with its sources, and what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.evidence.rundir import RunDir
+from harness.kernel import pstore, records
+from harness.kernel.merge import Gap, Line, Merged, merge, read_netconsole
+from harness.kernel.records import Record, parse_console
+
+__all__ = ["boots", "of_boot", "text"]
+
+# As they are told beside each line.
+_LETTERS = {"kmsg": "k", "console": "c", "netconsole": "n"}
+
+
+def boots(run: RunDir, wanted: str = "") -> list[str]:
+    """The run's boots in order, or those whose id begins with `wanted`.
+
+    Raises UsageError where there is none.
+    """
+    known = [str(boot) for boot in run.facts().get("boots", [])]
+    found = [boot for boot in known if boot.startswith(wanted)]
+    if not found:
+        raise UsageError(
+            f"no boot {wanted!r} in this run" if wanted else "this run has no boot",
+            where=str(run.path),
+            cure=f"one of: {', '.join(known)}" if known else "see its journal.jsonl",
+        )
+    return found
+
+
+def of_boot(run: RunDir, boot: str) -> Merged:
+    """One boot's log, out of all that was kept of it."""
+    folder = run.path / f"boot-{boot}"
+    others: dict[str, Iterable[Record]] = {}
+    for name, read in _READERS:
+        if (folder / f"{name}.log").exists():
+            others[name] = _stream(folder / f"{name}.log", read)
+    for path in sorted((folder / "pstore").glob("*")):
+        others[f"pstore/{path.name}"] = pstore.read(path.read_bytes())
+    kmsg = folder / "kmsg"
+    return merge(_stream(kmsg, records.parse) if kmsg.exists() else (), others)
+
+
+def text(merged: Merged) -> Iterator[str]:
+    """Its lines as dmesg shows them, each behind the letters of its sources (k, c, n, p)."""
+    for line in merged.lines:
+        yield _gap(line) if isinstance(line, Gap) else _line(line)
+    for source, count in merged.foreign.items():
+        if count:
+            yield f"-- {source}: {count} lines of another boot left out"
+
+
+_Reader = Callable[[Iterable[bytes]], Iterator[Record]]
+_READERS: tuple[tuple[str, _Reader], ...] = (
+    ("console", parse_console),
+    ("netconsole", read_netconsole),
+)
+
+
+def _stream(path: Path, read: _Reader) -> Iterator[Record]:
+    with path.open("rb") as stream:
+        yield from read(stream)
+
+
+def _gap(gap: Gap) -> str:
+    known = f"; {gap.known} lines of that time are known from elsewhere" if gap.known else ""
+    return f"-- records {gap.first} to {gap.last} are missing ({gap.last - gap.first + 1}){known}"
+
+
+def _line(line: Line) -> str:
+    letters = "".join(dict.fromkeys(_LETTERS.get(source, "p") for source in line.sources))
+    caller = f"[{line.caller:>6}]" if line.caller else ""
+    return (
+        f"{letters:<4} [{line.usec // 1_000_000:5}.{line.usec % 1_000_000:06}]{caller} {line.text}"
+    )

@@ -1,0 +1,78 @@
+"""Buffers shared with another driver: whose fences hold up whom, through dma_resv.
+
+By PRIME, with vgem.  Each driver must take the other's fences as seriously as its own: include/
+linux/dma-resv.h (enum dma_resv_usage) and Documentation/driver-api/dma-buf.rst.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.client import Client
+from harness.deadline import Deadline
+from harness.dut import Dut
+from harness.evidence.rundir import Window
+from harness.generic import Generic
+from harness.gpu.base import Engine
+
+# How long a job is looked at that must not run, and what vgem's own steps may take, in seconds.
+# vgem ends its fences after 10 s, and i915 waits no longer for another driver's.
+LOOK_S, PATIENCE_S = 1.0, 10.0
+
+
+def partners(dut: Dut) -> tuple[Client, Generic, Engine]:
+    """A client of the GPU that may hang it, one of vgem's, and the engine."""
+    client, vgem = dut.client(), dut.generic()
+    if vgem.no_vgem:
+        pytest.skip(vgem.no_vgem)
+    if reason := dut.gpu.refusal(client.device()):
+        pytest.skip(reason)
+    return client, vgem, dut.engines()[0]
+
+
+@pytest.mark.destructive
+def test_another_driver_sees_the_end_of_a_hang(dut: Dut) -> None:
+    """A hung job writes a buffer that vgem has imported: vgem may not use it until recovery has
+    ended the job (vgem_fence_attach_ioctl: EBUSY), sees how it ended, and then may."""
+    guilty, vgem, engine = partners(dut)
+    buffer, theirs = vgem.borrow(guilty)
+    dut.hasten(engine)
+    job = guilty.hang(engine, writes=theirs)
+    early = vgem.attach(buffer, write=True)
+    seen = vgem.exported(buffer, write=True)
+    fence = guilty.wait(job, Deadline(dut.target.limits.tdr_s))
+
+    assert fence.signaled, f"the fence did not signal within {dut.target.limits.tdr_s:g} s"
+    assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
+    assert early.errname == "EBUSY", "vgem did not see the job's fence"
+    assert vgem.wait(seen, Deadline(PATIENCE_S)), "the job ended, and vgem's view of it did not"
+    assert vgem.info(seen).status == fence.error
+    late = vgem.attach(buffer, write=True)
+    assert late.errname == "", f"the buffer is in use after recovery: {late.errname}"
+    assert vgem.signal(late) == ""
+    assert vgem.ready(buffer, Deadline(PATIENCE_S), write=True)
+
+
+@pytest.mark.destructive
+def test_a_job_waits_for_another_drivers_fence(dut: Dut, window: Window) -> None:
+    """A job that writes vgem's buffer runs only when vgem's fence there has signalled
+    (amdgpu_sync.c, amdgpu_sync_resv; i915_request.c, i915_request_await_object), then ends
+    without an error; and who waits for another is not called hung."""
+    client, vgem, engine = partners(dut)
+    buffer = vgem.buffer()
+    theirs = vgem.share(buffer, client)
+    held = vgem.attach(buffer, write=True)
+    assert held.errname == ""
+    job = client.hang(engine, writes=theirs)
+    client.release(job)  # if it ran now, it would end at once
+    early = client.wait(job, Deadline(LOOK_S))
+    signalled = vgem.signal(held)
+    fence = client.wait(job, Deadline(dut.target.limits.tdr_s))
+
+    if signalled == "ETIMEDOUT":
+        pytest.skip("the target is too slow: vgem's fence ended by itself")
+    assert signalled == ""
+    assert not early.signaled, "the job did not wait for vgem's fence"
+    assert fence.signaled, "the job did not run after vgem's fence"
+    assert fence.error == 0, f"the fence {fence}"
+    assert not dut.gpu_events(window)
