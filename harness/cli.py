@@ -23,6 +23,7 @@ from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
 from harness.lab import (
     catalogue,
+    commands_bisect,
     commands_death,
     commands_known,
     commands_nightly,
@@ -344,6 +345,7 @@ def replay(ctx: click.Context, path: Path, issues: Path | None) -> None:
 
 
 COMMANDS = (
+    *commands_bisect.COMMANDS,
     commands_death.log,
     *commands_known.COMMANDS,
     *commands_nightly.COMMANDS,
