@@ -38,7 +38,7 @@ def test_every_wait_is_told_the_truth(dut: Dut) -> None:
     all through recovery: all come back after the fence, soon, and are told the same."""
     guilty, engine = guilty_client(dut)
     job, waits = guilty.hang_and_wait(engine, Deadline(dut.target.limits.tdr_s))
-    fence = guilty.wait(job, Deadline(0.0))
+    fence = guilty.wait(job, Deadline(dut.target.limits.tdr_s))
 
     assert fence.seconds, f"the fence did not signal within {dut.target.limits.tdr_s:g} s"
     assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
@@ -68,11 +68,11 @@ def test_who_cannot_be_interrupted_completes(dut: Dut) -> None:
     notifier waits for the job, uninterruptibly (amdgpu_hmm_invalidate_gfx), or need not, for it
     pinned the page (i915_gem_userptr_invalidate).  Signals do not matter; recovery ends the job."""
     guilty, engine = guilty_client(dut)
-    patience = Deadline(dut.target.limits.tdr_s)
-    job, (munmap,) = guilty.hang_and_wait(engine, patience, "munmap", own=True)
-    fence = guilty.wait(job, patience)
+    tdr_s = dut.target.limits.tdr_s
+    job, (munmap,) = guilty.hang_and_wait(engine, Deadline(tdr_s), "munmap", own=True)
+    fence = guilty.wait(job, Deadline(tdr_s))
 
-    assert fence.seconds, f"the fence did not signal within {dut.target.limits.tdr_s:g} s"
+    assert fence.seconds, f"the fence did not signal within {tdr_s:g} s"
     assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
     assert munmap.result == READY, f"{munmap}; the fence {fence}"
     if dut.gpu.unmap_waits():
