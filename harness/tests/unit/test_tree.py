@@ -26,6 +26,7 @@ FLOORS = [
         "held",
         "ladder",
         "pending",
+        "pressure",
         "pstore",
         "selftests",
         "sleep",
