@@ -23,6 +23,7 @@ from harness.health import Ailment
 from harness.inventory import Target
 from harness.ladder import Rung, climb
 from harness.link.agent import Agent
+from harness.link.dial import Stranger
 from harness.link.machine import Machine
 from harness.link.ssh import Ssh, Unreachable
 from harness.watch import Watch
@@ -34,7 +35,9 @@ log = logging.getLogger(__name__)
 # Longest wait for a machine that was told to reboot to show the first line of a new boot.
 GOING_S = 60.0
 # Longest wait for a sign of life on a console.
-ANSWER_S = 3.0
+ANSWER_S = 2.0
+# Longest wait for the stacks that an NMI brings.
+NMI_S = 3.0
 # Documentation/admin-guide/sysrq.rst: blocked tasks, backtraces of all active CPUs, locks held.
 STACKS = "wld"
 
@@ -302,6 +305,7 @@ class Uplink:
 
     def _netconsole(self, data: bytes) -> None:
         self._boot.netconsole(data)
+        self._watch.netconsole(data)
 
     def _new_boot(self) -> None:
         self._boot.close()
@@ -327,6 +331,9 @@ class Uplink:
             return death.told, ""
         try:
             self._attach(wait=False)
+        except Stranger as error:
+            self.give_up(error.what)
+            return "", f" ({error.what})"
         except HarnessError as error:
             return self._stalled(old, error.what)
         return self._same(old)
@@ -340,19 +347,33 @@ class Uplink:
     def _stalled(self, old: str, why: str) -> tuple[str, str]:
         """Nobody answers on the network.  While its console does, that is a stall, not a death:
         what all wait for is asked of the kernel, and the link gets time to come back."""
-        if not self._machine.answers(Deadline(ANSWER_S)):
+        if not (self._sysrq(STACKS[0]) or self._machine.answers(Deadline(ANSWER_S))):
+            self._interrupt()
             return f"the target stopped answering ({why})", ""
         self.run.journal.add("stall", reason=why)
         self._say(f"{self.target.name}: out of reach, but its console lives: waiting")
-        for key in STACKS:
+        for key in STACKS[1:]:
             self._sysrq(key)
         try:
             self._attach(wait=True, seconds=self.target.limits.stall_s)
+        except Stranger as error:
+            self.give_up(error.what)
+            return "", f" ({error.what})"
         except HarnessError as error:
             death = self._watch.death
+            self._interrupt()
             told = f"the target stopped answering, though its console lives ({error.what})"
             return death.told if death else told, ""
         return self._same(old)
+
+    def _interrupt(self) -> None:
+        """An NMI, before its power is cut: a hung kernel may tell by it where it stands."""
+        try:
+            if self._machine.power.nmi(Deadline(ANSWER_S)):
+                self.run.journal.add("nmi")
+                self._watch.settle(NMI_S)
+        except HarnessError as error:
+            log.info("%s: NMI: %s", self.target.name, error.what)
 
     def _sysrq(self, key: str) -> bool:
         """Whether the kernel heeded it."""

@@ -105,7 +105,7 @@ def view(result: Result) -> View:
         notes=tuple(f.title for f in found if f.severity == "note"),
         steps=tuple(steps_of(case, records)),
         log=tuple(log_of(case, records)),
-        console=tuple(_last_words(case)),
+        console=() if records else tuple(_last_words(case)),
         files=tuple(_files(case)),
         picture=picture if small else None,
     )

@@ -15,7 +15,7 @@ from harness.tests.inner import ROOT
 FLOORS = [
     {"plugin", "cli"},
     {"desk", "doctor", "doctor_ways"},
-    {"fleet", "lab"},
+    {"bisect", "fleet", "lab"},
     {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
     | {
         "fbcon",
