@@ -20,7 +20,7 @@ FLOORS = [
     | {"generic", "guards", "healing", "health", "ladder", "pending", "pstore", "selftests"}
     | {"waiters", "watch"},
     {"verdict"},
-    {"account", "coverage", "known", "lastwords"},
+    {"account", "coverage", "known", "lastwords", "masking"},
     {"link", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
     {"inventory", "tomlerror", "ways"},
