@@ -45,6 +45,7 @@ def ailments(
             found.append(Ailment("machine", finding.title))
         elif finding.kind == "recovery" and finding.title.startswith(("reset-failed", "wedged")):
             found.append(Ailment("gpu", finding.title))
-    if device and device in before.get("devices", ()) and device not in after.get("devices", ()):
+    # Of a window that was not closed well there is no second look.
+    if device in before.get("devices", ()) and device not in after.get("devices", [device]):
         found.append(Ailment("gpu", f"{device} is gone"))
     return tuple(dict.fromkeys(found))

@@ -22,6 +22,7 @@ def _finding(kind: str, title: str, severity: Any = "fail") -> Finding:
 def test_a_well_target_has_nothing() -> None:
     assert ailments(WELL, WELL, PCI, []) == ()
     assert ailments({}, {}, "", []) == (), "of a dead one nothing is known"
+    assert ailments(WELL, {}, PCI, []) == (), "nor where a link broke"
 
 
 @pytest.mark.parametrize(
