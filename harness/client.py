@@ -6,6 +6,7 @@ Wraps one workload of the agent's in words a testcase reads; knows no driver.
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -83,6 +84,15 @@ class Storm:
     errors: Mapping[str, int]
     seconds: float
     fences: tuple[tuple[int | None, int | None, int], ...]
+
+    def by_context(self) -> Counter[int]:
+        """Its jobs by the fence context that a trace shows, of 32 bits; all by 0 where nobody
+        could tell the submitter."""
+        nameless = any(context is None for context, *_ in self.fences)
+        told: Counter[int] = Counter()
+        for context, _, submitted in self.fences:
+            told[0 if nameless else (context or 0) & 0xFFFFFFFF] += submitted
+        return told
 
 
 class Client:
@@ -173,6 +183,15 @@ class Client:
         job = self._hung(engine, reply["hang"])
         return job, [Waiter.told(one) for one in reply["waiters"]]
 
+    def hang_until(self, engine: Engine, end: Deadline, each_s: float) -> list[Fence]:
+        """Hang after hang, each in a context of its own; what became of their fences.  One that
+        is pending after `each_s` is the last."""
+        ended: list[Fence] = []
+        while not end.expired() and all(fence.signaled for fence in ended[-1:]):
+            job = self.hang(engine, context=self.context())
+            ended.append(self.wait(job, Deadline(each_s)))
+        return ended
+
     def release(self, job: Job) -> None:
         """End a hang from the CPU's side.  Raises UsageError where its recipe cannot be."""
         if not self._call("release", job=job.number)["released"]:
@@ -228,6 +247,11 @@ class Client:
         """What the driver says of a context's part in resets: names of the flags set."""
         reply = self._call("reset_state", context=self._in(context))
         return frozenset(name for name, value in reply.items() if value is True)
+
+    def hangs(self, context: int | None = None) -> int | None:
+        """How many hangs the driver counts of a context; None where it only says whether."""
+        raw = self._call("reset_state", context=self._in(context))["raw"]
+        return int(raw[0]) if isinstance(raw, list) else None
 
     def stop(self) -> None:
         """Release what hangs and end the process.  Idempotent."""

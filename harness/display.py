@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # One line of DRM's CRC file is 12 bytes and 11 more for each value (drm_debugfs_crc.c).
 _LINE = 512
+# Frames that a CRC is looked for in: a first one may be of a display that is not yet up.
+_FRAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,12 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What became of a frame that was to be shown: whether it was, after how many seconds."""
+    """What became of a frame that was to be shown: whether it was, after how many seconds, and
+    beside how many signals."""
 
     came: bool
     seconds: float
+    signals: int = 0
 
     def __str__(self) -> str:
         return f"{'done' if self.came else 'not done'} after {self.seconds:.1f} s"
@@ -109,23 +113,39 @@ class Display:
         )
         return Flips(int(reply["flips"]), bool(reply["lost"]), reply["refused"])
 
+    def blink(self, how: Literal["dpms", "modeset"], seconds: float, patience_s: float) -> int:
+        """Switch the shown output off and on again and again, for about `seconds`; how often.  A
+        single step that takes longer than `patience_s` raises LabError."""
+        deadline = Deadline(1.2 * (seconds + patience_s) + self._limit_s)
+        reply = self._workload.call("blink", deadline, how=how, for_ns=int(seconds * 1e9))
+        return int(reply["times"])
+
     def share(self, client: Client) -> Frame:
         """Another frame for the shown output, for jobs of `client` to write."""
         picture = self._call("share", to=client.inbox())["picture"]
         return Frame(int(picture), client.adopt())
 
-    def commit(self, frame: Frame, how: Literal["modeset", "flip"], patience_s: float) -> Commit:
+    def commit(
+        self,
+        frame: Frame,
+        how: Literal["modeset", "flip"],
+        patience_s: float,
+        *,
+        disturbed: bool = False,
+    ) -> Commit:
         """Show `frame` instead: by a modeset, which waits within its call for the jobs that
         write it, or by a flip, whose event comes when they are done.  A call that takes
-        longer than `patience_s`, and some, raises LabError."""
+        longer than `patience_s`, and some, raises LabError.  Signals hit a `disturbed` modeset;
+        TargetError says with which errno it ended, if any."""
         reply = self._workload.call(
             "commit",
             Deadline(1.2 * patience_s + self._limit_s),
             picture=frame.picture,
             how=how,
             patience_ns=int(patience_s * 1e9),
+            disturbed=disturbed,
         )
-        return Commit(bool(reply["came"]), reply["elapsed_ns"] / 1e9)
+        return Commit(bool(reply["came"]), reply["elapsed_ns"] / 1e9, reply["signals"])
 
     def vblank(self, patience_s: float) -> bool:
         """Whether the event of a vblank came within `patience_s`."""
@@ -162,6 +182,14 @@ class Display:
         # A NUL ends each line, after its line feed.
         lines = done["stdout"].replace("\0", "").splitlines()
         return [line.partition(" ")[2] for line in lines if " " in line]
+
+    def crcs_until(self, output: Output, known: str, seconds: float) -> list[str]:
+        """CRCs of frames scanned out until `known` is one of them, or `seconds` are over, or none
+        comes any more."""
+        deadline, crcs = Deadline(seconds), self.crcs(output, _FRAMES, seconds) or []
+        while crcs and known not in crcs and not deadline.expired():
+            crcs = self.crcs(output, _FRAMES, seconds) or []
+        return crcs
 
     def stop(self) -> None:
         """Take the mode down and end the process.  Idempotent."""

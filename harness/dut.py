@@ -28,17 +28,21 @@ from harness.evidence.files import write_bytes, write_json
 from harness.evidence.finding import Finding
 from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
+from harness.fbcon import FramebufferConsole
 from harness.generic import Generic
 from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine, Knob
 from harness.gpu.choice import choose
 from harness.health import ailments
+from harness.held import Held, held
 from harness.inventory import Target
 from harness.kernel import resets, uevents
 from harness.kernel.records import Record
 from harness.kernel.tail import Tail
 from harness.link.machine import Machine
 from harness.module import Module
+from harness.sleep import Sleep
+from harness.udev import Udev
 from harness.uplink import Uplink
 
 __all__ = ["Dut"]
@@ -144,6 +148,23 @@ class Dut(Uplink):
         self._coverage = boot, of_boot(boot, self.target.driver)
         return self._coverage[1]
 
+    def console(self) -> FramebufferConsole:
+        """The console that is drawn through the card, if there is one."""
+        return FramebufferConsole(self.agent, self.card, self.target.limits.command_s)
+
+    def sleep(self) -> Sleep:
+        """Its suspend to idle, if it has that."""
+        return Sleep(self.agent, self.target.limits.command_s)
+
+    def held(self) -> Held:
+        """What its kernel holds for itself now."""
+        return held(self.agent, self.target.limits.command_s)
+
+    def udev(self) -> Udev:
+        """Listens to what udev tells of the card."""
+        card = self.card
+        return Udev(self.agent, card["pci"] or card["name"], self.target.limits.command_s)
+
     def module(self, name: str) -> Module:
         """A module of its kernel's, loaded or not."""
         return Module(self.agent, name, self.target.limits.command_s)
@@ -164,6 +185,24 @@ class Dut(Uplink):
             at, self._at, self._engines = self.at, None, None
             at.close()
             self._attach(wait=True)
+
+    @contextlib.contextmanager
+    def unbound(self, deadline: Deadline) -> Iterator[None]:
+        """The driver is taken from the card, within `deadline`, while the block runs, and given it
+        again.  Raises TargetError where the card is on no PCI bus."""
+        card, limit = self.card, self.target.limits.command_s
+        if card["pci"] is None:
+            raise TargetError("the card is on no PCI bus", where=self.target.name)
+        driver, data = f"/sys/bus/pci/drivers/{card['driver']}", b64encode(card["pci"].encode())
+        args = {"data": data.decode(), "seconds": deadline.left()}
+        try:
+            self.agent.call("write", deadline, path=f"{driver}/unbind", **args)
+            yield
+        finally:
+            args["seconds"] = 2 * limit
+            self.agent.call("write", Deadline(2 * limit + 10), path=f"{driver}/bind", **args)
+            self.call("run", argv=["udevadm", "settle"], timeout=limit / 2)
+            self.at.cards, self._engines = self.call("cards")["cards"], None
 
     def pin(self, engine: Engine) -> None:
         """Keep jobs for `engine` on that very ring; undone with the test."""

@@ -34,14 +34,17 @@ class Fleet:
         say: Callable[[str], None],
         *,
         dangerous: bool = False,
+        night: str = "",
     ) -> None:
-        """`command` is shown to whoever else wants one of the targets; `dangerous` as Dut's."""
+        """`command` is shown to whoever else wants one of the targets; `dangerous` as Dut's;
+        `night` names the nightly that the runs are of, "" by hand."""
         self.targets: dict[str, Target] = {name: inventory.get(name) for name in names}
         self.runs: dict[str, RunDir] = {}
         self._root = runs
         self._command = command
         self._say = say
         self._dangerous = dangerous
+        self._night = night
         named = [path for path in resume if path != Path()]
         self._resume = {self._target_of(path): path for path in named}
         if len(named) < len(resume):
@@ -118,7 +121,7 @@ class Fleet:
         else:
             run = RunDir.create(self._root, target.name)
         self.runs[target.name] = run
-        run.update(target=target.public(), command=self._command)
+        run.update(target=target.public(), command=self._command, night=self._night)
         run.journal.add("run-start", target=target.name, command=self._command)
         dut = Dut(target, run, machine_for(target), self._say, dangerous=self._dangerous)
         try:

@@ -34,6 +34,9 @@ _SHOWN = pytest.StashKey[dict[str, str]]()
 _TROUBLE = pytest.StashKey[HarnessError]()
 _KNOWN = pytest.StashKey[KnownIssues]()
 
+# What --until-fail takes for ever.
+MOST_TRIES = 1000
+
 WITHOUT_LOCKDEP = "without_lockdep: proves its point in a boot that a known issue left blind, too"
 DESTRUCTIVE = "destructive: hangs or resets the GPU; runs only where the target opted in"
 
@@ -71,6 +74,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="go on with a run, or without RUN with each target's last one: tests that have a"
         " verdict are not run again, nor is one in which the harness was killed",
     )
+    group.addoption(
+        "--count",
+        type=int,
+        default=0,
+        metavar="N",
+        help="run each test N times",
+    )
+    group.addoption(
+        "--until-fail",
+        action="store_true",
+        help=f"run each test until one fails, at most {MOST_TRIES} times (or --count)",
+    )
+    group.addoption("--night", default="", metavar="NAME", help="the nightly that this run is of")
     group.addoption(
         "--storm",
         type=float,
@@ -112,10 +128,14 @@ def pytest_configure(config: pytest.Config) -> None:
             shlex.join(["pytest", *config.invocation_params.args]),
             _speaker(config),
             dangerous=config.getoption("--dangerous"),
+            night=config.getoption("--night"),
         )
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[_SHOWN] = {}
+    if config.getoption("--until-fail"):
+        config.option.maxfail = 1
+        config.option.count = config.getoption("--count") or MOST_TRIES
     # So that a supervisor's SIGTERM releases the hangs and stops the machines, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
 
@@ -128,6 +148,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         no_target = pytest.mark.skip(reason="no --target given")
         metafunc.parametrize("_target", [pytest.param("", marks=no_target, id="no-target")])
         return
+    if (count := metafunc.config.getoption("--count")) > 1:
+        # The first keeps the test's name (harness.evidence.rundir.attempt_of reads the others').
+        again = [f"@{attempt}" for attempt in range(2, count + 1)]
+        metafunc.fixturenames.append("_attempt")
+        metafunc.parametrize("_attempt", range(count), ids=[pytest.HIDDEN_PARAM, *again])
     several = len(fleet.targets) > 1
     if "engine" not in metafunc.fixturenames:
         # With one target its name would only lengthen every test's id.

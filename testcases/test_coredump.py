@@ -16,7 +16,7 @@ PATIENCE_S = 20.0
 @pytest.mark.without_lockdep
 def test_hang_leaves_a_whole_dump(dut: Dut, window: Window) -> None:
     """After a reset the device has a dump of what hung, with every part that its driver
-    promises; it is kept with the evidence.
+    promises; whoever has read it can free it, and then it is gone.
 
     Source: drivers/base/devcoredump.c dev_coredumpm(),
     drivers/gpu/drm/amd/amdgpu/amdgpu_dev_coredump.c amdgpu_devcoredump_read(),
@@ -42,5 +42,6 @@ def test_hang_leaves_a_whole_dump(dut: Dut, window: Window) -> None:
     assert data, f"no {coredump.name} within {PATIENCE_S:g} s of the reset"
     dut.keep(window, coredump.name.replace(" ", "-"), data)
     coredump.discard()
+    assert not coredump.read(0.0), f"the {coredump.name} is still there after it was freed"
     problems = dut.gpu.coredump_problems(data)
     assert not problems, f"the {coredump.name} of {len(data)} bytes {'; it '.join(problems)}"

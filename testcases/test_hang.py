@@ -6,7 +6,6 @@ others usable, and take no lock on the way that a fence waiter may hold.
 
 from __future__ import annotations
 
-import errno
 from collections import Counter
 
 import pytest
@@ -15,14 +14,7 @@ from harness.deadline import Deadline
 from harness.dut import Dut
 from harness.evidence.rundir import Window
 from harness.gpu.base import Engine
-
-# Of the kernel's own errors that userspace must never see (include/linux/errno.h).
-KERNEL_ONLY = {512: "ERESTARTSYS", 513: "ERESTARTNOINTR", 514: "ERESTARTNOHAND"}
-
-
-def named(error: int) -> str:
-    """A negative errno by its name."""
-    return errno.errorcode.get(-error) or KERNEL_ONLY.get(-error) or str(error)
+from harness.waiters import named
 
 
 @pytest.mark.destructive

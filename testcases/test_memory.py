@@ -1,40 +1,20 @@
-"""Does a reset keep memory for itself?"""
+"""Does a reset keep anything for itself?"""
 
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from itertools import pairwise
 
 import pytest
 
 from harness.deadline import Deadline
 from harness.dut import Dut
+from harness.errors import TargetError
 from harness.evidence.rundir import Window
+from harness.held import grown
 
 # What is allocated for good at the first resets is no leak.
-WARM_UP = 5
-RESETS = 10
-# KiB a reset.  Pages on the CPUs' own free lists and half empty slabs, which nothing tells from
-# memory in use, stay far below that times RESETS.
-SLACK = 384
-
-
-def held(dut: Dut) -> int:
-    """KiB that neither are free nor belong to processes or to caches that can be dropped.
-
-    Shared memory counts, since GEM objects may be made of it (Documentation/filesystems/proc.rst).
-    """
-    dut.call(
-        "write",
-        path="/proc/sys/vm/drop_caches",
-        data=b64encode(b"3\n").decode(),
-        seconds=dut.target.limits.command_s,
-    )
-    text = b64decode(dut.call("read", path="/proc/meminfo")["data"]).decode()
-    kib = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines()}
-    ours = kib["MemFree"] + kib["AnonPages"] + kib["SReclaimable"]
-    caches = kib["Buffers"] + kib["Cached"] + kib["SwapCached"] - kib["Shmem"]
-    return kib["MemTotal"] - ours - caches
+WARM_UP, RESETS, DEEP = 5, 10, 50
+KMEMLEAK = "/sys/kernel/debug/kmemleak"
 
 
 def reset(dut: Dut, times: int) -> None:
@@ -44,9 +24,9 @@ def reset(dut: Dut, times: int) -> None:
 
 @pytest.mark.destructive
 @pytest.mark.without_lockdep
-def test_resets_leak_no_memory(dut: Dut, window: Window) -> None:
-    """Twice as many resets later the kernel does not hold more memory, and more again: what
-    grows once is no leak, what grows with each reset is.
+def test_resets_leak_no_memory(dut: Dut, window: Window, deep: bool) -> None:
+    """Twice as many resets later the kernel does not hold more memory, slabs or open files, and
+    more again: what grows once is no leak, what grows with each reset is.
 
     Source: drivers/gpu/drm/amd/amdgpu/amdgpu_device.c amdgpu_device_gpu_recover(),
     drivers/gpu/drm/i915/gt/intel_reset.c intel_gt_reset().
@@ -54,17 +34,49 @@ def test_resets_leak_no_memory(dut: Dut, window: Window) -> None:
     """
     if dut.gpu.manual_reset(dut.card) is None:
         pytest.skip("this driver has no manual reset")
-    client = dut.client()
+    client, resets = dut.client(), DEEP if deep else RESETS
     if reason := dut.refusal(client):
         pytest.skip(reason)
     reset(dut, WARM_UP)
-    levels = [held(dut)]
+    levels = [dut.held()]
     for _ in range(2):
-        reset(dut, RESETS)
-        levels.append(held(dut))
+        reset(dut, resets)
+        levels.append(dut.held())
 
     patience = Deadline(dut.target.limits.tdr_s)
     done = sum(event.step == "reset-done" for event in dut.recovered(window, patience))
-    assert done >= WARM_UP + 2 * RESETS, f"only {done} completed resets in the log"
-    grown = [(b - a) / RESETS for a, b in pairwise(levels)]
-    assert min(grown) < SLACK, f"each reset keeps about {min(grown):.0f} KiB of memory: {levels}"
+    assert done >= WARM_UP + 2 * resets, f"only {done} completed resets in the log"
+    leaks = grown(levels, resets)
+    assert not leaks, f"of resets {'; '.join(leaks)}"
+
+
+@pytest.mark.destructive
+def test_hangs_leave_no_memory_unreferenced(dut: Dut, deep: bool) -> None:
+    """After hang upon hang kmemleak finds nothing that was allocated since and that nobody
+    points to any more.
+
+    Source: mm/kmemleak.c, drivers/gpu/drm/scheduler/sched_main.c drm_sched_job_cleanup(),
+    drivers/gpu/drm/i915/i915_gpu_error.c __i915_gpu_coredump_free().
+    Runs on: sim-navi, sim-gen3 (kernels without CONFIG_DEBUG_KMEMLEAK skip).
+    """
+    guilty, engine = dut.client(), dut.engines()[0]
+    if reason := dut.refusal(guilty):
+        pytest.skip(reason)
+    try:
+        tell(dut, "clear")
+    except TargetError as error:
+        pytest.skip(f"this kernel has no kmemleak: {error.what}")
+    dut.hasten(engine)
+    limit = dut.target.limits.tdr_s
+    fences = guilty.hang_until(engine, Deadline(DEEP * 2.0 if deep else 2.0), limit)
+    assert fences[-1].signaled, f"hang {len(fences)} did not end"
+    guilty.stop()
+    for _ in range(2):  # what is new is not called a leak at the first scan
+        tell(dut, "scan")
+    found = b64decode(dut.call("read", path=KMEMLEAK)["data"]).decode()
+    assert not found, f"after {len(fences)} hangs:\n{found[:2000]}"
+
+
+def tell(dut: Dut, word: str) -> None:
+    data = b64encode(f"{word}\n".encode()).decode()
+    dut.call("write", path=KMEMLEAK, data=data, seconds=dut.target.limits.command_s)

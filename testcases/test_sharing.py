@@ -25,7 +25,7 @@ def partners(dut: Dut) -> tuple[Client, Generic, Engine]:
     client, vgem = dut.client(), dut.generic()
     if vgem.no_vgem:
         pytest.skip(vgem.no_vgem)
-    if reason := dut.gpu.refusal(client.device()):
+    if reason := dut.refusal(client):
         pytest.skip(reason)
     return client, vgem, dut.engines()[0]
 
@@ -33,7 +33,12 @@ def partners(dut: Dut) -> tuple[Client, Generic, Engine]:
 @pytest.mark.destructive
 def test_another_driver_sees_the_end_of_a_hang(dut: Dut) -> None:
     """A hung job writes a buffer that vgem has imported: vgem may not use it until recovery has
-    ended the job (vgem_fence_attach_ioctl: EBUSY), sees how it ended, and then may."""
+    ended the job (vgem_fence_attach_ioctl: EBUSY), sees how it ended, and then may.
+
+    Source: drivers/gpu/drm/vgem/vgem_fence.c vgem_fence_attach_ioctl(),
+    drivers/dma-buf/dma-resv.c dma_resv_add_fence().
+    Runs on: sim-navi, sim-gen3.
+    """
     guilty, vgem, engine = partners(dut)
     buffer, theirs = vgem.borrow(guilty)
     dut.hasten(engine)
@@ -57,7 +62,12 @@ def test_another_driver_sees_the_end_of_a_hang(dut: Dut) -> None:
 def test_a_job_waits_for_another_drivers_fence(dut: Dut, window: Window) -> None:
     """A job that writes vgem's buffer runs only when vgem's fence there has signalled
     (amdgpu_sync.c, amdgpu_sync_resv; i915_request.c, i915_request_await_object), then ends
-    without an error; and who waits for another is not called hung."""
+    without an error; and who waits for another is not called hung.
+
+    Source: drivers/gpu/drm/amd/amdgpu/amdgpu_sync.c amdgpu_sync_resv(),
+    drivers/gpu/drm/i915/i915_request.c i915_request_await_object().
+    Runs on: sim-navi, sim-gen3.
+    """
     client, vgem, engine = partners(dut)
     buffer = vgem.buffer()
     theirs = vgem.share(buffer, client)

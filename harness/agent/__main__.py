@@ -45,9 +45,12 @@ def main(argv: list[str] | None = None, drivers: Mapping[str, str] = DRIVERS) ->
         sys.stderr.write(_USAGE)
         return 2
     if command == "serve":
+        from .guard import Guard
         from .server import Server
 
-        status = Server(0, 1, silence).serve()
+        guard = Guard()  # before there is any thread
+        status = Server(0, 1, silence, guard).serve()
+        guard.close()
         sys.stderr.flush()
         # Not sys.exit: a thread may be in a system call that never returns.
         os._exit(status)

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import fileio
 from .errors import AgentError, target
+from .guard import Guard
 
 __all__ = ["Knobs"]
 
@@ -20,7 +21,9 @@ _VALUE_LIMIT = 1 << 16
 class Knobs:
     """The originals of every knob turned in this session."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard | None = None) -> None:
+        """`guard` is told of each, lest the agent be killed."""
+        self._guard = guard
         self._originals: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
@@ -34,11 +37,13 @@ class Knobs:
                     raise target("its value is too long to be remembered", path, "use write")
                 # Before the write: one that times out may still take effect.
                 self._originals[path] = _chosen(data)
+                if self._guard is not None:
+                    self._guard.remember(path, self._originals[path])
             try:
                 fileio.write(path, value.encode(), seconds)
             except AgentError as error:
                 if first and error.number is not None:
-                    del self._originals[path]
+                    self._forget(path)
                 raise
             return self._originals[path].decode("utf-8", "surrogateescape")
 
@@ -56,9 +61,14 @@ class Knobs:
                 except AgentError as error:
                     failed.append({"path": path, "what": error.what})
                 else:
-                    del self._originals[path]
+                    self._forget(path)
                     restored.append(path)
         return {"restored": restored, "failed": failed}
+
+    def _forget(self, path: str) -> None:
+        del self._originals[path]
+        if self._guard is not None:
+            self._guard.forget(path)
 
     def turned(self) -> dict[str, str]:
         """The knobs that are not at their original, with that original."""

@@ -58,19 +58,22 @@ def mark(session: Session, arguments: Arguments) -> dict[str, Any]:
 
 
 def collect(session: Session, arguments: Arguments) -> dict[str, Any]:
-    """{what: kmsg|uevents|trace, stream = 0, from = start|end, subsystems = [], cpu = 0}
-    -> {"stream"}.
+    """{what: kmsg|uevents|trace, stream = 0, from = start|end, subsystems = [],
+    source: kernel|udev = kernel, cpu = 0} -> {"stream"}.
 
-    `from` is kmsg's, `subsystems` uevents', `cpu` trace's: one stream a CPU, of raw
+    `from` is kmsg's, `subsystems` and `source` uevents', `cpu` trace's: one stream a CPU, of raw
     ring-buffer pages, which ends with trace.stop.
     """
     what = arguments.text("what")
     stream = arguments.integer("stream", 0)
     start = arguments.text("from", "end")
     subsystems = arguments.texts("subsystems", [])
+    source = arguments.text("source", "kernel")
     cpu = arguments.integer("cpu", 0)
     arguments.done()
-    return session.collect(what, stream, start, subsystems, cpu)
+    if source not in ("kernel", "udev"):
+        raise usage(f"no uevents come from {source}", cure="pass source: kernel or udev")
+    return session.collect(what, stream, start, subsystems, cpu, source)
 
 
 def collect_stop(session: Session, arguments: Arguments) -> dict[str, Any]:

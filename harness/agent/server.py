@@ -18,6 +18,7 @@ from typing import Any
 from . import frames
 from .arguments import Arguments
 from .errors import AgentError, lab, target, usage
+from .guard import Guard
 from .operations import INLINE, OPERATIONS, Operation
 from .outbox import Outbox
 from .session import Session
@@ -34,7 +35,7 @@ _FLUSH_SECONDS = 5.0
 class Server:
     """Serves one controller on two file descriptors, until it ends."""
 
-    def __init__(self, receive: int, send: int, silence: float) -> None:
+    def __init__(self, receive: int, send: int, silence: float, guard: Guard | None = None) -> None:
         """`silence`: seconds without a word from the controller that count as its end."""
         self._receive = receive
         self._send = send
@@ -47,7 +48,7 @@ class Server:
         self._busy = 0
         self._busy_lock = threading.Lock()
         self._outbox = Outbox(send, self._end)
-        self._session = Session(self._outbox)
+        self._session = Session(self._outbox, guard)
 
     def serve(self) -> int:
         """Handshake, serve, undo; the exit status (0 when the controller said bye)."""

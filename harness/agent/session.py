@@ -13,6 +13,7 @@ from .archive import Archive
 from .collector import Collector
 from .commands import Commands
 from .errors import AgentError, usage
+from .guard import Guard
 from .kmsg import KmsgCollector, say
 from .knobs import Knobs
 from .netconsole import Netconsole
@@ -32,9 +33,9 @@ _FIRST_OWN_STREAM = 1 << 16
 class Session:
     """The running collectors, commands and workloads, and the knobs turned."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, guard: Guard | None = None) -> None:
         self.outbox = outbox
-        self.knobs = Knobs()
+        self.knobs = Knobs(guard)
         self.standing = Knobs()
         """What is turned for the whole session, and put back at its end alone."""
         self.netconsole = Netconsole()
@@ -63,7 +64,7 @@ class Session:
             return wanted
 
     def collect(
-        self, what: str, wanted: int, start: str, subsystems: list[str], cpu: int
+        self, what: str, wanted: int, start: str, subsystems: list[str], cpu: int, source: str
     ) -> dict[str, Any]:
         """Start a collector; {"stream": number}.  Raises AgentError."""
         if what not in ("kmsg", "uevents", "trace"):
@@ -76,7 +77,7 @@ class Session:
         if what == "kmsg":
             collector = KmsgCollector(stream, self.outbox, start)
         else:
-            collector = UeventCollector(stream, self.outbox, subsystems)
+            collector = UeventCollector(stream, self.outbox, subsystems, source)
         with self._lock:
             self._collectors[stream] = collector
         collector.start()

@@ -1,7 +1,7 @@
-"""Kernel uevents as JSON lines: what happened to which device, and when.
+"""Uevents as JSON lines: what happened to which device, and when.
 
-From the kernel's own netlink group, not udevd's, so that a target without a
-running udevd tells as much.
+From the kernel's own netlink group, so that a target without a running udevd tells as much; or
+from udevd's, to which it sends what it has worked on.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _RECEIVE_BUFFER = 4 << 20
 class UeventCollector(Collector):
     """One line an event: {"mono": ns, "seqnum", "action", "devpath", "subsystem", "properties"}."""
 
-    def __init__(self, stream: int, sink: Sink, subsystems: list[str]) -> None:
+    def __init__(self, stream: int, sink: Sink, subsystems: list[str], source: str) -> None:
+        """`source` is kernel or udev."""
         super().__init__(stream, sink, "uevents")
-        self._monitor = _monitor(subsystems)
+        self._monitor = _monitor(subsystems, source)
 
     def collect(self) -> None:
         """Until stopped.  Says `uevents_lost` when the socket overflowed."""
@@ -53,12 +54,12 @@ class UeventCollector(Collector):
                     return
 
 
-def _monitor(subsystems: list[str]) -> Any:
+def _monitor(subsystems: list[str], source: str) -> Any:
     """A listening monitor.  Imported here: a target without libudev can do all the rest."""
     try:
         import pyudev  # type: ignore[import-untyped]
 
-        monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
+        monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source=source)
         for subsystem in subsystems:
             monitor.filter_by(subsystem)
         monitor.set_receive_buffer_size(_RECEIVE_BUFFER)

@@ -152,8 +152,9 @@ def slug(test: str) -> str:
 def attempt_of(test: str) -> tuple[str, int]:
     """A test's node id without the mark of a repetition, and which one it was, from 1: `--count`
     runs test_x[gfx] as that, then as test_x[gfx-@2] and so on."""
-    found = re.search(r"-?@(\d+)\]$", test)
+    found = re.search(r"([\[-])@(\d+)([-\]])", test)
     if found is None:
         return test, 1
-    kept = test[: found.start()]
-    return (kept.removesuffix("[") if kept.endswith("[") else kept + "]"), int(found[1])
+    before, number, after = found.groups()
+    joint = after if before == "-" else "" if after == "]" else "["
+    return test[: found.start()] + joint + test[found.end() :], int(number)

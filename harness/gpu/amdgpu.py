@@ -76,6 +76,10 @@ class Amdgpu:
         # full reset; the same for jobs that were in flight beside it; soft recovery
         return frozenset({-errno.ETIME, -errno.ECANCELED, -errno.ENODATA})
 
+    def innocent_errors(self) -> frozenset[str]:
+        # amdgpu_fence_driver_force_completion(); soft recovery of a ring with two jobs on it
+        return frozenset({"ECANCELED", "ENODATA"})
+
     def timeout_s(self, engine: Engine, card: Mapping[str, Any]) -> float | None:
         parameters = (card.get("module") or {}).get("parameters", {})
         text = str(parameters.get("lockup_timeout", "")).strip()
@@ -104,6 +108,9 @@ class Amdgpu:
 
     def no_reset(self, card: Mapping[str, Any]) -> Knob | None:
         return None  # gpu_recovery is read-only
+
+    def announced(self, scope: str) -> tuple[tuple[str, str], ...]:
+        return ()  # WEDGED=none came with 6.15 (drm_dev_wedged_event)
 
     def refusal(self, device: Mapping[str, Any]) -> str:
         family = device.get("family", 0)

@@ -118,6 +118,9 @@ class Backend(Protocol):
     def hang_errors(self) -> frozenset[int]:
         """The negative errnos a hung job's fence may end with."""
 
+    def innocent_errors(self) -> frozenset[str]:
+        """Names of the errnos a job may end with that a reset took along."""
+
     def timeout_s(self, engine: Engine, card: Mapping[str, Any]) -> float | None:
         """Seconds before which the driver never calls a job on `engine` hung; None if unknown."""
 
@@ -126,6 +129,10 @@ class Backend(Protocol):
 
     def no_reset(self, card: Mapping[str, Any]) -> Knob | None:
         """The knob with which the driver does not reset the GPU any more; None if it has none."""
+
+    def announced(self, scope: str) -> tuple[tuple[str, str], ...]:
+        """Name and value of the uevents, in their order, that every reset of `scope` (gpu, ring,
+        engine) ends in that did not fail; () where this driver promises none."""
 
     def refusal(self, device: Mapping[str, Any]) -> str:
         """Why this device (what a client is told of it) must not be hung, or ""."""

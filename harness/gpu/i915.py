@@ -62,6 +62,9 @@ class I915:
         # that was cancelled for its age, 20 s by default (intel_gt_watchdog_work).
         return frozenset({-errno.EIO, -errno.EAGAIN, -errno.EINTR})
 
+    def innocent_errors(self) -> frozenset[str]:
+        return frozenset({"EAGAIN"})  # that ran when the GPU was reset; the others are run again
+
     def timeout_s(self, engine: Engine, card: Mapping[str, Any]) -> float | None:
         # A heartbeat behind the hang must be missed at the next one: never sooner than one
         # interval, mostly after two or three.
@@ -75,6 +78,10 @@ class I915:
 
     def no_reset(self, card: Mapping[str, Any]) -> Knob | None:
         return Knob(f"{debugfs(card)}/i915_params/reset", "0")
+
+    def announced(self, scope: str) -> tuple[tuple[str, str], ...]:
+        # intel_gt_reset_global(), which resets of single engines do not pass.
+        return (("ERROR", "1"), ("RESET", "1"), ("ERROR", "0")) if scope == "gpu" else ()
 
     def refusal(self, device: Mapping[str, Any]) -> str:
         generation = device.get("generation", 0)

@@ -55,7 +55,7 @@ KINDS: tuple[Kind, ...] = (
     _row("lockdep.irq_unsafe", _DEP + r"hard-safe -> hard-unsafe lock order", "-unsafe lock order"),
     _row("lockdep.wait_context", _DEP + "Invalid wait context", "Invalid wait context"),
     _row("lockdep.nested", _DEP + "Nested lock was not taken", "Nested lock was not"),
-    _row("lockdep.bad_unlock", _DEP + "bad (?:unlock balance|contention) det", "ad unlock balance"),
+    _row("lockdep.bad_unlock", _DEP + "bad unlock balance det", "ad unlock balance"),
     _row("lockdep.bad_unlock", _DEP + "bad contention detected", "bad contention detected"),
     _row("lockdep.held_freed", _DEP + "held lock freed!", "held lock freed"),
     _row("lockdep.still_held", _DEP + r".{0,40}still has locks held", "still has locks held"),
@@ -116,7 +116,7 @@ KINDS: tuple[Kind, ...] = (
         _WHO + r"(?:Watchdog (?:CPU:? ?\d+ )?(?:detected )?hard LOCKUP|Watchdog CPU"
         r":?\d+ (?:Hard|became)|CPU \d+ (?:self-)?detected hard LOCKUP|BUG: NMI Watchdog detected)",
         "hard LOCKUP",
-        "Hard LOCKUP",
+        "Watchdog CPU",
         "NMI Watchdog detected",
     ),
     _row("workqueue_lockup", _WHO + "BUG: workqueue lockup", "workqueue lockup"),
@@ -124,26 +124,25 @@ KINDS: tuple[Kind, ...] = (
     _row(
         "atomic_sleep",
         r"BUG: (?:sleeping function called|scheduling while atomic)|(?:bad: )?"
-        r"scheduling while atomic|Debug: sleeping function",
+        r"scheduling while atomic|Debug: sleeping function called",
         "sleeping function called",
         "scheduling while atomic",
     ),
     _row("preempt_debug", r"BUG: using \S+ in preemptible", "in preemptible"),
     # mm/kasan/report.c, mm/kmsan/report.c, kernel/kcsan/report.c, mm/kfence/report.c, lib/ubsan.c
     _row("kasan", "BUG: KASAN:|ERROR: AddressSanitizer:", "BUG: KASAN", "AddressSanitizer"),
-    _row("kmsan", "BUG: KMSAN:|ERROR: MemorySanitizer:", "BUG: KMSAN"),
+    _row("kmsan", "BUG: KMSAN:|ERROR: MemorySanitizer:", "BUG: KMSAN", "MemorySanitizer"),
     _row("kcsan", "BUG: KCSAN:", "BUG: KCSAN"),
     _row("kfence", "BUG: KFENCE:", "BUG: KFENCE"),
-    _row("ubsan", r"UBSAN: |(?:Internal error: )?UBSAN?: (?:u|U)nd", "UBSAN: "),
+    _row("ubsan", r"(?:Internal error: )?UBSAN: ", "UBSAN: "),
     # lib/refcount.c, lib/list_debug.c, lib/debugobjects.c: a line before their WARN or BUG
     _row("refcount", r"refcount_t: .*[.;]", "refcount_t: ", joins=True),
     _row(
         "list_corruption",
         r"(?:list_add|list_del|__list_\w+)(?: double add| corruption)|"
         r"slab_list corruption|plist corruption",
-        "list_add corr",
-        "list_del corr",
-        "list_add dou",
+        " corruption",
+        " double add",
         joins=True,
     ),
     _row("warning.odebug", r"ODEBUG: \w+ \w+ (?:\(|active|object)", "ODEBUG: ", joins=True),
@@ -151,17 +150,24 @@ KINDS: tuple[Kind, ...] = (
     _row("cut_here", r"-{8,}\[ cut here ?\]-{8,}", "-[ cut here"),
     _row(
         "warning",
-        r"(?:WARNING|Warning|BADNESS|Badness)(?:: |:? ?)(?:CPU: ?\d+ (?:UID: \d+ )?"
-        r"PID: ?-?\d+ )?at ?\S*\.(?:[chS]|rs|cpp):\d+|WARNING: \S+\.(?:[chS]|rs|cpp):\d+ at |"
+        r"(?:WARNING|Warning|BADNESS|Badness):? (?:CPU: ?\d+ (?:UID: \d+ )?"
+        r"PID: ?-?\d+ )?at \S*\.(?:[chS]|rs|cpp):\d+|WARNING: \S+\.(?:[chS]|rs|cpp):\d+ at |"
         # arch/x86/kernel/{unwind_frame,dumpstack}.c
         r"WARNING: (?:kernel stack (?:regs|frame pointer) |stack (?:going|recursion) )",
         "WARNING: ",
-        "Badness at",
+        "WARNING at ",
+        "Warning: at ",
+        "Warning: CPU",
+        "Warning at ",
+        "Warning CPU",
+        "WARNING CPU",
+        "adness",
+        "BADNESS",
     ),
     _row(
         "kernel_bug",
         r"(?:kernel|Kernel) BUG (?:at|\[#|in) ?\S*|BUG at \S+:\d+|kernel BUG",
-        "ernel BUG ",
+        "ernel BUG",
         "BUG at ",
     ),
     # arch/x86/mm/fault.c, arch/arm64/mm/fault.c, arch/{arm,mips,powerpc,riscv,s390}/mm/fault.c
@@ -191,7 +197,7 @@ KINDS: tuple[Kind, ...] = (
         r"kernel tried to execute|Unhandled fault: |Unhandled prefetch abort|"
         r"(?:divide error|divide_error|int3|stack segment|double fault|bounds|overflow|debug|"
         r"invalid TSS|segment not present|alignment check|simd exception|coprocessor error|"
-        r"control protection fault|kernel stack overflow \(\S+\)|trap invalid opcode): \w{4} \[|"
+        r"control protection fault|kernel stack overflow \(\S+\)|trap invalid opcode): \w{4} \[#|"
         r"Unexpected kernel BRK|Bad mode in |Kernel stack overflow|Insufficient stack space|"
         r"Kernel mode (?:fault|signal)|Data bus error|Machine check in kernel|Fixing recursive "
         r"fault|SError Interrupt|Alignment trap: not handling",
@@ -200,18 +206,18 @@ KINDS: tuple[Kind, ...] = (
         "invalid opcode: ",
         "tried to execute",
         "Unhandled ",
-        "divide error: ",
-        "divide_error: ",
-        "int3: ",
-        "stack segment: ",
-        "double fault: ",
+        " [#",
         "stack overflow",
         "Bad mode in ",
         "Unexpected kernel BRK",
         "Insufficient stack",
-        "control protection f",
-        "alignment check: ",
         "SError Interrupt",
+        "Data bus error",
+        "Kernel mode fault",
+        "Kernel mode signal",
+        "Machine check in kernel",
+        "Fixing recursive fault",
+        "Alignment trap: not",
         joins=True,
     ),
     _row("double_fault", r"(?:traps: )?PANIC: (?:double|early exception)", "PANIC: ", joins=True),
@@ -223,12 +229,14 @@ KINDS: tuple[Kind, ...] = (
         r"vmalloc error: |.{1,40}: vmalloc: allocation failure",
         "page allocation failure",
         "page allocation stall",
+        "vmalloc error: ",
+        "vmalloc: allocation failure",
     ),
     _row(
         "leak",
         r"(?:BUG: )?memory leak$|unreferenced object 0x|.{0,30}BUG: memory leak$",
         "unreferenced object ",
-        "BUG: memory leak",
+        "memory leak",
     ),
     _row("leak", r"kmemleak: \d+ new suspected memory leaks", "suspected memory leak", alone=True),
     _row(
@@ -241,7 +249,7 @@ KINDS: tuple[Kind, ...] = (
     _row(
         "mce",
         r"(?:\[Hardware Error\]: |mce: \[Hardware Error\]: )?CPU \d+: Machine Check"
-        r"(?: Exception)?:|HARDWARE ERROR. This is",
+        r"(?: Exception)?:|HARDWARE ERROR\. This is",
         "Machine Check",
         "HARDWARE ERROR. This",
     ),
@@ -259,7 +267,14 @@ KINDS: tuple[Kind, ...] = (
         "commit wait timed out",
         alone=True,
     ),
-    _row("fifo_underrun", r".*(?:FIFO underrun|fifo underrun)", severity="note", alone=True),
+    _row(
+        "fifo_underrun",
+        r".*(?:FIFO underrun|fifo underrun)",
+        "FIFO underrun",
+        "fifo underrun",
+        severity="note",
+        alone=True,
+    ),
     # whatever else calls itself a bug
     _row(
         "other_bug",

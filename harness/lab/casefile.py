@@ -63,6 +63,12 @@ class Case:
         return str(self.facts.get("target", {}).get("driver", ""))
 
     @property
+    def spot(self) -> str:
+        """The run as a person in the directory above all runs names it."""
+        path = self.run.path.absolute()
+        return f"{path.parent.name}/{path.name}"
+
+    @property
     def rerun(self) -> str:
         """The command that runs this test again."""
         words = ["pytest", self.test]

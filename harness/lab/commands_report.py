@@ -1,4 +1,4 @@
-"""`lab mail`, `bundle`, `export`: what is handed to others, from one run directory."""
+"""`lab mail`, `bundle`, `export`, `report`: what is handed to others, and what is looked at."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from harness.evidence.finding import Finding
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
 from harness.lab import bundle as bundles
-from harness.lab import exports, mail, redact, report
+from harness.lab import exports, mail, redact, report, site
 from harness.lab.casefile import Case, open_case
+from harness.lab.history import History, default_url
 from harness.lab.redact import Redactor
 
 __all__ = ["COMMANDS"]
@@ -60,6 +61,23 @@ def export_command(path: Path, form: str, out: IO[bytes]) -> None:
     out.write(made)
 
 
+@click.command("report")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Default: RUNS/site.")
+@click.option("--runs", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
+@click.option("--history", "url", metavar="URL", help="Default: RUNS/history.sqlite.")
+@click.option("--nights", type=click.IntRange(2, 365), default=site.NIGHTS, show_default=True)
+@click.pass_context
+def report_command(
+    ctx: click.Context, out: Path | None, runs: Path | None, url: str | None, nights: int
+) -> None:
+    """Write the site: what changed since last night, a page for each finding, test and target."""
+    runs = runs or inventory.load(ctx.obj or inventory.default_path()).runs
+    with History.open(url or default_url(runs)) as history:
+        history.add([runs])
+        front = site.write(history, out or site.default_out(runs), nights)
+    click.echo(front.absolute().as_uri())
+
+
 def _finding(case: Case, signature: str | None) -> Finding:
     """The one asked for, else that which made the verdict.  Raises UsageError for none."""
     found = [f for f in case.verdict.findings if f.signature == signature] or case.failing
@@ -83,5 +101,5 @@ def _redactor(ctx: click.Context, case: Case) -> Redactor:
     return Redactor(secrets)
 
 
-COMMANDS = (mail_command, bundle_command, export_command)
+COMMANDS = (mail_command, bundle_command, export_command, report_command)
 """What `lab` gains."""

@@ -21,6 +21,7 @@ from harness.evidence import journal
 from harness.evidence.finding import signature
 from harness.evidence.rundir import attempt_of, slug
 from harness.kernel.signature import steady
+from harness.lab import resume
 
 __all__ = [
     "Failing",
@@ -39,8 +40,8 @@ NIGHTS = "nights"
 """The folder of a runs directory in which nightlies keep their journals."""
 
 
-# Verdicts of the harness itself, in place of one that was never written.
-ENDED = "the harness ended during this test"
+# Of a test in which the harness was killed (lab/resume.py): that is the lab's doing.
+ENDED = resume.WHY
 
 # A failure without a finding gets one here, so that the history can tell it from another: its
 # kind, by outcome.  Numbers in what the test said are no part of its identity.
@@ -239,6 +240,8 @@ def _test(path: Path, test: str, started: float, unended: bool) -> ReadTest:
             # msgspec.ValidationError is a DecodeError
             verdict = _Verdict(test, "error", f"its verdict cannot be read: {error}")
     failings = tuple(f for f in verdict.findings if f.severity != "note")
+    if verdict.outcome == "incomplete" and verdict.reason == ENDED:
+        verdict = msgspec.structs.replace(verdict, outcome="error")
     if verdict.outcome in OF_ITS_OWN and not any(f.severity == "fail" for f in failings):
         kind, title = OF_ITS_OWN[verdict.outcome], verdict.reason.split("\n")[0]
         failings += (Failing(signature(kind, steady(title)), kind, "fail", title),)

@@ -7,8 +7,9 @@ secret is the same placeholder everywhere, so that what belongs together still s
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -192,11 +193,13 @@ def of_target(target: Target) -> Iterator[tuple[str, str]]:
         if text:
             yield kind, text
     for way in (target.power, target.console):
-        for name, value in msgspec.to_builtins(way).items():
+        for key, value in msgspec.to_builtins(way).items():
             if isinstance(value, list | tuple):
-                yield from _arguments(value)
-            elif isinstance(value, str) and name != "kind":
-                yield "credential", value
+                yield from _arguments(tuple(map(str, value)))
+            elif key in ("password_env", "password_file") and value:
+                yield from _password(key, value)
+            elif isinstance(value, str) and key != "kind":
+                yield ("host" if key == "host" else "credential"), value
 
 
 def of_facts(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -221,7 +224,19 @@ def _host(address: str | None, name: str) -> Iterator[tuple[str, str]]:
             yield "host", text
 
 
-def _arguments(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _password(key: str, named: str) -> Iterator[tuple[str, str]]:
+    """A password that the target list only names, and the name."""
+    yield "credential", named
+    try:
+        path = Path(named).expanduser()
+        value = os.environ.get(named) if key == "password_env" else path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return
+    if value and value.strip():
+        yield "credential", value.strip()
+
+
+def _arguments(argv: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Whatever a command is told may be a credential: its words, and what stands behind a `=`."""
     for word in argv[1:]:
         if not word.startswith("-"):

@@ -82,8 +82,7 @@ class Grid:
         """The codes of one test on one target, a byte each night."""
         if test not in self._tests or target not in self._targets:
             return bytes(len(self.nights))
-        codes: bytes = self.codes[self._tests[test], self._targets[target]].tobytes()
-        return codes
+        return bytes(self.codes[self._tests[test], self._targets[target]])
 
     def last(self, test: str, target: str) -> State:
         """How it ended in the newest night."""
@@ -99,6 +98,11 @@ class Grid:
         rows = self.codes[self._tests[test]]
         ran = rows[rows.any(axis=1)]
         return bool(np.isin(ran, (0, PASS)).all() and (ran[:, -1] == PASS).all())
+
+    def calm(self, test: str, target: str) -> bool:
+        """The same of one test on one target."""
+        codes = self.codes[self._tests[test], self._targets[target]]
+        return bool(np.isin(codes, (0, PASS)).all() and codes[-1] == PASS)
 
     def of_target(self, target: str) -> dict[str, list[int]]:
         """How many of its tests ended how, by state, a number for each night."""

@@ -15,12 +15,14 @@ __all__ = [
     "DrmEvent",
     "DrmEventVblank",
     "DrmModeCardRes",
+    "DrmModeConnectorSetProperty",
     "DrmModeCreateDumb",
     "DrmModeCrtc",
     "DrmModeCrtcPageFlip",
     "DrmModeFbCmd2",
     "DrmModeGetConnector",
     "DrmModeGetEncoder",
+    "DrmModeGetProperty",
     "DrmModeMapDumb",
     "DrmModeModeinfo",
 ]
@@ -28,6 +30,7 @@ __all__ = [
 HEADER = "drm/drm.h"  # which includes drm_mode.h
 
 CONNECTED = 1  # DRM_MODE_CONNECTED
+DPMS_ON, DPMS_OFF = 0, 3  # DRM_MODE_DPMS_*
 FORMAT_XRGB8888 = 0x34325258  # fourcc_code('X', 'R', '2', '4'), drm_fourcc.h
 PAGE_FLIP_EVENT = 0x01
 SEQUENCE_RELATIVE = 0x1
@@ -128,6 +131,28 @@ class DrmModeCrtc(c.Structure):
         ("mode_valid", c.c_uint32),
         ("mode", DrmModeModeinfo),
     ]
+
+
+class DrmModeGetProperty(c.Structure):
+    """What a property of an object is: its name."""
+
+    c_name = "struct drm_mode_get_property"
+    _fields_ = [
+        ("values_ptr", c.c_uint64),
+        ("enum_blob_ptr", c.c_uint64),
+        ("prop_id", c.c_uint32),
+        ("flags", c.c_uint32),
+        ("name", c.c_char * 32),
+        ("count_values", c.c_uint32),
+        ("count_enum_blobs", c.c_uint32),
+    ]
+
+
+class DrmModeConnectorSetProperty(c.Structure):
+    """Another value for a connector's property."""
+
+    c_name = "struct drm_mode_connector_set_property"
+    _fields_ = [("value", c.c_uint64), ("prop_id", c.c_uint32), ("connector_id", c.c_uint32)]
 
 
 class DrmModeCreateDumb(c.Structure):
@@ -235,6 +260,8 @@ GETCRTC = iowr("DRM_IOCTL_MODE_GETCRTC", "d", 0xA1, DrmModeCrtc)
 SETCRTC = iowr("DRM_IOCTL_MODE_SETCRTC", "d", 0xA2, DrmModeCrtc)
 GETENCODER = iowr("DRM_IOCTL_MODE_GETENCODER", "d", 0xA6, DrmModeGetEncoder)
 GETCONNECTOR = iowr("DRM_IOCTL_MODE_GETCONNECTOR", "d", 0xA7, DrmModeGetConnector)
+GETPROPERTY = iowr("DRM_IOCTL_MODE_GETPROPERTY", "d", 0xAA, DrmModeGetProperty)
+SETPROPERTY = iowr("DRM_IOCTL_MODE_SETPROPERTY", "d", 0xAB, DrmModeConnectorSetProperty)
 PAGE_FLIP = iowr("DRM_IOCTL_MODE_PAGE_FLIP", "d", 0xB0, DrmModeCrtcPageFlip)
 CREATE_DUMB = iowr("DRM_IOCTL_MODE_CREATE_DUMB", "d", 0xB2, DrmModeCreateDumb)
 MAP_DUMB = iowr("DRM_IOCTL_MODE_MAP_DUMB", "d", 0xB3, DrmModeMapDumb)

@@ -13,12 +13,12 @@ import os
 import select
 import struct
 import time
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from ..errors import AgentError, target
 from ..uapi import drm
 from ..uapi import kms as abi
-from ..uapi.ioc import perform
+from ..uapi.ioc import Ioctl, attempt, perform
 from .node import open_node
 
 __all__ = ["KmsDevice", "Output", "Picture"]
@@ -104,6 +104,19 @@ class KmsDevice:
 
     def show(self, output: Output, mode: Any, picture: Picture) -> None:
         """Set the mode.  Raises AgentError."""
+        self._set(perform, output, mode, picture)
+
+    def try_show(self, output: Output, mode: Any, picture: Picture) -> int:
+        """The same, asked once: 0 or the negative errno."""
+        return self._set(attempt, output, mode, picture)
+
+    def _set(
+        self,
+        ask: Callable[[int, Ioctl, Any], int],
+        output: Output,
+        mode: Any,
+        picture: Picture,
+    ) -> int:
         connectors = (c.c_uint32 * 1)(output.connector)
         asked = abi.DrmModeCrtc(
             set_connectors_ptr=c.addressof(connectors),
@@ -113,7 +126,7 @@ class KmsDevice:
             mode_valid=1,
             mode=mode,
         )
-        perform(self.fd, abi.SETCRTC, asked)
+        return ask(self.fd, abi.SETCRTC, asked)
 
     def off(self, output: Output) -> None:
         """Take the mode down.  Raises AgentError."""
@@ -124,6 +137,36 @@ class KmsDevice:
         answer = abi.DrmModeCrtc(crtc_id=output.crtc)
         perform(self.fd, abi.GETCRTC, answer)
         return bool(answer.mode_valid)
+
+    def property(self, output: Output, name: str) -> int:
+        """The number of a property of the connector.  Raises AgentError where it has none."""
+        asked = abi.DrmModeGetConnector(connector_id=output.connector)
+        perform(self.fd, abi.GETCONNECTOR, asked)
+        numbers = (c.c_uint32 * asked.count_props)()
+        values = (c.c_uint64 * asked.count_props)()
+        modes = (abi.DrmModeModeinfo * 1)()
+        again = abi.DrmModeGetConnector(
+            connector_id=output.connector,
+            props_ptr=c.addressof(numbers),
+            prop_values_ptr=c.addressof(values),
+            modes_ptr=c.addressof(modes),  # some room: without any the monitor is looked at anew
+            count_props=len(numbers),
+            count_modes=1,
+        )
+        perform(self.fd, abi.GETCONNECTOR, again)
+        for number in numbers:
+            told = abi.DrmModeGetProperty(prop_id=number)
+            perform(self.fd, abi.GETPROPERTY, told)
+            if told.name == name.encode():
+                return int(number)
+        raise target(f"connector {output.connector} has no property {name}", self.node)
+
+    def dpms(self, output: Output, number: int, on: bool) -> None:
+        """Switch the output on or off by its property `number`, DPMS.  Raises AgentError."""
+        asked = abi.DrmModeConnectorSetProperty(
+            value=abi.DPMS_ON if on else abi.DPMS_OFF, prop_id=number, connector_id=output.connector
+        )
+        perform(self.fd, abi.SETPROPERTY, asked)
 
     def sequence(self, output: Output) -> int:
         """The vblank counter.  Raises AgentError; EOPNOTSUPP where the driver has none."""

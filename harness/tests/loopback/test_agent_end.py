@@ -138,6 +138,22 @@ def test_a_killed_agent_fails_all_calls_and_frees_its_workloads(tmp_path: Path) 
     assert isinstance(scene.failures[0], LabError)
     assert until(lambda: not is_alive(scene.workload_pid)), "a workload must see its stdin end"
     assert scene.released.read_text() == "released\n"
+    assert until(lambda: scene.first.read_text() == "one\n"), "nobody put the knob back"
+    assert until(lambda: scene.second.read_text() == "two\n")
+    scene.agent.close()
+
+
+def test_a_knob_that_was_restored_is_left_alone_by_the_guard(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    assert sorted(scene.call("restore")["restored"]) == sorted(
+        map(str, (scene.first, scene.second))
+    )
+    scene.call("knob", path=str(scene.second), value="newer")
+    scene.first.write_text("somebody else's")
+    os.kill(scene.agent_pid, signal.SIGKILL)
+    scene.waiter.join(LIMIT)
+    assert until(lambda: scene.second.read_text() == "two\n")
+    assert scene.first.read_text() == "somebody else's"
     scene.agent.close()
 
 

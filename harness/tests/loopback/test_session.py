@@ -292,6 +292,18 @@ def test_full_disk_here_is_an_error_of_the_lab(session: Session, tmp_path: Path)
         subprocess.run(["umount", str(small)], check=True)
 
 
+def test_count_and_until_fail_and_the_rate_of_a_failure(session: Session) -> None:
+    done = session.run(VICTIMS, "-k", "quiet or by_word", "--until-fail", "--count=3")
+    assert "stopping after 1 failures" in done.stdout
+    ran = recorded(session.run_dirs()[-1])
+    quiet = [f"{VICTIMS}::test_quiet{mark}" for mark in ("", "[@2]", "[@3]")]
+    assert list(ran) == [*quiet, f"{VICTIMS}::test_fails_by_word"]
+    failed = session.run_dirs()[-1].test(f"{VICTIMS}::test_fails_by_word")
+    told = lab(session, "repro", str(failed), "--count=2", f"--runs={session.runs}")
+    assert told.returncode == 1
+    assert "the recorded failure: 2 of 2 failed: 100.0%" in told.stdout, told.stdout + told.stderr
+
+
 def lab(session: Session, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "harness.cli", "--inventory", str(session.targets), *args],

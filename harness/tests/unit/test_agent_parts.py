@@ -98,6 +98,23 @@ def test_arguments_are_typed_and_complete() -> None:
         assert caught.value.kind == "usage"
 
 
+@pytest.mark.parametrize("bus", ["platform", "faux"])
+def test_a_device_that_is_its_drivers_own_idea_is_called_by_its_name(
+    bus: str, tmp_path: Path
+) -> None:
+    """vgem and vkms: without a driver up to 6.15, then with the one of the faux bus."""
+    device = tmp_path / "devices" / bus / "vgem"
+    (device / "drm/card0").mkdir(parents=True)
+    (tmp_path / "class/drm").mkdir(parents=True)
+    (device / "subsystem").symlink_to(tmp_path / "bus" / bus)
+    if bus == "faux":
+        (device / "driver").symlink_to(tmp_path / "bus/faux/drivers/faux_driver")
+    (device / "drm/card0/device").symlink_to(device)
+    (tmp_path / "class/drm/card0").symlink_to(device / "drm/card0")
+    [card] = cards(str(tmp_path), 5.0)
+    assert (card["driver"], card["pci"], card["render"]) == ("vgem", None, None)
+
+
 def test_cards_are_read_from_sysfs(tmp_path: Path) -> None:
     device = tmp_path / "devices/pci0000:00/0000:00:03.0"
     (device / "drm/card1/card1-DP-1").mkdir(parents=True)

@@ -42,6 +42,9 @@ SECRETS = {
     "host key": "SHA256:LmNvbW1lbnQgdGhhdCBpcyBub3QgYSBrZXkgYXQgYWxs",
     "token": "tok-5e1f",
     "url": "carol:opensesame",
+    "bmc": "bmc4.secret-lab.example",
+    "bmc user": "labadmin",
+    "bmc password": "xyzzy-plugh",
     "builder": "carol@build7.secret-lab.example",
     "home": "carol",
 }
@@ -52,6 +55,7 @@ address = "gen3-box.secret-lab.example"
 key = "keys/lab_ed25519"
 host_key = "SHA256:LmNvbW1lbnQgdGhhdCBpcyBub3QgYSBrZXkgYXQgYWxs"
 power = { kind = "command", on = ["pdu", "pdu9.secret-lab.example", "--password=hunter22", "on"], off = ["pdu", "off", "hunter22"] }
+console = { kind = "ipmi-sol", host = "bmc4.secret-lab.example", user = "labadmin", password_file = "PASSWORD" }
 """  # noqa: E501
 CHATTER = [
     "Linux version 6.12.0 (carol@build7.secret-lab.example) (gcc 12) #1 SMP",
@@ -68,6 +72,7 @@ LOG = [
     "lab: start",
     *FENCED.splitlines(),
     "pdu9.secret-lab.example said hunter22",
+    "bmc4.secret-lab.example: labadmin, xyzzy-plugh",
     "lab: end",
 ]
 
@@ -115,9 +120,16 @@ def run(tmp_path: Path) -> Iterator[RunDir]:
     run.close()
 
 
+def listed_in(folder: Path) -> str:
+    """A target list, and the password that it names."""
+    (folder / "password").write_text("xyzzy-plugh\n")
+    (folder / "password").chmod(0o600)
+    return TARGETS.replace("PASSWORD", str(folder / "password"))
+
+
 @pytest.fixture
 def redactor(tmp_path: Path, run: RunDir) -> Redactor:
-    (tmp_path / "targets.toml").write_text(TARGETS)
+    (tmp_path / "targets.toml").write_text(listed_in(tmp_path))
     secrets = [*redact.of_facts(run.facts())]
     for target in load(tmp_path / "targets.toml").targets.values():
         secrets += redact.of_target(target)
@@ -259,7 +271,7 @@ def test_a_test_that_failed_by_itself_has_a_mail_too(run: RunDir) -> None:
 
 
 def test_commands_hand_out_one_test(run: RunDir, tmp_path: Path) -> None:
-    (tmp_path / "targets.toml").write_text(TARGETS)
+    (tmp_path / "targets.toml").write_text(listed_in(tmp_path))
     listed = ["--inventory", str(tmp_path / "targets.toml")]
     runner = CliRunner()
     told = runner.invoke(cli.main, [*listed, "mail", str(run.test(TEST))])

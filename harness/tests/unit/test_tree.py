@@ -15,10 +15,24 @@ from harness.tests.inner import ROOT
 FLOORS = [
     {"plugin", "cli"},
     {"desk", "doctor"},
-    {"fleet", "lab"},
+    {"bisect", "fleet", "lab"},
     {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
-    | {"generic", "guards", "healing", "health", "ladder", "pending", "pstore", "selftests"}
-    | {"waiters", "watch"},
+    | {
+        "fbcon",
+        "generic",
+        "guards",
+        "healing",
+        "health",
+        "held",
+        "ladder",
+        "pending",
+        "pstore",
+        "selftests",
+        "sleep",
+        "udev",
+        "waiters",
+        "watch",
+    },
     {"verdict"},
     {"account", "coverage", "known", "lastwords", "masking"},
     {"link", "gpu", "kernel", "fence"},

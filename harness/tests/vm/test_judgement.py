@@ -28,6 +28,11 @@ def test_every_testcase_passes_on_a_healthy_driver(tmp_path: Path) -> None:
     skipped = {name: v.reason for name, v in verdicts.items() if v.outcome == "skip"}
     assert {v.outcome for v in verdicts.values()} <= {"pass", "skip"}
     assert "no knob" in skipped.pop("test_without_a_reset_every_fence_ends")
+    # What this kernel, or simgpu, has not.
+    assert "cannot suspend" in skipped.pop("test_suspend_to_idle_beside_a_hang")
+    assert "no framebuffer device" in skipped.pop("test_recovers_beside_a_busy_console")
+    if why := skipped.pop("test_hangs_leave_no_memory_unreferenced", ""):
+        assert "no kmemleak" in why
     assert skipped == {}
     assert {v.lockdep for v in verdicts.values()} == {"armed"}
     engines = ["gfx", *(f"compute{n}" for n in range(4)), "sdma0", "sdma1"]

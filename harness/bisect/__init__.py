@@ -1,0 +1,1 @@
+"""The search, the oracle, putting a kernel on a target."""

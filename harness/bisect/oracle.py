@@ -1,0 +1,124 @@
+"""The oracle: what one run says of the kernel it ran on, from the run's directory alone.
+
+Bad is only the very finding that is searched for; another failure is no verdict on it, and
+whatever the lab broke is none at all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from harness.bisect.search import Kind
+from harness.errors import HarnessError
+from harness.evidence.finding import Finding, signature
+from harness.evidence.rundir import RunDir
+from harness.kernel.signature import steady
+from harness.verdict import Verdict, recorded
+
+__all__ = ["Heard", "Wanted", "hear", "wanted_of"]
+
+
+class Wanted(Struct, frozen=True):
+    """The finding that makes a kernel bad: by its signature, or by the same diagnosis."""
+
+    signature: str
+    title: str = ""
+    diagnosis: str = ""
+    """What the harness made of it where it was seen; "" where that is not known."""
+
+    def is_it(self, finding: Finding) -> bool:
+        """Whether `finding` is the one."""
+        if finding.severity == "note":
+            return False
+        same = bool(self.diagnosis) and finding.explanation == self.diagnosis
+        return finding.signature == self.signature or same
+
+
+class Heard(Struct, frozen=True, kw_only=True):
+    """What one run said."""
+
+    kind: Kind
+    reason: str
+    wanted: Wanted | None = None
+    """What made it bad."""
+    kernel: str = ""
+    """uname -r and -v of what ran."""
+
+
+def hear(path: Path, test: str, wanted: Wanted | None, builds: dict[str, str]) -> Heard:
+    """The answer of the run in `path`, of `test` (a pytest node, or a part of its verdicts).
+
+    Without a `wanted` the first failure is it.  `builds` are build ids, "vmlinux" or a module's
+    name to 40 hex digits, that the kernel must have had: another one's run proves nothing.
+    """
+    try:
+        run = RunDir.open(path)
+        facts, verdicts = run.facts(), recorded(run)
+    except HarnessError as error:
+        return Heard(kind="none", reason=error.what)
+    kernel = facts.get("kernel", {})
+    uname = kernel.get("uname", {})
+    named = f"{uname.get('release', '')} {uname.get('version', '')}".strip()
+    if wrong := _wrong_build(kernel.get("builds", {}), builds):
+        return Heard(kind="none", reason=wrong, kernel=named)
+    mine = [v for name, v in verdicts.items() if _asked(name, test)]
+    if not mine:
+        return Heard(kind="none", reason="the test did not end", kernel=named)
+    heard = [_one(verdict, wanted) for verdict in mine]
+    # One showing is enough to be bad; to be good, every one of them must be.
+    for kind in ("bad", "none", "other", "good"):
+        for one in heard:
+            if one.kind == kind:
+                return Heard(kind=one.kind, reason=one.reason, wanted=one.wanted, kernel=named)
+    raise AssertionError(heard)
+
+
+def wanted_of(verdict: Verdict) -> Wanted | None:
+    """What failed in it, as something to search for; None where nothing did."""
+    for finding in verdict.findings:
+        if finding.severity == "fail":
+            return Wanted(finding.signature, finding.title, finding.explanation)
+    return _said(verdict)
+
+
+def _said(verdict: Verdict) -> Wanted | None:
+    """What the test itself said was wrong, less what varies, made to look like a finding."""
+    if verdict.outcome != "fail":
+        return None
+    said = steady(verdict.reason)
+    return Wanted(signature("assertion", said), said)
+
+
+def _one(verdict: Verdict, wanted: Wanted | None) -> Heard:
+    if verdict.outcome == "error":
+        # The lab's trouble: what the kernel said meanwhile may be its consequence.
+        return Heard(kind="none", reason=f"error: {verdict.reason}")
+    seen, said = wanted_of(verdict), _said(verdict)
+    if wanted is not None:
+        found = next((f for f in verdict.findings if wanted.is_it(f)), None)
+        if found is not None:
+            seen = Wanted(found.signature, found.title, found.explanation)
+        else:
+            seen = said if said and said.signature == wanted.signature else None
+    if seen is not None:
+        return Heard(kind="bad", reason=seen.title, wanted=seen)
+    if verdict.outcome in ("pass", "xfail"):
+        return Heard(kind="good", reason=verdict.reason)
+    if verdict.outcome in ("blind", "skip"):
+        return Heard(kind="none", reason=f"{verdict.outcome}: {verdict.reason}")
+    return Heard(kind="other", reason=f"{verdict.outcome}: {verdict.reason}")
+
+
+def _asked(name: str, test: str) -> bool:
+    """Whether the verdict of `name` is one of the node `test`: itself, or a parameter of it."""
+    return name == test or name.startswith((f"{test}[", f"{test}::"))
+
+
+def _wrong_build(ran: dict[str, str], expected: dict[str, str]) -> str:
+    for name, build in expected.items():
+        if ran.get(name) != build:
+            there = ran.get(name) or "of none"
+            return f"another kernel ran: {name} has build id {there}, not {build}"
+    return ""

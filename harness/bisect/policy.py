@@ -1,0 +1,89 @@
+"""What to run next, and when it is enough.
+
+Next is the commit whose run promises the most bits about the culprit for each second that it
+costs; enough is one candidate, or candidates that nothing tells apart, as likely as was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.bisect.dag import Dag, Floats
+from harness.bisect.posterior import Posterior, Which
+
+__all__ = ["ALL", "Price", "Settled", "dim", "score", "settle"]
+
+ALL = slice(None)
+# As many runs of a commit are looked ahead to: one alone may never pay for its build.
+_BURSTS = (1, 2, 4, 8, 16, 32)
+# A commit this many steps from one without a verdict may well be broken like it.
+_SHADOW = 4
+
+
+@dataclass(frozen=True)
+class Price:
+    """Seconds that a run of each commit costs: what must be done once before it, and each time."""
+
+    before: Floats
+    """(commits): build and boot, 0 where it is up already."""
+    each: float
+    """The test itself."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The most likely class of candidates of each search."""
+
+    chance: Floats
+    """(searches): its chance."""
+    members: list[NDArray[np.intp]]
+    """Its candidates."""
+
+
+def score(
+    posterior: Posterior,
+    weights: Floats,
+    hope: Floats,
+    searches: Which = ALL,
+    price: Price | None = None,
+) -> Floats:
+    """Bits a second for a run of each commit, (searches, commits).
+
+    `hope` is the chance that a run there gives a verdict at all, 0 where it is known not to.
+    Without a `price` all cost one second.
+    """
+    if price is None:
+        return posterior.information(weights, searches) * hope
+    # Setting up a commit pays off over all the runs that it then gets.
+    bursts = _BURSTS if price.before.max() > price.each else _BURSTS[:1]
+    best = np.zeros_like(weights)
+    for runs in bursts:
+        bits = posterior.information(weights, searches, runs)
+        np.maximum(best, bits / (price.before + runs * price.each), out=best)
+    return best * hope
+
+
+def settle(weights: Floats, labels: Sequence[NDArray[np.intp] | None]) -> Settled:
+    """The most likely class of each search; `labels` as Dag.classes gave them, None where every
+    candidate is a class of its own."""
+    tops = weights.argmax(axis=-1)
+    chance = weights[np.arange(len(weights)), tops]
+    members = [np.array([top]) for top in tops]
+    for search, mine in enumerate(labels):
+        if mine is not None:
+            sums = np.bincount(mine, weights=weights[search])
+            chance[search] = sums.max()
+            members[search] = np.flatnonzero(mine == sums.argmax())
+    return Settled(chance, members)
+
+
+def dim(dag: Dag, hope: Floats, commit: int, proven: NDArray[np.bool_]) -> None:
+    """After a run of `commit` without a verdict: less hope for those around it that are not
+    `proven`.  A break lasts for some commits; from four steps on it is no reason to stay away."""
+    for other, distance in dag.near(commit, _SHADOW).items():
+        if distance and not proven[other]:
+            hope[other] *= 1 - 0.5**distance
