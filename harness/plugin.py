@@ -398,8 +398,7 @@ def _dut(item: pytest.Item) -> Dut | None:
 def _open(item: pytest.Item, dut: Dut) -> None:
     """Everything that must hold before a test may touch the target, then its window."""
     item.config.stash[_FLEET].check(dut.target.name)
-    if dut.trouble():  # between two tests: nobody has recovered it yet
-        dut.recover()
+    dut.ready()
     if dut.ailing:
         healing.heal(dut)
     if dut.unfit:
