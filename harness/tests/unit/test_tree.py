@@ -35,7 +35,7 @@ FLOORS = [
         "watch",
     },
     {"verdict"},
-    {"account", "coverage", "known", "lastwords"},
+    {"account", "coverage", "known", "lastwords", "masking"},
     {"link", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
     {"inventory", "tomlerror", "ways"},
