@@ -127,7 +127,7 @@ def waits_no_longer(dut: Dut, window: Window, how: How, *, disturbed: bool = Fal
     """The job is released before any timeout: the commit is done, and nothing is reset."""
     with pending(dut, how, disturbed=disturbed) as (commit, display, _):
         assert commit.begun(Deadline(PATIENCE_S)), "the commit does not wait for the job"
-        assert not commit.fence(Deadline(0.5)).signaled, "the job ended before it was released"
+        assert not commit.fence(Deadline(0.1)).signaled, "the job ended before it was released"
         assert not commit.done(), f"the commit did not wait for the job: it was {commit.result()}"
         held = commit.release()
         fence, shown = commit.fence(Deadline(dut.target.limits.tdr_s)), commit.result()
