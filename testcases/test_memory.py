@@ -23,6 +23,7 @@ def reset(dut: Dut, times: int) -> None:
 
 
 @pytest.mark.destructive
+@pytest.mark.without_lockdep
 def test_resets_leak_no_memory(dut: Dut, window: Window, deep: bool) -> None:
     """Twice as many resets later the kernel does not hold more memory, slabs or open files, and
     more again: what grows once is no leak, what grows with each reset is.
