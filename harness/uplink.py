@@ -323,8 +323,9 @@ class Uplink:
         self._watch.netconsole(data)
 
     def _new_boot(self) -> None:
-        self._boot.close()
-        self._boot = Boot(self.run, self.target.policy.stream_limit)
+        # In this order: what its console and netconsole say meanwhile finds an open stream.
+        old, self._boot = self._boot, Boot(self.run, self.target.policy.stream_limit)
+        old.close()
 
     def _drop(self) -> None:
         at, self._at, self.ailing = self._at, None, ()
