@@ -63,7 +63,7 @@ class Uplink:
         self._dead = False
         self._watch = Watch()
         self._last_words = ""
-        self._guards = Guards(target, self._netconsole)
+        self.guards = Guards(target, self._netconsole)
 
     # -- coming and going ------------------------------------------------------
 
@@ -75,7 +75,7 @@ class Uplink:
         """
         self._say(f"{self.target.name}: {self._machine.describe()}")
         self._machine.up(self._console, Deadline(self.target.limits.boot_s), self.run.path)
-        self._guards.open(self._machine.endpoint())
+        self.guards.open(self._machine.endpoint())
         self._attach(wait=True)
         for remark in self.remarks():
             self.run.journal.add("remark", reason=remark)
@@ -89,7 +89,7 @@ class Uplink:
         """
         with contextlib.ExitStack() as leaving:
             leaving.callback(self._boot.close)
-            leaving.callback(self._guards.close)
+            leaving.callback(self.guards.close)
             leaving.callback(self._machine.down)
             at, self._at = self._at, None
             if at is not None:
@@ -137,7 +137,7 @@ class Uplink:
 
     def remarks(self) -> list[str]:
         """What else of the lab's own a judge should know, since this was last asked."""
-        return [*self._machine.remarks(), *self._guards.remarks()]
+        return [*self._machine.remarks(), *self.guards.remarks()]
 
     # -- bringing it back ------------------------------------------------------
 
@@ -279,7 +279,7 @@ class Uplink:
         self._before = self.boot_id, self._at.facts["pid"]
         self._watch.over(self._at.agent)
         self._dead = False
-        self._guards.arm(self._at, nmi=self.target.nmi)
+        self.guards.arm(self._at, nmi=self.target.nmi)
         boots = [*self.run.facts().get("boots", [])]
         if self.boot_id not in boots:
             boots.append(self.boot_id)
@@ -288,7 +288,7 @@ class Uplink:
             "boot",
             boot=self.boot_id,
             kernel=self.facts["uname"]["release"],
-            guards=self._guards.armed,
+            guards=self.guards.armed,
         )
         if absent := self._at.recorder.absent:
             self.run.journal.add("trace-absent", boot=self.boot_id, reason=absent)

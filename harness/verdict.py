@@ -22,7 +22,7 @@ from harness.errors import LabError
 from harness.evidence.files import read_json, write_bytes, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
 from harness.evidence.rundir import RunDir, Window
-from harness.kernel import commits, lockdep, picture, records, resets, splats, uevents
+from harness.kernel import commits, lockdep, modtests, picture, records, resets, splats, uevents
 from harness.kernel import selftests as module_tests
 from harness.kernel.cycle import cycle_of
 from harness.kernel.diagnosis import explain
@@ -247,17 +247,20 @@ def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iter
 
 def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
     """GPU events; a failed reset is a failure, and so is one in a test that asked for none."""
+    whole = resets.recoveries(resets.trail(kmsg))
     for event in resets.find(kmsg):
-        engine = f" on {event.engine}" if event.engine else ""
-        place = Place(window.boot_id, "kmsg", event.seq, event.seq)
+        title = f"{event.step} on {event.engine}" if event.engine else event.step
         broken = event.step in ("reset-failed", "wedged")
-        if broken:
-            yield _finding("recovery", "fail", f"{event.step}{engine}", place, event.text)
-        elif not window.destructive:
-            title = f"{event.step}{engine} in a test that hangs nothing"
-            yield _finding("recovery", "fail", title, place, event.text)
-        else:
-            yield _finding("recovery", "note", f"{event.step}{engine}", place, event.text)
+        if not broken and not window.destructive:
+            title += " in a test that hangs nothing"
+        place = Place(window.boot_id, "kmsg", event.seq, event.seq)
+        severity: Severity = "fail" if broken or not window.destructive else "note"
+        finding = _finding("recovery", severity, title, place, event.text)
+        told = next((recovery.title for recovery in whole if event in recovery.events), "")
+        if told and severity == "fail":
+            # whose job it was is no part of the identity
+            finding = msgspec.structs.replace(finding, title=f"{title}: {told}")
+        yield finding
 
 
 def _display(
@@ -311,13 +314,17 @@ def _device(facts: dict[str, Any]) -> str:
 
 
 def _selftests(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
-    """What the driver's own tests say of it."""
+    """What the kernel's own tests say of it."""
     for run in module_tests.find(kmsg):
         for failed in run.failed:
             error = errno.errorcode.get(-failed.error, str(failed.error))
             title = f"{run.kind} selftest {run.group}/{failed.name} fails with {error}"
             place = Place(window.boot_id, "kmsg", failed.seq, failed.seq)
             yield _finding("selftest", "fail", title, place, f"st_random_seed={run.seed}")
+    for test in modtests.find(kmsg):
+        if test.outcome in ("fail", "missing"):
+            place = Place(window.boot_id, "kmsg", test.seq, test.seq)
+            yield _finding("selftest", "fail", test.title, place, test.why)
 
 
 def _flood(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:

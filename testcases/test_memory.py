@@ -59,13 +59,13 @@ def test_hangs_leave_no_memory_unreferenced(dut: Dut, deep: bool) -> None:
     drivers/gpu/drm/i915/i915_gpu_error.c __i915_gpu_coredump_free().
     Runs on: sim-navi, sim-gen3 (kernels without CONFIG_DEBUG_KMEMLEAK skip).
     """
-    guilty, engine = dut.client(), dut.engines()[0]
-    if reason := dut.refusal(guilty):
-        pytest.skip(reason)
     try:
         tell(dut, "clear")
     except TargetError as error:
         pytest.skip(f"this kernel has no kmemleak: {error.what}")
+    guilty, engine = dut.client(), dut.engines()[0]
+    if reason := dut.refusal(guilty):
+        pytest.skip(reason)
     dut.hasten(engine)
     limit = dut.target.limits.tdr_s
     fences = guilty.hang_until(engine, Deadline(DEEP * 2.0 if deep else 2.0), limit)

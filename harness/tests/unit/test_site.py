@@ -139,6 +139,24 @@ def test_a_run_that_is_no_more_costs_the_log_alone(tmp_path: Path) -> None:
     assert all(path.exists() for _, _, path in sites.lists(front))
 
 
+def test_what_a_test_says_itself_has_a_page_with_its_words(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for day in range(2):
+        night_of(runs, day, {"navi": [Test("t.py::a", "fail", reason=f"assert {day} == 7")]})
+    front = sites.write(runs, runs / "site")
+    page = page_of(front, "assert 1 == 7")
+    assert "2 times, in 1 test on 1 target" in said(page)
+    assert "lab mail" in said(page)
+
+
+def test_a_mail_knows_what_the_history_beside_its_run_knows(front: Path) -> None:
+    run = max(front.parent.parent.glob("*-navi-*"))
+    done = CliRunner().invoke(cli.main, ["mail", f"{run}/{LOCKED}"])
+    assert done.exit_code == 0, done.output
+    assert "last good 6.12.1" in done.output
+    assert "in 1 of 6 results of this test on this target" in done.output
+
+
 def test_a_site_is_written_over_by_the_next_and_nothing_else_is(tmp_path: Path) -> None:
     runs, out = tmp_path / "runs", tmp_path / "out"
     night_of(runs, 0, {"navi": [Test("t.py::a", "fail", "WARNING in a")]})
