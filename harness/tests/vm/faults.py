@@ -184,8 +184,8 @@ def _missing(row: Row, run: RunDir) -> list[int]:
 def _lost(row: Row, run: RunDir) -> tuple[float | None, float | None]:
     """Seconds from the fault until the next test began, and of these those of the boot, or of a
     new agent on the old one: from the last time that the machine began to boot, or was tried to be
-    reached, until it was.  Less what that next test, which does nothing, takes: any test takes that
-    here."""
+    reached, until it was.  Where its test went on to its end, less what the next one takes, which
+    does nothing: any test takes that here."""
     began = booting = boot = after = None
     entries = iter(journal.read(run.journal.path))
     for entry in entries:
@@ -200,7 +200,7 @@ def _lost(row: Row, run: RunDir) -> tuple[float | None, float | None]:
         elif entry["what"] == "test-start":
             after = _when(entry)
         elif entry["what"] == "test-end" and began is not None and after is not None:
-            usual = _when(entry) - after
+            usual = _when(entry) - after if boot is None else 0.0
             return max(0.0, after - began - (boot or 0.0) - usual), boot
     return None, None
 
