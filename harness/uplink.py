@@ -161,6 +161,7 @@ class Uplink:
         self._drop()
         self._new_boot()
         self._booting("reboot")
+        self._dead = True  # as good as: what answers now is still the old boot
 
         def gone(deadline: Deadline) -> None:
             self._wait_reboot(at.ssh, old, deadline)
