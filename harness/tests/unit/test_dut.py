@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -64,7 +64,9 @@ class Client:
 
 
 @pytest.mark.parametrize("driver", ["i915", "amdgpu"])
-def test_what_may_not_come_back_is_hung_with_dangerous_alone(tmp_path: Path, driver: str) -> None:
+def test_what_may_not_come_back_is_hung_with_dangerous_alone(
+    tmp_path: Path, driver: Literal["amdgpu", "i915"]
+) -> None:
     target = Target(driver=driver, name="box", address="box.lab")
     run, gfx, client = RunDir.create(tmp_path, "box"), Engine("gfx", "gfx", 0), cast(Any, Client())
     careful = Quiet(target, run, Broken(target), print)
