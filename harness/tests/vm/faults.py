@@ -71,7 +71,7 @@ ROWS = (
     Row("panic", "incomplete", "the kernel panicked: sysrq triggered crash"),
     Row("oops", "incomplete", "the kernel panicked: Fatal exception"),
     # The kernel's own watchdog takes up to 24 s.
-    Row("hard_lockup", "incomplete", "hard LOCKUP", SILENCE_S + 5),
+    Row("hard_lockup", "incomplete", "LOCKUP", SILENCE_S + 5),
     Row("sshd_killed", "error", LINK, LINK_S),
     Row("agent_stopped", "error", LINK, LINK_S),
     Row("network_5s", "pass"),
