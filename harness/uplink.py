@@ -234,10 +234,14 @@ class Uplink:
         """The kernel's own emergency: sync, remount read-only, boot."""
         if not all(self._sysrq(key) for key in "su"):
             raise LabError("it does not heed sysrq", where=self.target.name, cure="reset it")
+        old = self._before[0]
         self._new_boot()
         self._booting("sysrq")
         self._sysrq("b")
-        self._attach(wait=True)
+        self._attach(wait=True, seconds=max(1.0, deadline.left()))
+        if self.boot_id == old:
+            self._drop()
+            raise LabError("it is still the old boot", where=self.target.name, cure="reset it")
 
     def _by_agent(self, deadline: Deadline) -> None:
         self._attach(wait=True, seconds=deadline.left())

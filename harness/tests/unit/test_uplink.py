@@ -207,6 +207,17 @@ def test_streams_that_were_cut_are_begun_anew_on_the_same_boot(
     assert (link.boot_id, link._boot.path, link._boot.failed) == (OLD, cut.path, False)
 
 
+def test_sysrq_is_no_cure_where_the_old_boot_answers_again(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    machine.lives = True
+    script += [OLD, NEW]
+    link.reboot()
+    assert _rungs(link) == ["reboot", "sysrq", "reset button"]
+    assert machine.done == ["sysrq s", "sysrq u", "sysrq b", "reset"]
+    assert link.boot_id == NEW
+
+
 def test_a_reboot_that_does_not_come_is_made_by_other_means(
     link: Uplink, machine: Machine, script: list[str | HarnessError]
 ) -> None:
