@@ -26,8 +26,11 @@ SLACK_S = 5.0
 
 
 @contextmanager
-def pending(dut: Dut, how: How, *, soon: bool = False) -> Iterator[tuple[Pending, Display, Engine]]:
-    """A commit that waits for a job, which with `soon` is found hung as fast as can be."""
+def pending(
+    dut: Dut, how: How, *, soon: bool = False, disturbed: bool = False
+) -> Iterator[tuple[Pending, Display, Engine]]:
+    """A commit that waits for a job, which with `soon` is found hung as fast as can be; signals
+    hit it if `disturbed`."""
     display, guilty, engine = dut.display(), dut.client(), dut.engines()[0]
     if soon:
         dut.hasten(engine)
@@ -40,7 +43,7 @@ def pending(dut: Dut, how: How, *, soon: bool = False) -> Iterator[tuple[Pending
     flips = display.flips(0.5, PATIENCE_S)
     assert not flips.lost, f"flips do not work before the hang: of their events {flips}"
     patience = 2 * dut.target.limits.tdr_s + PATIENCE_S
-    with Pending(display, guilty, engine, how, patience) as commit:
+    with Pending(display, guilty, engine, how, patience, disturbed=disturbed) as commit:
         yield commit, display, engine
 
 
@@ -78,6 +81,18 @@ def test_modeset_waits_for_a_slow_job(dut: Dut, window: Window) -> None:
 
 
 @pytest.mark.destructive
+def test_signals_do_not_disturb_a_waiting_modeset(dut: Dut, window: Window) -> None:
+    """The same modeset while signals hit it: interruptible, and made again from its beginning
+    (drm_atomic_helper_commit), or not (intel_atomic_commit_fence_wait), it ends as it should.
+
+    Source: drivers/gpu/drm/drm_atomic_helper.c drm_atomic_helper_wait_for_fences(),
+    drivers/gpu/drm/i915/display/intel_display.c intel_atomic_commit_fence_wait().
+    Runs on: sim-navi, sim-gen3.
+    """
+    waits_no_longer(dut, window, "modeset", disturbed=True)
+
+
+@pytest.mark.destructive
 def test_flip_waits_for_a_slow_job(dut: Dut, window: Window) -> None:
     """The same flip behind a job that is only slow: no longer than it lasts.
 
@@ -108,9 +123,9 @@ def recovery_passes(dut: Dut, window: Window, how: How) -> None:
         assert canary.ok, f"a second client's job does not complete after recovery: {canary}"
 
 
-def waits_no_longer(dut: Dut, window: Window, how: How) -> None:
+def waits_no_longer(dut: Dut, window: Window, how: How, *, disturbed: bool = False) -> None:
     """The job is released before any timeout: the commit is done, and nothing is reset."""
-    with pending(dut, how) as (commit, display, _):
+    with pending(dut, how, disturbed=disturbed) as (commit, display, _):
         assert commit.begun(Deadline(PATIENCE_S)), "the commit does not wait for the job"
         assert not commit.fence(Deadline(0.5)).signaled, "the job ended before it was released"
         assert not commit.done(), f"the commit did not wait for the job: it was {commit.result()}"
@@ -119,6 +134,7 @@ def waits_no_longer(dut: Dut, window: Window, how: How) -> None:
     assert fence.signaled
     assert fence.error == 0
     assert shown.came, f"the commit was {shown}"
+    assert shown.signals or not disturbed, "no signal came while the commit waited"
     assert shown.seconds < held + SLACK_S, f"the job was held {held:.1f} s, the commit was {shown}"
     assert not dut.gpu_events(window)
     after = display.flips(0.5, PATIENCE_S)

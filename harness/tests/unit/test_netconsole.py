@@ -11,6 +11,7 @@ import pytest
 from harness.agent.commands import Commands
 from harness.agent.errors import AgentError
 from harness.agent.netconsole import Netconsole as Sender
+from harness.agent.netconsole import Route
 from harness.errors import LabError
 from harness.kernel import formats
 from harness.link.netconsole import Netconsole
@@ -134,9 +135,12 @@ def sender(tmp_path: Path) -> Sender:
 
 def test_the_route_with_the_longest_prefix_and_least_metric_is_taken(sender: Sender) -> None:
     assert sender._route("127.0.0.1") == ("lo", "127.0.0.1", "127.0.0.1")
+
+
+def test_a_neighbour_that_is_silent_is_told(sender: Sender) -> None:
     (Path(sender._proc) / "arp").write_text(ARP.splitlines()[0] + "\n")
-    with pytest.raises(AgentError, match="does not tell its hardware address"):
-        sender._mac(sender._route("127.0.0.1"), "127.0.0.1", 9)
+    with pytest.raises(AgentError, match=r"127\.0\.0\.1 does not tell its hardware address on lo"):
+        sender._mac(Route("lo", "127.0.0.1", "127.0.0.1"), "127.0.0.1", 9)
 
 
 def test_the_neighbour_is_the_one_that_answered(sender: Sender) -> None:
