@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.dut import Dut
 from harness.errors import HarnessError, UsageError
+from harness.evidence.files import RESERVE, reserve
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory, Target
 from harness.lab.reservation import Reservation
@@ -116,6 +117,7 @@ class Fleet:
         self._locks[target.name] = Reservation.take(target.name, self._command)
         if target.name in self._resume:
             run = RunDir.open(self._resume[target.name])
+            reserve(run.path)
             for test in close_guilty(run):
                 self._say(f"{target.name}: incomplete, and not run again: {test}")
         else:
@@ -145,4 +147,5 @@ class Fleet:
 
 def _end(run: RunDir, how: str) -> None:
     run.journal.add("run-end", how=how)
+    (run.path / RESERVE).unlink(missing_ok=True)
     run.close()

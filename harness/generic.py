@@ -158,7 +158,7 @@ class Generic:
         return int(self._workload.call("churn", deadline, bytes=size, endless=endless)["read"])
 
     def settle(self) -> None:
-        """End an endless `churn`, once it has gone round."""
+        """End `churn`, or the next one."""
         self._call("churn.stop")
 
     def stop(self) -> None:

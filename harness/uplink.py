@@ -59,9 +59,11 @@ class Uplink:
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
         self._before = ("", 0)
+        # Whether the last thing known of it is that it died.
+        self._dead = False
         self._watch = Watch()
         self._last_words = ""
-        self._guards = Guards(target, self._netconsole)
+        self.guards = Guards(target, self._netconsole)
 
     # -- coming and going ------------------------------------------------------
 
@@ -73,7 +75,7 @@ class Uplink:
         """
         self._say(f"{self.target.name}: {self._machine.describe()}")
         self._machine.up(self._console, Deadline(self.target.limits.boot_s), self.run.path)
-        self._guards.open(self._machine.endpoint())
+        self.guards.open(self._machine.endpoint())
         self._attach(wait=True)
         for remark in self.remarks():
             self.run.journal.add("remark", reason=remark)
@@ -87,7 +89,7 @@ class Uplink:
         """
         with contextlib.ExitStack() as leaving:
             leaving.callback(self._boot.close)
-            leaving.callback(self._guards.close)
+            leaving.callback(self.guards.close)
             leaving.callback(self._machine.down)
             at, self._at = self._at, None
             if at is not None:
@@ -135,7 +137,7 @@ class Uplink:
 
     def remarks(self) -> list[str]:
         """What else of the lab's own a judge should know, since this was last asked."""
-        return [*self._machine.remarks(), *self._guards.remarks()]
+        return [*self._machine.remarks(), *self.guards.remarks()]
 
     # -- bringing it back ------------------------------------------------------
 
@@ -186,6 +188,13 @@ class Uplink:
             ssh.wait_reboot(old, deadline)
         self._attach(wait=True)
 
+    def ready(self) -> None:
+        """Have a link before a test, and streams that are whole again where a disk was full."""
+        if self.trouble() or self._boot.failed:
+            self._drop()
+        if self._at is None and not self.unfit:
+            self.recover()
+
     def recover(self) -> None:
         """After a death: reach it again, by power if need be; `unfit` when nothing helps."""
         self._say(f"{self.target.name}: recovering the target")
@@ -214,6 +223,8 @@ class Uplink:
         rungs = [Rung("reset button", seconds, self._by_button), power]
         if death is None:
             rungs.insert(0, Rung("sysrq", seconds, self._by_sysrq))
+            if not self._dead:
+                rungs.insert(0, Rung("agent", self.target.limits.connect_s, self._by_agent))
         elif death.kind == "boot":
             rungs.insert(0, Rung("its own reboot", seconds, self._by_itself))
         return rungs
@@ -226,6 +237,9 @@ class Uplink:
         self._booting("sysrq")
         self._sysrq("b")
         self._attach(wait=True)
+
+    def _by_agent(self, deadline: Deadline) -> None:
+        self._attach(wait=False)
 
     def _by_itself(self, deadline: Deadline) -> None:
         self._new_boot()
@@ -264,7 +278,8 @@ class Uplink:
         )
         self._before = self.boot_id, self._at.facts["pid"]
         self._watch.over(self._at.agent)
-        self._guards.arm(self._at, nmi=self.target.nmi)
+        self._dead = False
+        self.guards.arm(self._at, nmi=self.target.nmi)
         boots = [*self.run.facts().get("boots", [])]
         if self.boot_id not in boots:
             boots.append(self.boot_id)
@@ -273,7 +288,7 @@ class Uplink:
             "boot",
             boot=self.boot_id,
             kernel=self.facts["uname"]["release"],
-            guards=self._guards.armed,
+            guards=self.guards.armed,
         )
         if absent := self._at.recorder.absent:
             self.run.journal.add("trace-absent", boot=self.boot_id, reason=absent)
@@ -293,7 +308,7 @@ class Uplink:
         )
 
     def _boot_for(self, boot_id: str) -> Boot:
-        if self._boot.boot_id not in ("", boot_id):
+        if self._boot.boot_id not in ("", boot_id) or self._boot.failed:
             self._new_boot()
         if not self._boot.boot_id:
             self._boot.name(boot_id)
@@ -318,6 +333,14 @@ class Uplink:
 
     def _diagnose(self) -> tuple[str, str]:
         """After a broken window: (how the target died, or "") and (what the lab should know)."""
+        try:
+            died, lab = self._autopsy()
+        except HarnessError as error:  # this host's own trouble, on the way
+            died, lab = "", f" ({error.what})"
+        self._dead = bool(died)
+        return died, lab
+
+    def _autopsy(self) -> tuple[str, str]:
         old = self.boot_id
         death = self._watch.death
         self._drop()

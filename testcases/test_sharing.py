@@ -18,6 +18,8 @@ from harness.gpu.base import Engine
 # How long a job is looked at that must not run, and what vgem's own steps may take, in seconds.
 # vgem ends its fences after 10 s, and i915 waits no longer for another driver's.
 LOOK_S, PATIENCE_S = 1.0, 10.0
+# Recovery may be over before a slow machine's vgem looks: then once more.
+TRIES = 3
 
 
 def partners(dut: Dut) -> tuple[Client, Generic, Engine]:
@@ -41,15 +43,18 @@ def test_another_driver_sees_the_end_of_a_hang(dut: Dut) -> None:
     """
     guilty, vgem, engine = partners(dut)
     buffer, theirs = vgem.borrow(guilty)
-    dut.hasten(engine)
-    job = guilty.hang(engine, writes=theirs)
-    early = vgem.attach(buffer, write=True)
-    seen = vgem.exported(buffer, write=True)
-    fence = guilty.wait(job, Deadline(dut.target.limits.tdr_s))
+    for _ in range(TRIES):
+        job = guilty.hang(engine, context=guilty.context(), writes=theirs)
+        seen = vgem.exported(buffer, write=True)
+        early = vgem.attach(buffer, write=True)
+        fence = guilty.wait(job, Deadline(dut.target.limits.tdr_s))
+        if early.errname:
+            break
+        assert vgem.signal(early) == ""
 
+    assert early.errname == "EBUSY", f"vgem did not see the job's fence, {TRIES} times"
     assert fence.signaled, f"the fence did not signal within {dut.target.limits.tdr_s:g} s"
     assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
-    assert early.errname == "EBUSY", "vgem did not see the job's fence"
     assert vgem.wait(seen, Deadline(PATIENCE_S)), "the job ended, and vgem's view of it did not"
     assert vgem.info(seen).status == fence.error
     late = vgem.attach(buffer, write=True)

@@ -43,7 +43,7 @@ def test_every_wait_is_told_the_truth(dut: Dut) -> None:
     """
     guilty, engine = guilty_client(dut)
     job, waits = guilty.hang_and_wait(engine, Deadline(dut.target.limits.tdr_s))
-    fence = guilty.wait(job, Deadline(0.0))
+    fence = guilty.wait(job, Deadline(dut.target.limits.tdr_s))
 
     assert fence.seconds, f"the fence did not signal within {dut.target.limits.tdr_s:g} s"
     assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
@@ -78,11 +78,11 @@ def test_who_cannot_be_interrupted_completes(dut: Dut) -> None:
     Runs on: sim-navi, sim-gen3.
     """
     guilty, engine = guilty_client(dut)
-    patience = Deadline(dut.target.limits.tdr_s)
-    job, (munmap,) = guilty.hang_and_wait(engine, patience, "munmap", own=True)
-    fence = guilty.wait(job, patience)
+    tdr_s = dut.target.limits.tdr_s
+    job, (munmap,) = guilty.hang_and_wait(engine, Deadline(tdr_s), "munmap", own=True)
+    fence = guilty.wait(job, Deadline(tdr_s))
 
-    assert fence.seconds, f"the fence did not signal within {dut.target.limits.tdr_s:g} s"
+    assert fence.seconds, f"the fence did not signal within {tdr_s:g} s"
     assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
     assert munmap.result == READY, f"{munmap}; the fence {fence}"
     if dut.gpu.unmap_waits():

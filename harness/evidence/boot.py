@@ -44,7 +44,9 @@ class Boot:
         self._kmsg = Stream(self.path / "kmsg", self._limit)
         self._uevents = Stream(self.path / "uevents.jsonl", self._limit)
         self._events = Stream(self.path / "agent-events.jsonl", self._limit)
-        self._streams += [self._kmsg, self._uevents, self._events]
+        for stream in (self._kmsg, self._uevents, self._events):
+            stream.begin_line()
+            self._streams.append(stream)
 
     def console(self, data: bytes) -> None:
         """Sink of the console."""
@@ -75,6 +77,11 @@ class Boot:
         """Until more of the kernel log may have arrived, at most 50 ms or the deadline."""
         with self._arrived:
             self._arrived.wait(min(0.05, deadline.left()))
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stream lacks something: it is taken up again by a Boot of the same name."""
+        return any(stream.failed for stream in self._streams)
 
     def check(self) -> None:
         """Raise what any stream met: a full disk, a limit."""

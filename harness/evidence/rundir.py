@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from harness.errors import UsageError
 from harness.evidence import journal
-from harness.evidence.files import disk_error, read_json, write_json
+from harness.evidence.files import disk_error, read_json, reserve, write_json
 from harness.evidence.journal import Journal
 
 __all__ = ["RunDir", "Window", "attempt_of", "slug"]
@@ -75,6 +75,7 @@ class RunDir:
             (path / "tests").mkdir(parents=True)
         except OSError as error:
             raise disk_error(path, error) from error
+        reserve(path)
         return cls(path)
 
     @classmethod

@@ -26,7 +26,7 @@ _SIZE = 1_000_000_000
 _REPORTS = 1_000
 _MEMORY_MB = 100.0
 # Reports in the floods: of a line each, and of a whole WARN.
-_FLOOD = {"lines": 1_000_000, "reports": 200_000}
+_FLOOD = {"lines": 4_000_000, "reports": 250_000}
 _FLOOD_MB_S = 50.0
 # What was asked for, of the corpus in percent and of the speed in MB/s.
 _WANTED = {

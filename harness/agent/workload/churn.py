@@ -31,7 +31,7 @@ class Churn:
 
     def perform(self, arguments: Arguments) -> dict[str, Any]:
         """{bytes, endless = false, folder = "/var/tmp"} -> {"read": bytes}: read so many bytes of
-        the file; with `endless` again and again, until churn.stop.  Raises AgentError."""
+        the file, with `endless` again and again, until churn.stop.  Raises AgentError."""
         size = arguments.integer("bytes")
         endless = arguments.flag("endless")
         folder = arguments.text("folder", "/var/tmp")
@@ -40,7 +40,7 @@ class Churn:
             self._file = _file(folder)
         os.ftruncate(self._file.fileno(), size)
         room, done = bytearray(_PIECE), 0
-        while done < size or (endless and not self._stop.is_set()):
+        while not self._stop.is_set() and (endless or done < size):
             done += os.preadv(self._file.fileno(), [room], done % size)
         self._stop.clear()
         return {"read": done}

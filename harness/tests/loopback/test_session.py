@@ -256,6 +256,29 @@ def test_killed_session_names_the_test_and_resumes(
     assert "test_waits_to_be_killed" in replayed.stdout
 
 
+def test_a_killed_test_is_incomplete_once_and_never_run_again(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "flag"
+    monkeypatch.setenv("VICTIM_FLAG", str(flag))
+    process = session.start(VICTIMS, "-k", "waits")
+    deadline = Deadline(120)
+    while not flag.exists() and process.poll() is None and deadline.pause(0.05):
+        pass
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    flag.unlink()
+    for _ in range(2):
+        done = session.run(VICTIMS, "-k", "waits or quiet", "--allow-blind", "--resume")
+        (run,) = session.run_dirs()
+        outcomes = {name: v.outcome for name, v in session.verdicts().items()}
+        assert outcomes == {"test_waits_to_be_killed": "incomplete", "test_quiet": "blind"}
+        assert not flag.exists(), "it ran again"
+    assert "not run again" not in done.stdout, "told once"
+    begun = [e["test"] for e in journal.read(run.journal.path) if e["what"] == "test-start"]
+    assert begun == [f"{VICTIMS}::test_waits_to_be_killed", f"{VICTIMS}::test_quiet"]
+
+
 def test_sigterm_ends_a_session_as_ctrl_c_does(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

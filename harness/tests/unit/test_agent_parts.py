@@ -44,6 +44,10 @@ def test_broken_packets_have_broken_headers() -> None:
     assert _words("illegal_opcode", "gfx")[0] == 0xC082F200
     assert _words("illegal_opcode", "sdma")[0] == 0xF2
     assert _words("bad_sdma_header", "sdma")[0] == 0x23DECD3D
+    assert _words("illegal_register", "gfx") == [0xC0033700, 1 << 20, 0x54F, 0, 0xDEADBEEF]
+    assert _words("illegal_memory", "gfx") == [0xC0033700, 0x100500, 0xDEADBEE0, 0, 0xDEADBEEF]
+    promised, *body = _words("bad_length", "compute")
+    assert (promised >> 16 & 0x3FFF) + 1 > len(body)
     assert len(_words("bad_sdma_header", "sdma")) == 7
 
 

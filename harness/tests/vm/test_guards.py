@@ -38,7 +38,7 @@ def _until(sim: Dut, said: bytes) -> bytes:
 
 
 def test_each_stands_by_and_says_how(connected: Dut) -> None:
-    armed = connected._guards.armed
+    armed = connected.guards.armed
     assert set(armed) == {"netconsole", "watchdog", "NMI"}
     assert armed["netconsole"].startswith("eth0 10.0.2.15 to 10.0.2.2:")
     assert armed["watchdog"] == f"i6300ESB timer, {FIRST_S} s"
@@ -74,10 +74,10 @@ def test_an_agent_that_replaces_a_dead_one_sets_it_up_anew(connected: Dut) -> No
         run(connected, "sh", "-c", "kill -9 $PPID")
     connected._drop()
     target = msgspec.structs.replace(connected.target, watchdog=Watchdog(timeout_s=LATER_S))
-    connected._guards._target = target
+    connected.guards._target = target
     connected._attach(wait=True)
-    assert set(connected._guards.armed) == {"netconsole", "watchdog", "NMI"}
-    assert connected._guards.armed["watchdog"] == f"i6300ESB timer, {LATER_S} s"
+    assert set(connected.guards.armed) == {"netconsole", "watchdog", "NMI"}
+    assert connected.guards.armed["watchdog"] == f"i6300ESB timer, {LATER_S} s"
     assert "watchdog did not stop!" in sh(connected, "dmesg"), "it stayed armed in between"
     put(connected, "/dev/kmsg", "<3>heard by the second\n")
     _until(connected, b"heard by the second\n")

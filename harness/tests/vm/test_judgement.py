@@ -67,13 +67,6 @@ def test_console_lock_in_recovery_fails_the_test_and_is_named(tmp_path: Path) ->
     assert (after.outcome, after.lockdep) == ("pass", "armed")
 
 
-def test_without_the_annotation_the_same_fault_is_invisible(tmp_path: Path) -> None:
-    unannotated = session(tmp_path, "sim-unannotated", "gpu_sched.tdr_annotation=0")
-    done = unannotated.run(HANG, "-k", "gfx", *CONSOLE_LOCK)
-    assert done.returncode == 0, done.stdout
-    assert {v.outcome for v in unannotated.verdicts().values()} == {"pass"}
-
-
 @pytest.mark.deep
 def test_fifty_hangs_of_every_engine_stay_clean(tmp_path: Path) -> None:
     stormy = session(tmp_path, "sim-storm")

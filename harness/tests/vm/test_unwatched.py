@@ -10,7 +10,9 @@ from harness.tests.inner import Session, targets_file
 from harness.verdict import Verdict
 
 NAME = "sim-unwatched"
+FAULT = ("-p", "harness.tests.vm.faultplugin", "--sim-fault=console_lock")
 CASES = (
+    "testcases/test_hang.py::test_recovers",
     "testcases/test_coverage.py",
     "testcases/test_hang.py::test_manual_reset",
     "harness/tests/vm/victims/knobs.py",
@@ -23,7 +25,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     directory = tmp_path_factory.mktemp(NAME)
     path = targets_file(directory / "targets.toml", NAME, "gpu_sched.tdr_annotation=0")
     session = Session(path, directory / "runs", NAME)
-    (directory / "output.txt").write_text(session.run(*CASES).stdout)
+    (directory / "output.txt").write_text(session.run(*FAULT, *CASES).stdout)
     return session
 
 
@@ -47,6 +49,15 @@ def test_recovery_outside_a_section_is_called_that(
     manual = verdicts["test_manual_reset"]
     assert manual.outcome == "pass"
     assert any("not annotated here" in finding.title for finding in manual.findings)
+
+
+def test_without_the_annotation_a_lock_in_recovery_is_invisible(
+    session: Session, verdicts: dict[str, Verdict]
+) -> None:
+    for state in ("on", "off"):
+        judged = verdicts[f"test_recovers[gfx-console_lock-{state}]"]
+        assert judged.outcome == "pass", output(session)
+        assert any("not annotated here" in finding.title for finding in judged.findings)
 
 
 def test_header_and_report_say_so(session: Session) -> None:
