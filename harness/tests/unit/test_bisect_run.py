@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from harness.bisect.bisection import Bisection, Setting
 from harness.bisect.oracle import Wanted, hear
 from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
+from harness.evidence import journal
 from harness.evidence.files import write_json
 from harness.evidence.finding import Finding
 from harness.evidence.rundir import RunDir
@@ -100,8 +100,7 @@ def test_a_run_without_the_test_proves_nothing(tmp_path: Path) -> None:
 
 
 def journal_of(folder: Path) -> list[dict[str, object]]:
-    lines = (folder / "journal.jsonl").read_text().splitlines()
-    return [entry for entry in map(json.loads, lines) if entry["what"] == "answer"]
+    return [e for e in journal.read(folder / "journal.jsonl") if e["what"] == "answer"]
 
 
 @pytest.mark.parametrize("culprit", [0, 9, 19])
