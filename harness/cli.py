@@ -22,7 +22,15 @@ from harness.errors import HarnessError, UsageError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
 from harness.kernel.parts import one_log
-from harness.lab import catalogue, commands_death, commands_report, report
+from harness.lab import (
+    catalogue,
+    commands_bisect,
+    commands_death,
+    commands_known,
+    commands_nightly,
+    commands_report,
+    report,
+)
 from harness.lab import dmesg as dmesg_text
 from harness.lab import fences as fence_text
 from harness.lab.reservation import Reservation
@@ -340,7 +348,14 @@ def replay(ctx: click.Context, path: Path, issues: Path | None) -> None:
     ctx.exit(worst)
 
 
-for command in (commands_death.log, *commands_report.COMMANDS):
+COMMANDS = (
+    *commands_bisect.COMMANDS,
+    commands_death.log,
+    *commands_known.COMMANDS,
+    *commands_nightly.COMMANDS,
+    *commands_report.COMMANDS,
+)
+for command in COMMANDS:
     main.add_command(command)
 
 if __name__ == "__main__":

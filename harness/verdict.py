@@ -28,6 +28,7 @@ from harness.kernel.cycle import cycle_of
 from harness.kernel.diagnosis import explain
 from harness.known import KnownIssues, Scope
 from harness.lastwords import last_words
+from harness.masking import masker
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ FLOOD = 10_000
 class Verdict(Struct, frozen=True):
     """How a test ended.  `lockdep` says whether it was armed throughout, `fences` whether
     every fence that it saw is accounted for; `known` names the issues that excuse what failed,
-    `fixed` those that say it fails, which it did not; `times` how long recovery took, in s."""
+    `fixed` those that say it fails, which it did not; `times` how long recovery took, in s;
+    `masked` the issue that had left the boot blind before it."""
 
     test: str
     outcome: Outcome
@@ -62,6 +64,7 @@ class Verdict(Struct, frozen=True):
     known: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     times: dict[str, float] = {}
+    masked: str = ""
 
 
 # Nothing is known of.
@@ -100,6 +103,9 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         findings = [msgspec.structs.replace(finding, severity="note") for finding in findings]
     scope = _scope(run, window, known)
     outcome, reason, excused = _weigh(window, findings, armed, scope)
+    masked = masker(run, window.boot_id, window.test) if outcome == "blind" else ("", "")
+    if masked[0]:
+        reason = f"masked by {masked[0]}: lockdep went off in {masked[1]}"
     fixed = scope.fixed() if outcome == "pass" else []
     if fixed and not reason:
         reason = f"known issue {', '.join(fixed)} did not show: is it fixed?"
@@ -109,6 +115,7 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         reason=reason,
         known=tuple(excused),
         fixed=tuple(fixed),
+        masked=masked[0],
         lockdep=armed,
         findings=tuple(findings),
         seconds=window.seconds,

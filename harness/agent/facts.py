@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from . import VERSION
+from .builds import builds
 from .frames import PROTOCOL
 
 __all__ = ["clocks", "facts", "health"]
@@ -72,6 +73,7 @@ def facts() -> dict[str, Any]:
         "config": _config(name.release),
         "uptime": float((_text("/proc/uptime") or "0").split()[0]),
         "clocks": clocks(),
+        "builds": builds(),
     }
 
 

@@ -104,10 +104,11 @@ def forecast(
     labels: list[NDArray[np.intp] | None] = [None] * searches
     proven = np.zeros((searches, commits), dtype=np.bool_)
     done = Forecast(
-        *(
-            np.zeros(searches, dtype=kind)
-            for kind in (np.intp, np.intp, np.bool_, np.bool_, np.intp)
-        )
+        runs=np.zeros(searches, dtype=np.intp),
+        barren=np.zeros(searches, dtype=np.intp),
+        sure=np.zeros(searches, dtype=np.bool_),
+        right=np.zeros(searches, dtype=np.bool_),
+        size=np.zeros(searches, dtype=np.intp),
     )
     active = np.arange(searches)
     while len(active):

@@ -1,8 +1,8 @@
 """Kernels of commits: built by a command, kept by what they were built from.
 
 A builder is any command: `ARGV TREE COMMIT OUT` fills the directory OUT and exits with 0; with 3
-the lab is at fault (a full disk), with anything else that commit has no kernel.  tools.kernel.commit
-is one; a script that copies prebuilt kernels is another.
+the lab is at fault (a full disk), with anything else that commit has no kernel.
+tools.kernel.commit is one; a script that copies prebuilt kernels is another.
 """
 
 from __future__ import annotations
@@ -65,15 +65,21 @@ class Kernels:
         self.under = under.strip("/")
         self._keys: dict[str, str] = {}
 
-    def key(self, commit: str) -> str:
-        """What it is built from: the tree or folder of that commit, and the command."""
-        if commit not in self._keys:
-            what = f"{commit}:{self.under}" if self.under else f"{commit}^{{tree}}"
-            found = git(self.tree, "rev-parse", "--verify", what, check=False)
+    def learn(self, commits: Sequence[str]) -> None:
+        """Look up what each is built from, all in one go."""
+        names = [f"{one}:{self.under}" if self.under else f"{one}^{{tree}}" for one in commits]
+        asked = ["cat-file", "--batch-check=%(objectname)"]
+        said = git(self.tree, *asked, stdin="".join(f"{name}\n" for name in names)).stdout
+        for commit, line in zip(commits, said.splitlines(), strict=True):
             # Without that folder there is nothing to build; the builder says so.
-            content = found.stdout.strip() if found.returncode == 0 else commit
+            content = commit if line.endswith(" missing") else line
             parts = "\0".join([content, self.under, *self.command])
             self._keys[commit] = hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+    def key(self, commit: str) -> str:
+        """Of what it is built from: the tree or folder of that commit, and the command."""
+        if commit not in self._keys:
+            self.learn([commit])
         return self._keys[commit]
 
     def known(self, commit: str) -> bool:
@@ -159,7 +165,7 @@ class Workshop:
         self._thread.start()
 
     def expect(self, commits: Sequence[str]) -> None:
-        """What is likely to be wanted next, the likeliest first; what was expected before is not."""
+        """What is likely to be wanted next, the likeliest first, instead of what was before."""
         with self._turn:
             self._likely = [one for one in commits if not self._kernels.known(one)]
             self._turn.notify_all()

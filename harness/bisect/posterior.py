@@ -72,7 +72,7 @@ class Posterior:
         kinds, where = np.unique(self._with[0], return_inverse=True)
         chances = np.bincount(where.reshape(-1), weights=weights[0])
         each = [self.bad.posterior(int(tally)) for tally in kinds]
-        found: Floats = chances @ np.array(each)
+        found: Floats = np.asarray(chances @ np.array(each), dtype=np.float64)
         return found
 
     def _mixed(self, with_it: Floats, without: Floats) -> Floats:

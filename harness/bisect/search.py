@@ -108,7 +108,7 @@ class Search:
 
     def ahead(self, price: Price | None, commit: int) -> list[int]:
         """What would come after `commit`: if it is bad, if it is good, if it gives nothing."""
-        found = []
+        found: list[int] = []
         kinds: tuple[Kind, ...] = ("bad", "good", "unbuildable")
         for kind in kinds:
             later = self._copy()
@@ -131,10 +131,10 @@ class Search:
             enough = int(np.searchsorted(together, self.assumed.confidence)) + 1
             members = np.sort(order[:enough])
             chance = float(weights[0][members].sum())
-        rate = self._posterior.rate(weights)
+        shares = np.cumsum(self._posterior.rate(weights))
         points = self._posterior.bad.points
         low, middle, high = (
-            float(points[min(np.searchsorted(np.cumsum(rate), part), len(points) - 1)])
+            float(points[min(int(np.searchsorted(shares, part)), len(points) - 1)])
             for part in (0.05, 0.5, 0.95)
         )
         return Answer(

@@ -1,11 +1,11 @@
 """Culprits found per 1,000 runs by `lab bisect`'s search, beside what one would use instead.
 
 A thousand histories for each rate at which bad kernels show the finding: half of them a line of
-1,024 commits, half DAGs with merges (made ones, and this repository's own).  Of a good kernel's runs 2 % seem to show it too, and 5 % of
-the commits never give a verdict: the answer is then perhaps a set, right if it holds the culprit.
-The lab has run the bad kernel twenty times before, and the search is told how often it showed (the rivals
-need not be: git's repeat is the best for that very rate).  `untold` is the search that was not.
-The dice are cast the same at every call, so that the figures are too.
+1,024 commits, half DAGs with merges (made ones, and this repository's own).  Of a good kernel's
+runs 2 % seem to show it too, and 5 % of the commits never give a verdict: the answer is then
+perhaps a set, right if it holds the culprit.  The lab has run the bad kernel twenty times before,
+and the search is told how often it showed; git's repeats are the best for that very rate.
+`untold` is a search that was told nothing.  The dice are the same at every call.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def _play(job: _Job) -> tuple[Played, dict[str, Played]]:
         random = np.random.default_rng([_SEED, number])
         lab = Lab.draw(dag, histories, job.shows, _UNRELATED, _BROKEN, random)
         rate = of_bad(TOLD) if job.told else of_bad()
-        told = _EARLIER if job.told else 0
+        earlier = _EARLIER if job.told else 0
         found = forecast(
-            dag, lab, rate, of_good(_UNRELATED), random, confidence=_CONFIDENCE, told=told
+            dag, lab, rate, of_good(_UNRELATED), random, confidence=_CONFIDENCE, told=earlier
         )
         ours.append(_played(found))
         if job.told:

@@ -53,6 +53,11 @@ _NEEDED = (
     "CONFIG_LOCALVERSION_AUTO",
 )
 
+
+class Absent(LabError):
+    """What every commit needs is not there; a tool that fails is that commit's fault."""
+
+
 _WORK = click.option(
     "--work", type=click.Path(path_type=Path, file_okay=False), required=True,
     help="Kept between commits; one build at a time.",
@@ -77,24 +82,34 @@ def main() -> None:
     "--build-tree", type=click.Path(path_type=Path, exists=True, resolve_path=True),
     help="A built kernel's O= directory, only read (default: the one set-up keeps).",
 )  # fmt: skip
+@click.option("--of", "key", default="", help="The kernel that they are for: its product's name.")
 @_PLACES[0]
 @_PLACES[1]
 @_PLACES[2]
 def modules(
-    work: Path, folder: str, module: str, build_tree: Path | None,
+    work: Path, folder: str, module: str, build_tree: Path | None, key: str,
     tree: Path, commit: str, out: Path,
 ) -> None:  # fmt: skip
     """Only one module, in an image of the virtual target's modules."""
     made = load_manifest()
     kernel = Path(made.kernel).parent
     build = build_tree or kernel.parent.parent / "work/kernel/build"
+    stamp = build / ".tdrlab-kernel"
+    of = stamp.read_text() if stamp.exists() else ""
+    if not build_tree and not (of.startswith(kernel.name) and kernel.name.startswith(key)):
+        raise Absent(
+            f"the build directory is of kernel {of[:16] or '(none)'}, set-up's is {kernel.name}"
+            f"{f', and {key} is wanted' if key else ''}",
+            where=str(build),
+            cure="./tools/lab setup, then begin a new bisect",
+        )
     with _locked(work) as lock:
         log = work / "build.log"
         log.write_bytes(b"")
         source = work / "module"
         _place(_files(tree, commit, folder), source)
         jobs = f"-j{len(os.sched_getaffinity(0))}"
-        words = ["make", "-C", build, f"M={source}", jobs, *_ccache(), "modules"]
+        words: list[str | Path] = ["make", "-C", build, f"M={source}", jobs, *_ccache(), "modules"]
         run(words, log=log, lock=lock, env=_SAME)
         name = Path(module).name
         stripped = out / f"{name}.ko"
@@ -132,8 +147,11 @@ def kernel(
         source, build = work / "source", work / "build"
         build.mkdir(exist_ok=True)
         if not (source / ".git").exists():
-            clone = ["git", "clone", "--quiet", "--shared", "--no-checkout", tree, source]
-            run(clone, log=log, lock=lock)
+            run(
+                ["git", "clone", "-q", "--shared", "--no-checkout", tree, source],
+                log=log,
+                lock=lock,
+            )
         run(["git", "-C", source, "fetch", "--quiet", tree, commit], log=log, lock=lock)
         run(
             ["git", "-C", source, "checkout", "--quiet", "-f", "--detach", commit],
@@ -234,7 +252,7 @@ def _locked(work: Path) -> Iterator[int]:
         work.mkdir(parents=True, exist_ok=True)
         fd = os.open(work / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise LabError(
+        raise Absent(
             f"cannot use the work directory: {error.strerror}", where=str(work),
             cure="give another --work",
         ) from error  # fmt: skip
@@ -250,6 +268,9 @@ def _status() -> int:
         main(standalone_mode=False)
     except OSError as error:  # the disk: of no commit's making
         print(f"lab: {error}", file=sys.stderr)
+        return LabError.exit_status
+    except Absent as error:
+        print(error, file=sys.stderr)
         return LabError.exit_status
     except (HarnessError, click.ClickException) as error:
         print(error, file=sys.stderr)

@@ -1,0 +1,199 @@
+"""What a bisect found: for people, as a picture, and as a regression mail.
+
+Everything comes from the bisect's folder; commit titles and kernel text are data, escaped where
+they go into a picture.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+from harness.bisect.bisection import Attempt, Bisection, tallies
+from harness.bisect.search import Answer
+from harness.errors import HarnessError
+from harness.evidence.files import write_bytes
+from harness.evidence.rundir import RunDir
+from harness.verdict import recorded
+
+__all__ = ["mail", "picture", "text", "write"]
+
+_BAR = 24
+# Rows of the text's plot; pixels of the picture.
+_ROWS = 24
+_WIDTH, _HEIGHT, _LEFT, _BASE = 1000, 300, 50, 230
+_UNWRITABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def write(bisection: Bisection, answer: Answer) -> list[Path]:
+    """report.txt, posterior.svg and mail.txt into its folder.  Raises LabError."""
+    made = {
+        "report.txt": text(bisection, answer),
+        "posterior.svg": picture(bisection, answer),
+        "mail.txt": mail(bisection, answer),
+    }
+    for name, content in made.items():
+        write_bytes(bisection.folder / name, content.encode("utf-8", "replace"))
+    return [bisection.folder / name for name in made]
+
+
+def text(bisection: Bisection, answer: Answer) -> str:
+    """The whole of it, for a terminal."""
+    lines = [
+        *_verdict(bisection, answer), "", *_rates(bisection, answer), "",
+        *_plot(bisection, answer), "", *_runs(bisection),
+    ]  # fmt: skip
+    return _CONTROL.sub("?", "\n".join(lines)) + "\n"
+
+
+def _verdict(bisection: Bisection, answer: Answer) -> Iterator[str]:
+    history = bisection.setting.history
+    if answer.sure and len(answer.members) == 1:
+        yield f"{history.commits[answer.members[0]].id} is the first bad commit"
+        yield f"    {history.commits[answer.members[0]].title}"
+        yield f"confidence {answer.chance:.2%}"
+        return
+    if answer.sure:
+        yield f"the first bad commit is one of {len(answer.members)}, which no run tells apart"
+        yield f"(no kernel between them gave a verdict); together {answer.chance:.2%}"
+    else:
+        yield f"not found: {bisection.stopped or 'the bisect is not over'}"
+        yield f"these {len(answer.members)} commits have {answer.chance:.2%} together"
+    for one in sorted(answer.members, key=lambda one: -answer.chances[one])[:_ROWS]:
+        yield f"    {answer.chances[one]:7.2%}  {history.label(one)}"
+
+
+def _rates(bisection: Bisection, answer: Answer) -> Iterator[str]:
+    middle, low, high = answer.rate
+    ran = [one for one in bisection.attempts if one.kind in ("bad", "good")]
+    vain = len(bisection.attempts) - len(ran)
+    wanted = bisection.wanted
+    yield f"finding    {wanted.signature} {wanted.title}" if wanted else "finding    never seen"
+    yield f"test       {bisection.setting.test} on {bisection.setting.target}"
+    yield f"runs       {len(ran)} with a verdict, {vain} attempts without"
+    yield f"flakiness  a bad kernel shows it in {middle:.0%} of its runs ({low:.0%} to {high:.0%})"
+
+
+def _plot(bisection: Bisection, answer: Answer) -> Iterator[str]:
+    history = bisection.setting.history
+    tried = dict(tallies(bisection.attempts))
+    shown = set(sorted(range(len(history)), key=lambda one: -answer.chances[one])[:_ROWS])
+    shown |= set(tried)
+    yield "commits, newest first (those tried, and the likeliest):"
+    top = max(float(answer.chances.max()), 1e-9)
+    for one in sorted(shown, reverse=True):
+        bar = "#" * round(_BAR * float(answer.chances[one]) / top)
+        what = ", ".join(f"{count} {kind}" for kind, count in tried.get(one, {}).items())
+        label = f"{history.label(one)[:60]:60} {what}".rstrip()
+        yield f"  {answer.chances[one]:7.2%} {bar:{_BAR}} {label}"
+
+
+def _runs(bisection: Bisection) -> Iterator[str]:
+    yield "every attempt, in order:"
+    for number, one in enumerate(bisection.attempts, 1):
+        label = bisection.setting.history.commits[one.commit].id[:12]
+        builds = " ".join(f"{name}:{build[:12]}" for name, build in one.builds.items())
+        where = bisection.folder / one.run if one.run else "-"
+        yield f"  {number:3} {label} {one.kind:11} {one.seconds:5.0f} s  {one.reason[:100]}"
+        yield f"      {where} {one.kernel} {builds}".rstrip()
+
+
+def picture(bisection: Bisection, answer: Answer) -> str:
+    """The chance of each commit, oldest at the left, with the runs below; an SVG."""
+    return "".join(_picture(bisection, answer))
+
+
+def _picture(bisection: Bisection, answer: Answer) -> Iterator[str]:
+    history = bisection.setting.history
+    step = (_WIDTH - 2 * _LEFT) / len(history)
+    wide = max(1.0, step * 0.8)
+    yield (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        f'width="{_WIDTH}" height="{_HEIGHT}" role="img" class="posterior">'
+        "<style>svg{font:13px system-ui,sans-serif}.bar{fill:#d9730d}.bad{fill:#c92a2a}"
+        ".good{fill:#2b8a3e}.none{fill:#8c959f}.axis{stroke:#57606a}</style>"
+        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>'
+        f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _LEFT}" y1="{_BASE}" y2="{_BASE}"/>'
+        f'<text x="{_LEFT}" y="20">chance of each of {len(history)} commits, oldest first; '
+        "below: its runs (red bad, green good, grey none)</text>"
+    )
+    for one, chance in enumerate(answer.chances):
+        tall = 190 * float(chance)
+        if tall < 0.2:
+            continue
+        title = escape(_UNWRITABLE.sub("?", history.label(one)))
+        yield (
+            f'<rect class="bar" x="{_LEFT + one * step:.2f}" y="{_BASE - tall:.2f}" '
+            f'width="{wide:.2f}" height="{tall:.2f}"><title>{chance:.2%} {title}</title></rect>'
+        )
+    for one, tally in tallies(bisection.attempts):
+        for row, (kind, count) in enumerate(tally.items()):
+            look = kind if kind in ("bad", "good") else "none"
+            yield (
+                f'<circle class="{look}" cx="{_LEFT + one * step + wide / 2:.2f}" '
+                f'cy="{_BASE + 12 + 14 * row}" r="{min(6, 2 + count)}">'
+                f"<title>{count} {kind}: {history.commits[one].id[:12]}</title></circle>"
+            )
+    yield "</svg>\n"
+
+
+def mail(bisection: Bisection, answer: Answer) -> str:
+    """Ready for a regression report, with the line regzbot looks for
+    (Documentation/process/handling-regressions.rst)."""
+    history, setting = bisection.setting.history, bisection.setting
+    wanted, (middle, low, high) = bisection.wanted, answer.rate
+    bad = next((one for one in bisection.attempts if one.kind == "bad"), None)
+    culprit = history.commits[answer.members[0]] if len(answer.members) == 1 else None
+    what = wanted.title if wanted else setting.test
+    head = [f"Subject: [REGRESSION] {what}"]
+    if culprit is not None and answer.sure:
+        head += [f"To: {culprit.author}", "Cc: regressions@lists.linux.dev"]
+        said = f'a bisect ends at commit {culprit.id[:12]} ("{culprit.title}")'
+        told = [f"#regzbot introduced: {culprit.id}"]
+    else:
+        oldest = setting.good[0]
+        said = f"a bisect leaves {len(answer.members)} commits"
+        told = [f"#regzbot introduced: {oldest}..{setting.bad}", ""]
+        told += [
+            f"  {answer.chances[one]:6.1%} {history.label(one)}" for one in answer.members[:10]
+        ]
+    ran = [one for one in bisection.attempts if one.kind in ("bad", "good")]
+    flaky = (
+        "It shows at every run."
+        if low > 0.9
+        else f"It is flaky: a bad kernel shows it in about {middle:.0%} of its runs "
+        f"({low:.0%} to {high:.0%})."
+    )
+    body = (
+        f"Since {', '.join(setting.good)} the test {setting.test} finds on {setting.target}: "
+        f"{what}. Between that and {setting.bad}, {said}, with a confidence of "
+        f"{answer.chance:.1%} after {len(ran)} runs. {flaky}"
+    )
+    lines = [*head, "", *textwrap.wrap(body, 72, break_on_hyphens=False), "", *told, ""]
+    lines += ["Runs by commit, oldest first:"]
+    for one, tally in tallies(bisection.attempts):
+        counts = ", ".join(f"{count} {kind}" for kind, count in tally.items())
+        lines.append(f"  {history.label(one)[:52]:52} {counts}")
+    if bad is not None:
+        lines += ["", f"The first report seen ({bad.kernel}):", "", *_evidence(bisection, bad)]
+    return _CONTROL.sub("?", "\n".join(lines)) + "\n"
+
+
+def _evidence(bisection: Bisection, bad: Attempt) -> Iterator[str]:
+    """The kernel's own text of the finding, as it was recorded."""
+    try:
+        path = next(iter(sorted((bisection.folder / bad.run).glob("*/journal.jsonl")))).parent
+        verdicts = recorded(RunDir.open(path)).values()
+    except (StopIteration, HarnessError) as error:
+        yield f"  (its evidence cannot be read: {error})"
+        return
+    for verdict in verdicts:
+        found = [f for f in verdict.findings if bisection.wanted and bisection.wanted.is_it(f)]
+        for finding in found[:1]:
+            yield from (finding.text or finding.title).splitlines()[:120]
+        if not found and verdict.outcome == "fail":
+            yield verdict.reason
