@@ -147,7 +147,11 @@ def own(
 
 @pytest.mark.destructive
 def test_drm_kunit(dut: Dut, window: Window) -> None:
-    """DRM's suites, on devices of their own."""
+    """DRM's own suites of its helpers pass, on devices of their own.
+
+    Source: drivers/gpu/drm/tests/Makefile, lib/kunit/test.c.
+    Runs on: sim-navi, sim-gen3 (where the kernel has the modules).
+    """
     own(dut, window, KUNIT, "CONFIG_DRM_KUNIT_TEST=m")
     for name in HELPERS:
         dut.module(name).unload()
@@ -155,12 +159,20 @@ def test_drm_kunit(dut: Dut, window: Window) -> None:
 
 @pytest.mark.destructive
 def test_dma_buf(dut: Dut, window: Window, deep: bool) -> None:
-    """Fences, their chains and containers, and reservations."""
+    """dma-buf's selftests of fences, their chains and containers, and of reservations pass.
+
+    Source: drivers/dma-buf/selftests.h.
+    Runs on: sim-navi, sim-gen3 (where the kernel has the module).
+    """
     without = () if deep else LONG["dma-buf"]
     own(dut, window, ("dmabuf_selftests",), "CONFIG_DMABUF_SELFTESTS=m", without)
 
 
 @pytest.mark.destructive
 def test_ww_mutex(dut: Dut, window: Window) -> None:
-    """The locks of reservations and of modesetting: deadlocks found, and orders that back off."""
+    """The locks of reservations and of modesetting find deadlocks, and orders that back off work.
+
+    Source: kernel/locking/test-ww_mutex.c.
+    Runs on: sim-navi, sim-gen3 (where the kernel has the module).
+    """
     own(dut, window, ("test-ww_mutex",), "CONFIG_WW_MUTEX_SELFTEST=m")
