@@ -151,12 +151,16 @@ def show(
         )
     alike = len(found.failures)
     console.print(
-        f"{found.reports} reports, {alike} different; {found.gpu_events} GPU events; "
-        f"{found.lines} lines"
-        + (f", {len(found.boots)} boots" if found.boots else "")
-        + (f"; [red]{found.lost} records lost[/]" if found.lost else "")
+        f"{_many(found.reports, 'report')}, {alike} different; "
+        f"{_many(found.gpu_events, 'GPU event')}; {_many(found.lines, 'line')}"
+        + (f", {_many(len(found.boots), 'boot')}" if found.boots else "")
+        + (f"; [red]{_many(found.lost, 'record')} lost[/]" if found.lost else "")
         + (f"; {found.unkept} more not told apart" if found.unkept else "")
     )
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _counted(found: Reading) -> str:
@@ -208,7 +212,8 @@ def _path(splat: Splat) -> str:
     running: list[str] = []
     for stack in splat.frames:
         names = running + [frame.function for frame in stack if frame.certain]
-        running = names if len(stack) == 1 else []  # the instruction pointer, then its callers
+        # the instruction pointer, then its callers
+        running = names if len(stack) == 1 and not running else []
         for name in splat.functions:
             if name in names and not running:
                 below = names[names.index(name) :][:6]
