@@ -323,7 +323,7 @@ def test_the_fast_scan_finds_what_reading_it_all_finds(pieces: list[str | bytes]
 HEADS = {n: st.from_regex(row.pattern) for n, row in enumerate(kinds.KINDS)}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(range(len(kinds.KINDS))).flatmap(HEADS.__getitem__))
 def test_whatever_starts_a_report_holds_a_word_that_the_scan_looks_for(head: str) -> None:
     line = head.split("\n")[0]
@@ -397,7 +397,7 @@ def retold(kind: str, dice: random.Random) -> list[str]:
     return lines.split("\n")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 12)), min_size=1, max_size=8),
     st.sampled_from(["", "T7", "own"]),
