@@ -135,7 +135,11 @@ def own(dut: Dut, window: Window, names: tuple[str, ...], config: str) -> None:
 
 @pytest.mark.destructive
 def test_drm_kunit(dut: Dut, window: Window) -> None:
-    """DRM's suites, on devices of their own."""
+    """DRM's suites, on devices of their own.
+
+    Source: drivers/gpu/drm/tests/.
+    Runs on: generic (kernels with the modules).
+    """
     own(dut, window, KUNIT, "CONFIG_DRM_KUNIT_TEST=m")
     for name in HELPERS:
         dut.module(name).unload()
@@ -143,11 +147,19 @@ def test_drm_kunit(dut: Dut, window: Window) -> None:
 
 @pytest.mark.destructive
 def test_dma_buf(dut: Dut, window: Window) -> None:
-    """Fences, their chains and containers, and reservations."""
+    """Fences, their chains and containers, and reservations.
+
+    Source: drivers/dma-buf/selftests.h.
+    Runs on: generic (kernels with the modules).
+    """
     own(dut, window, ("dmabuf_selftests",), "CONFIG_DMABUF_SELFTESTS=m")
 
 
 @pytest.mark.destructive
 def test_ww_mutex(dut: Dut, window: Window) -> None:
-    """The locks of reservations and of modesetting: deadlocks found, and orders that back off."""
+    """The locks of reservations and of modesetting: deadlocks found, and orders that back off.
+
+    Source: kernel/locking/test-ww_mutex.c.
+    Runs on: generic (kernels with the modules).
+    """
     own(dut, window, ("test-ww_mutex",), "CONFIG_WW_MUTEX_SELFTEST=m")
