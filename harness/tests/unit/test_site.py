@@ -11,6 +11,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness import cli
 from harness.errors import UsageError
@@ -207,16 +209,45 @@ def test_without_any_run_it_says_what_to_do(tmp_path: Path) -> None:
     assert "the history is empty" in done.output
 
 
-def test_a_strip_is_a_bar_for_each_night() -> None:
-    codes = {state.name: code for code, state in enumerate(strips.STATES)}
-    strip = bytes(codes[name] for name in ("fail", "pass", "pass", "missing", "fail"))
-    assert strips.rule(strip, 2) == (
-        "background-image:"
-        "linear-gradient(90deg,var(--fail) 2px,#0000 8px,var(--fail) 0 10px,#0000 0),"
-        "linear-gradient(90deg,#0000 2px,var(--pass) 0 6px,#0000 0);"
-        "background-size:100% 100%,100% 25%"
-    )
-    assert strips.rule(bytes(5), 2) == ""
+def drawn(rule: str, at: float) -> list[tuple[str, str]]:
+    """What the layers of a strip show at `at` pixels from its left, as (ink, height), without
+    what is transparent.  Colours of CSS gradients are mixed between two stops: here never."""
+    if not rule:
+        return []
+    found = re.fullmatch(r"background-image:(.*);background-size:(.*)", rule)
+    assert found is not None
+    images, sizes = found.groups()
+    shown = []
+    for image, size in zip(
+        re.findall(r"linear-gradient\(90deg,((?:[^()]|\([^()]*\))*)\)", images),
+        sizes.split(","),
+        strict=True,
+    ):
+        points: list[tuple[float, str]] = []
+        for stop in image.split(","):
+            ink, *places = stop.split()
+            for place in places:
+                reached = points[-1][0] if points else 0.0
+                points.append((max(float(place.removesuffix("px")), reached), ink))
+        before = [ink for place, ink in points if place <= at]
+        after = [ink for place, ink in points if place > at]
+        left, right = (before or after[:1])[-1], (after or before[-1:])[0]
+        assert left == right, f"{left} runs into {right} at {at}"
+        if left != "#0000":
+            shown.append((left, size.split()[1]))
+    return shown
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=40).map(lambda raw: bytes(code % len(strips.STATES) for code in raw)))
+def test_a_strip_is_a_bar_for_each_night(strip: bytes) -> None:
+    rule = strips.rule(strip, 3)
+    for night, code in enumerate(strip):
+        state = strips.STATES[code]
+        wanted = [(f"var({state.colour})", f"{state.height}%")] if code else []
+        for pixel in (0.1, 1.5, 2.9):
+            assert drawn(rule, night * 3 + pixel) == wanted
+    assert drawn(rule, len(strip) * 3 + 0.1) == []
 
 
 def test_no_two_states_look_alike() -> None:
