@@ -151,6 +151,7 @@ class Uplink:
         old = self.boot_id
         self.run.journal.add("reboot", boot=old)
         at = self.at
+        self._booting("reboot")
         try:
             # Not an orderly shutdown: after a deadlock that would wait for ever.
             self.call("run", argv=["sync"], timeout=10)
@@ -160,7 +161,7 @@ class Uplink:
             log.info("%s: while rebooting: %s", self.target.name, error.what)
         self._drop()
         self._new_boot()
-        self._booting("reboot")
+        self._dead = True  # as good as: what answers now is still the old boot
 
         def gone(deadline: Deadline) -> None:
             self._wait_reboot(at.ssh, old, deadline)
@@ -224,7 +225,7 @@ class Uplink:
         if death is None:
             rungs.insert(0, Rung("sysrq", seconds, self._by_sysrq))
             if not self._dead:
-                rungs.insert(0, Rung("agent", self.target.limits.connect_s, self._by_agent))
+                rungs.insert(0, Rung("agent", self.target.limits.stall_s, self._by_agent))
         elif death.kind == "boot":
             rungs.insert(0, Rung("its own reboot", seconds, self._by_itself))
         return rungs
@@ -233,31 +234,35 @@ class Uplink:
         """The kernel's own emergency: sync, remount read-only, boot."""
         if not all(self._sysrq(key) for key in "su"):
             raise LabError("it does not heed sysrq", where=self.target.name, cure="reset it")
+        old = self._before[0]
         self._new_boot()
         self._booting("sysrq")
         self._sysrq("b")
-        self._attach(wait=True)
+        self._attach(wait=True, seconds=max(1.0, deadline.left()))
+        if self.boot_id == old:
+            self._drop()
+            raise LabError("it is still the old boot", where=self.target.name, cure="reset it")
 
     def _by_agent(self, deadline: Deadline) -> None:
-        self._attach(wait=False)
+        self._attach(wait=True, seconds=deadline.left())
 
     def _by_itself(self, deadline: Deadline) -> None:
         self._new_boot()
         self._booting("itself")
-        self._attach(wait=True)
+        self._attach(wait=True, seconds=max(1.0, deadline.left()))
 
     def _by_button(self, deadline: Deadline) -> None:
         if not self._machine.reset(deadline):
             raise LabError("it has no reset button", where=self.target.name, cure="cut its power")
         self._new_boot()
         self._booting("button")
-        self._attach(wait=True)
+        self._attach(wait=True, seconds=max(1.0, deadline.left()))
 
     def _by_power(self, deadline: Deadline) -> None:
         self._new_boot()
         self._booting("power")
         self._machine.cycle(deadline)
-        self._attach(wait=True)
+        self._attach(wait=True, seconds=max(1.0, deadline.left()))
 
     def _booting(self, how: str) -> None:
         self._watch.over(None)
@@ -323,8 +328,9 @@ class Uplink:
         self._watch.netconsole(data)
 
     def _new_boot(self) -> None:
-        self._boot.close()
-        self._boot = Boot(self.run, self.target.policy.stream_limit)
+        # In this order: what its console and netconsole say meanwhile finds an open stream.
+        old, self._boot = self._boot, Boot(self.run, self.target.policy.stream_limit)
+        old.close()
 
     def _drop(self) -> None:
         at, self._at, self.ailing = self._at, None, ()

@@ -164,7 +164,19 @@ class Bisection:
         chosen = self.search.next(self._price())
         if chosen is None and not self.search.answer().sure:
             self.stopped = "no commit that can be run would tell more"
+        elif chosen is None and not any(one.kind == "bad" for one in self.attempts):
+            return self._unseen()
         return chosen
+
+    def _unseen(self) -> int | None:
+        """It is sure, but only of what is good: no culprit is named that nobody saw fail."""
+        barren = self.search.barren()
+        newest = [one for one in self.search.answer().members if one not in barren]
+        culprit = newest[-1] if newest else len(self.setting.history) - 1
+        if sum(1 for one in self.attempts if one.commit == culprit) < _FIRST:
+            return culprit
+        self.stopped = "no run of any commit showed the finding"
+        return None
 
     def _attempt(self, commit: int) -> None:
         one = self.setting.history.commits[commit]

@@ -6,6 +6,8 @@ of so many bad and good runs, and the chance that the next one is bad.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -87,6 +89,8 @@ LOWEST = 0.03
 ALWAYS = 0.9995
 
 
+# Cached, as their tables take longer to fill than most searches take.
+@cache
 def of_bad(always: float = 0.05) -> Rate:
     """How often a bad kernel shows the finding: at each run with the chance `always`, else any
     rate, small ones as likely as great ones (even in its logarithm).
@@ -102,6 +106,7 @@ def of_bad(always: float = 0.05) -> Rate:
 TOLD = 0.5
 
 
+@cache
 def of_good(expected: float) -> Rate:
     """How often a good kernel shows it: about `expected`, or as often as a quarter or four
     times of that."""

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from harness.errors import UsageError
+from harness.errors import LabError, UsageError
 from harness.evidence import journal
 from harness.evidence.files import disk_error, read_json
 from harness.evidence.journal import Journal
@@ -126,10 +126,12 @@ def run_of(runs: Path, night: str, target: str, seen: Iterable[str] = ()) -> Pat
     with os.scandir(runs) as entries:
         names = [e.name for e in entries if f"-{target}-" in e.name and e.name not in passed]
     for path in (runs / name for name in sorted(names, reverse=True)):
-        if (path / "run.json").exists():
+        try:
             facts = read_json(path / "run.json")
-            if (facts.get("night"), facts.get("target", {}).get("name")) == (night, target):
-                return path
+        except LabError:
+            continue  # not written yet, or its session died before that
+        if (facts.get("night"), facts.get("target", {}).get("name")) == (night, target):
+            return path
     return None
 
 

@@ -291,3 +291,14 @@ def test_any_damage_ends_in_an_error_that_names_a_line(tmp_path: Path, seed: int
     assert told.cure
     assert told.where.startswith(str(path))
     assert 1 <= _line(told) <= text.count("\n") + 1
+
+
+def test_every_example_of_the_ways_is_one(tmp_path: Path) -> None:
+    text = (_SHIPPED.parent / "harness" / "link" / "README.md").read_text()
+    shown = re.findall(r"`(kind = \"(.+?)\".*?)`", text)
+    assert len(shown) >= 12
+    for example, kind in shown:
+        key = "power" if "`power = {" in text[: text.index(example)] else "console"
+        whole = example.replace("[...]", '["x"]')
+        way = getattr(_load(tmp_path, _BOX + f"{key} = {{ {whole} }}\n").get("box"), key)
+        assert way.__struct_config__.tag == kind

@@ -51,6 +51,7 @@ def test_the_protocol_is_taken_out_wherever_it_is_cut(pair: Pair) -> None:
     ours, theirs = pair
     source = TelnetSource(ours)
     text = b"a\xff\xffb\r\0c\r\nd" + bytes((IAC, SB, COM_PORT, 107, 7, IAC, SE)) + b"e"
+    text += bytes((IAC, SB, COM_PORT, 101, IAC, IAC, SE, 5, IAC, SE))
     text += bytes((IAC, WILL, BINARY)) + b"f\r\0g" + bytes((IAC, 241)) + b"h"
     # Until the server is binary a NUL after CR is telnet's; then it is the console's.
     plain = b"a\xffb\rc\r\ndef\r\0gh"

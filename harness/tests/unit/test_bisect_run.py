@@ -1,0 +1,176 @@
+"""The oracle, and a bisect on disk: resumed after a kill, each answer counted once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.bisect import report
+from harness.bisect.bisection import Bisection, Setting
+from harness.bisect.oracle import Wanted, hear
+from harness.deadline import Deadline
+from harness.errors import LabError, UsageError
+from harness.evidence import journal
+from harness.evidence.files import write_json
+from harness.evidence.finding import Finding
+from harness.evidence.rundir import RunDir
+from harness.tests import bisecting
+from harness.tests.inner import ROOT
+from harness.verdict import Outcome, Verdict
+
+__all__: list[str] = []
+
+TEST = bisecting.TEST
+SPLAT = bisecting.SPLAT
+WANTED = bisecting.WANTED
+
+
+def run_of(
+    path: Path, outcome: Outcome, *findings: Finding, reason: str = "", test: str = TEST
+) -> Path:
+    """A run directory with one verdict."""
+    run = RunDir.create(path, "box")
+    run.update(kernel={"uname": {"release": "6.12"}, "builds": {"amdgpu": "aa"}})
+    verdict = Verdict(test, outcome, reason, "armed", findings)
+    write_json(run.test(test) / "verdict.json", verdict)
+    run.journal.add("test-start", test=test)
+    run.journal.close()
+    return run.path
+
+
+@pytest.mark.parametrize(
+    ("outcome", "findings", "reason", "kind"),
+    [
+        ("fail", (SPLAT,), "", "bad"),
+        ("xfail", (SPLAT,), "known", "bad"),
+        ("incomplete", (SPLAT,), "it died", "bad"),
+        ("error", (SPLAT,), "the link broke", "none"),
+        ("pass", (), "", "good"),
+        ("fail", (Finding("oops", "fail", "oops in x", "000000000000"),), "", "other"),
+        ("fail", (), "AssertionError: no flip", "other"),
+        ("incomplete", (), "the target died", "other"),
+        ("blind", (), "", "none"),
+        ("skip", (), "no such engine", "none"),
+    ],
+)
+def test_only_the_very_finding_is_bad(
+    outcome: Outcome, findings: tuple[Finding, ...], reason: str, kind: str, tmp_path: Path
+) -> None:
+    heard = hear(run_of(tmp_path, outcome, *findings, reason=reason), TEST, WANTED, {})
+    assert heard.kind == kind
+
+
+def test_the_same_diagnosis_is_the_same_finding(tmp_path: Path) -> None:
+    other = Finding("lockdep", "fail", "in another function", "111111111111", explanation="why")
+    path = run_of(tmp_path, "fail", other)
+    assert hear(path, TEST, Wanted("2" * 12, diagnosis="why"), {}).kind == "bad"
+    assert hear(path, TEST, Wanted("2" * 12, diagnosis=""), {}).kind == "other"
+
+
+def test_an_assertion_is_known_again_by_its_words(tmp_path: Path) -> None:
+    first = run_of(tmp_path / "1", "fail", reason="AssertionError: 3 of 7 flips at 0x1f00")
+    heard = hear(first, TEST, None, {})
+    assert heard.kind == "bad"
+    again = run_of(tmp_path / "2", "fail", reason="AssertionError: 5 of 7 flips at 0x2a00")
+    assert hear(again, TEST, heard.wanted, {}).kind == "bad"
+    another = run_of(tmp_path / "3", "fail", reason="AssertionError: no vblank")
+    assert hear(another, TEST, heard.wanted, {}).kind == "other"
+
+
+def test_another_kernels_run_proves_nothing(tmp_path: Path) -> None:
+    path = run_of(tmp_path, "fail", SPLAT)
+    assert hear(path, TEST, WANTED, {"amdgpu": "aa"}).kind == "bad"
+    heard = hear(path, TEST, WANTED, {"amdgpu": "bb"})
+    assert (heard.kind, "build id aa, not bb" in heard.reason) == ("none", True)
+
+
+def test_a_run_without_the_test_proves_nothing(tmp_path: Path) -> None:
+    path = run_of(tmp_path, "fail", SPLAT, test="testcases/other.py::test_b")
+    assert hear(path, TEST, WANTED, {}).kind == "none"
+    assert hear(tmp_path / "nothing", TEST, WANTED, {}).kind == "none"
+
+
+# -- the bisect ---------------------------------------------------------------------
+
+
+def journal_of(folder: Path) -> list[dict[str, object]]:
+    return [e for e in journal.read(folder / "journal.jsonl") if e["what"] == "answer"]
+
+
+@pytest.mark.parametrize("culprit", [0, 9, 19])
+def test_the_culprit_is_found_and_told(culprit: int, tmp_path: Path) -> None:
+    bisection = bisecting.make(tmp_path, commits=20, culprit=culprit)
+    answer = bisection.go()
+    assert (answer.sure, answer.members) == (True, (culprit,))
+    text, picture, mail = report.write(bisection, answer)
+    assert f"{bisecting.commit_id(culprit)} is the first bad commit" in text.read_text()
+    assert len(journal_of(tmp_path)) == text.read_text().count("runs/")
+    assert "<b>" not in picture.read_text(), "titles are data"
+    assert f"#regzbot introduced: {bisecting.commit_id(culprit)}" in mail.read_text()
+    assert "the splat" in mail.read_text()
+
+
+def test_without_a_finding_the_bad_end_says_what_is_searched(tmp_path: Path) -> None:
+    bisection = bisecting.make(tmp_path, commits=8, culprit=2, wanted=None)
+    answer = bisection.go()
+    assert bisection.attempts[0].commit == 7
+    assert bisection.wanted is not None
+    assert (bisection.wanted.signature, answer.members) == (SPLAT.signature, (2,))
+
+
+def test_a_lab_that_gives_no_verdict_stops_it_and_it_goes_on_later(tmp_path: Path) -> None:
+    broken = bisecting.make(tmp_path, commits=20, culprit=7, broken_lab=True)
+    with pytest.raises(LabError, match="in a row gave no verdict"):
+        broken.go()
+    broken.close()
+    mended = bisecting.make(tmp_path, commits=20, culprit=7)
+    assert mended.go().members == (7,)
+
+
+def test_a_limit_of_runs_is_kept_and_said(tmp_path: Path) -> None:
+    bisection = bisecting.make(tmp_path, commits=20, culprit=7, most_runs=2)
+    answer = bisection.go()
+    assert (answer.sure, len(bisection.attempts)) == (False, 2)
+    told = report.text(bisection, answer)
+    assert "not found: 2 runs are as many as were allowed" in told
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = Deadline(120)
+    while not condition():
+        assert deadline.pause(0.02)
+
+
+@pytest.mark.parametrize("stage", ["before", "after"])
+def test_a_killed_bisect_goes_on_where_it_was(stage: str, tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "harness.tests.bisecting", str(tmp_path), "32", "21", f"3{stage}"]
+    victim = subprocess.Popen(argv, cwd=ROOT)
+    until((tmp_path / "stopped").exists)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
+    kept = journal_of(tmp_path)
+    assert len(kept) == 3, "the fourth run's answer was not written yet"
+    with (tmp_path / "journal.jsonl").open("ab") as torn:
+        torn.write(b'{"what": "answer", "commit"')
+
+    resumed = bisecting.make(tmp_path, commits=32, culprit=21)
+    # The run that had ended is looked at, the one that had not is run again.
+    assert len(resumed.attempts) == (4 if stage == "after" else 3)
+    assert resumed.go().members == (21,)
+    assert journal_of(tmp_path)[:3] == kept
+
+
+def test_a_folder_that_is_no_bisects_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no bisect\.json"):
+        Setting.load(tmp_path)
+
+
+def test_what_was_asked_for_is_kept(tmp_path: Path) -> None:
+    bisection: Bisection = bisecting.make(tmp_path, commits=4, culprit=1)
+    assert Setting.load(tmp_path) == bisection.setting
