@@ -91,8 +91,8 @@ def _members(
                 yield f"{boot.name}/{stream}", data
         yield from _boot_files(boot, redactor, trace)
         window = msgspec.structs.replace(window, offset=offset)
-    for path in sorted(case.directory.iterdir()):
-        name = f"tests/{case.directory.name}/{path.name}"
+    for path in sorted(case.directory.rglob("*")):
+        name = f"tests/{case.directory.name}/{path.relative_to(case.directory)}"
         if path.name == "window.json" and window is not None:
             yield name, _json(redactor.value(msgspec.to_builtins(window)))
         elif path.is_file() and path.name not in _LEFT_OUT:
