@@ -160,7 +160,8 @@ def bayesect(
 ) -> Played | None:
     """git-bayesect at a confidence of 0.99 on a line; None where it is not installed.
 
-    Its own loop: run what it selects, record, until one commit is that likely.  An answer beside
+    Its own loop: run what it selects, record, until one commit is that likely.  It selects commits
+    that were skipped again and again; the next one that was not is run instead.  An answer beside
     the culprit counts as right where only commits without a verdict lie between.
     """
     if importlib.util.find_spec("git_bayesect") is None:
@@ -175,6 +176,10 @@ def bayesect(
         while search.distribution.max() < 0.99 and runs < most_runs:
             index = search.select()
             commit = commits - 1 - index
+            if skipped[commit]:
+                tried = np.flatnonzero(~skipped)
+                commit = int(tried[np.abs(tried - commit).argmin()])
+                index = commits - 1 - commit
             if row[commit]:
                 search.record(index, None)
                 skipped[commit] = True
