@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO
 
 import click
 from rich.console import Console
@@ -21,7 +21,16 @@ from harness import desk, doctor, inventory, known, verdict
 from harness.errors import HarnessError, UsageError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
-from harness.lab import catalogue, commands_bisect, commands_death, commands_report, report
+from harness.kernel.parts import one_log
+from harness.lab import (
+    catalogue,
+    commands_bisect,
+    commands_death,
+    commands_known,
+    commands_nightly,
+    commands_report,
+    report,
+)
 from harness.lab import dmesg as dmesg_text
 from harness.lab import fences as fence_text
 from harness.lab.reservation import Reservation
@@ -230,7 +239,7 @@ def bench(ctx: click.Context, name: str | None, as_json: bool, corpus: Path | No
 
 
 @main.command()
-@click.argument("log", type=click.File("rb"))
+@click.argument("logs", nargs=-1, required=True, type=click.File("rb"), metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--stats", is_flag=True, help="Figures of the whole log, by kind.")
 @click.option("--full", is_flag=True, help="With the text of every report.")
@@ -245,7 +254,7 @@ def bench(ctx: click.Context, name: str | None, as_json: bool, corpus: Path | No
 @click.pass_context
 def dmesg(
     ctx: click.Context,
-    log: IO[bytes],
+    logs: tuple[BinaryIO, ...],
     as_json: bool,
     stats: bool,
     full: bool,
@@ -253,17 +262,20 @@ def dmesg(
     ktap: bool,
 ) -> None:
     """Every report in a kernel log: dmesg, a console, syslog, kmsg, netconsole; - is stdin.
+    Several files are one log; pstore's parts of a dump are put in order.
 
     The exit status is 1 if there is one, or with --ktap a test that failed or is missing.
     """
     symboliser = Symboliser(symbols)
     try:
         if ktap:
-            ctx.exit(_subtests(cast("BinaryIO", log), as_json))
-        found = dmesg_text.read(cast("BinaryIO", log))
+            ctx.exit(_subtests(one_log(logs), as_json))
+        found = dmesg_text.read(one_log(logs))
     except OSError as error:
         raise UsageError(
-            f"this log cannot be read: {error}", where=log.name, cure="name a readable file, or -"
+            f"this log cannot be read: {error}",
+            where=", ".join(str(log.name) for log in logs),
+            cure="name a readable file, or -",
         ) from error
     if as_json:
         for value in [] if stats else dmesg_text.objects(found, symboliser):
@@ -336,7 +348,14 @@ def replay(ctx: click.Context, path: Path, issues: Path | None) -> None:
     ctx.exit(worst)
 
 
-for command in (commands_death.log, *commands_report.COMMANDS, *commands_bisect.COMMANDS):
+COMMANDS = (
+    *commands_bisect.COMMANDS,
+    commands_death.log,
+    *commands_known.COMMANDS,
+    *commands_nightly.COMMANDS,
+    *commands_report.COMMANDS,
+)
+for command in COMMANDS:
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -184,10 +184,10 @@ class Client:
         return job, [Waiter.told(one) for one in reply["waiters"]]
 
     def hang_until(self, engine: Engine, end: Deadline, each_s: float) -> list[Fence]:
-        """Hang after hang, each in a context of its own; what became of their fences.  One that
-        is pending after `each_s` is the last."""
+        """Hang after hang until `end`, one at least, each in a context of its own; what became of
+        their fences.  One that is pending after `each_s` is the last."""
         ended: list[Fence] = []
-        while not end.expired() and all(fence.signaled for fence in ended[-1:]):
+        while not ended or (ended[-1].signaled and not end.expired()):
             job = self.hang(engine, context=self.context())
             ended.append(self.wait(job, Deadline(each_s)))
         return ended

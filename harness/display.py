@@ -48,10 +48,12 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What became of a frame that was to be shown: whether it was, after how many seconds."""
+    """What became of a frame that was to be shown: whether it was, after how many seconds, and
+    beside how many signals."""
 
     came: bool
     seconds: float
+    signals: int = 0
 
     def __str__(self) -> str:
         return f"{'done' if self.came else 'not done'} after {self.seconds:.1f} s"
@@ -123,18 +125,27 @@ class Display:
         picture = self._call("share", to=client.inbox())["picture"]
         return Frame(int(picture), client.adopt())
 
-    def commit(self, frame: Frame, how: Literal["modeset", "flip"], patience_s: float) -> Commit:
+    def commit(
+        self,
+        frame: Frame,
+        how: Literal["modeset", "flip"],
+        patience_s: float,
+        *,
+        disturbed: bool = False,
+    ) -> Commit:
         """Show `frame` instead: by a modeset, which waits within its call for the jobs that
         write it, or by a flip, whose event comes when they are done.  A call that takes
-        longer than `patience_s`, and some, raises LabError."""
+        longer than `patience_s`, and some, raises LabError.  Signals hit a `disturbed` modeset;
+        TargetError says with which errno it ended, if any."""
         reply = self._workload.call(
             "commit",
             Deadline(1.2 * patience_s + self._limit_s),
             picture=frame.picture,
             how=how,
             patience_ns=int(patience_s * 1e9),
+            disturbed=disturbed,
         )
-        return Commit(bool(reply["came"]), reply["elapsed_ns"] / 1e9)
+        return Commit(bool(reply["came"]), reply["elapsed_ns"] / 1e9, reply["signals"])
 
     def vblank(self, patience_s: float) -> bool:
         """Whether the event of a vblank came within `patience_s`."""

@@ -10,10 +10,11 @@ import contextlib
 import gzip
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import doctor_ways
+from harness.check import Check
 from harness.deadline import Deadline
 from harness.dut import Dut
 from harness.errors import HarnessError
@@ -23,16 +24,6 @@ from harness.lab.reservation import Reservation
 from harness.link.machine import machine_for
 
 __all__ = ["Check", "examine"]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line.  `ok` is None where the test can go on but something will not be seen."""
-
-    ok: bool | None
-    what: str
-    found: str = ""
-    cure: str = ""
 
 
 # What each kernel option is for.  The first are needed for a verdict, the others for evidence.
@@ -60,14 +51,15 @@ _WANTED = {
 def examine(target: Target) -> Iterator[Check]:
     """Check `target` from the outside in; stops where nothing further can be reached."""
     yield _opted_in(target)
-    yield from _ways(target)
     try:
         with Reservation.take(target.name, "lab doctor"), tempfile.TemporaryDirectory() as root:
+            yield from doctor_ways.configured(target)
             run = RunDir.create(Path(root), target.name)
             dut = Dut(target, run, machine_for(target), lambda line: None)
             try:
                 dut.connect()
                 yield Check(True, "SSH, python3, agent", f"boot {dut.boot_id[:8]}")
+                yield from doctor_ways.standing(dut)
                 yield from _connected(dut)
             finally:
                 dut.close()
@@ -82,26 +74,6 @@ def _opted_in(target: Target) -> Check:
         "may be hung",
         "" if target.destructive else "tests that hang or reset will be skipped",
         "destructive = true, if its keeper agrees",
-    )
-
-
-def _ways(target: Target) -> Iterator[Check]:
-    if target.virtual:
-        return
-    public = target.public()
-    yield Check(
-        None if public["console"]["kind"] == "none" else True,
-        "console",
-        public["console"]["kind"],
-        'console = { kind = "serial", port = "/dev/serial/by-id/..." }: '
-        "without it a machine's last lines are lost",
-    )
-    yield Check(
-        None if public["power"]["kind"] == "none" else True,
-        "power",
-        public["power"]["kind"],
-        'power = { kind = "command", on = [...], off = [...] }: '
-        "without it a machine that dies stays dead",
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.dut import Dut
 from harness.errors import HarnessError, UsageError
+from harness.evidence.files import RESERVE, reserve
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory, Target
 from harness.lab.reservation import Reservation
@@ -34,14 +35,17 @@ class Fleet:
         say: Callable[[str], None],
         *,
         dangerous: bool = False,
+        night: str = "",
     ) -> None:
-        """`command` is shown to whoever else wants one of the targets; `dangerous` as Dut's."""
+        """`command` is shown to whoever else wants one of the targets; `dangerous` as Dut's;
+        `night` names the nightly that the runs are of, "" by hand."""
         self.targets: dict[str, Target] = {name: inventory.get(name) for name in names}
         self.runs: dict[str, RunDir] = {}
         self._root = runs
         self._command = command
         self._say = say
         self._dangerous = dangerous
+        self._night = night
         named = [path for path in resume if path != Path()]
         self._resume = {self._target_of(path): path for path in named}
         if len(named) < len(resume):
@@ -113,12 +117,13 @@ class Fleet:
         self._locks[target.name] = Reservation.take(target.name, self._command)
         if target.name in self._resume:
             run = RunDir.open(self._resume[target.name])
+            reserve(run.path)
             for test in close_guilty(run):
                 self._say(f"{target.name}: incomplete, and not run again: {test}")
         else:
             run = RunDir.create(self._root, target.name)
         self.runs[target.name] = run
-        run.update(target=target.public(), command=self._command)
+        run.update(target=target.public(), command=self._command, night=self._night)
         run.journal.add("run-start", target=target.name, command=self._command)
         dut = Dut(target, run, machine_for(target), self._say, dangerous=self._dangerous)
         try:
@@ -142,4 +147,5 @@ class Fleet:
 
 def _end(run: RunDir, how: str) -> None:
     run.journal.add("run-end", how=how)
+    (run.path / RESERVE).unlink(missing_ok=True)
     run.close()

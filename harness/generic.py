@@ -152,18 +152,13 @@ class Generic:
 
     # -- memory ------------------------------------------------------------------
 
-    def squeeze(self, leave: int, deadline: Deadline) -> int:
-        """Take memory until about `leave` bytes are free; how many are.  It is given back when
-        the process ends."""
-        return int(self._workload.call("squeeze", deadline, leave=leave)["free"])
-
-    def churn(self, size: int, deadline: Deadline) -> int:
-        """Read `size` bytes through the page cache, again and again until `settle` is called
-        from elsewhere; how many bytes that were."""
-        return int(self._workload.call("churn", deadline, bytes=size)["read"])
+    def churn(self, size: int, deadline: Deadline, *, endless: bool) -> int:
+        """Read `size` bytes through the page cache, where they stay; with `endless` again and
+        again, until `settle` is called from elsewhere.  How many bytes that were."""
+        return int(self._workload.call("churn", deadline, bytes=size, endless=endless)["read"])
 
     def settle(self) -> None:
-        """End `churn`, once it has gone round."""
+        """End `churn`, or the next one."""
         self._call("churn.stop")
 
     def stop(self) -> None:

@@ -33,6 +33,8 @@ class Guards:
         self._told: list[str] = []
         self.armed: dict[str, str] = {}
         """What stands by in this boot, and how."""
+        self.absent: dict[str, tuple[str, str]] = {}
+        """What of the configured does not, why, and the cure."""
 
     def open(self, endpoint: Endpoint) -> None:
         """Listen, where the target shall send.  Never raises: see `remarks`."""
@@ -42,7 +44,7 @@ class Guards:
         try:
             found = socket.getaddrinfo(endpoint.host, None, socket.AF_INET, socket.SOCK_DGRAM)
         except OSError as error:
-            self._told.append(f"netconsole: {endpoint.host} has no IPv4 address: {error}")
+            self._lost("netconsole", f"{endpoint.host} has no IPv4 address: {error}", "")
             return
         receiver = Netconsole(
             self._sink,
@@ -54,7 +56,7 @@ class Guards:
         try:
             receiver.start()
         except HarnessError as error:
-            self._told.append(str(error))
+            self._lost("netconsole", error.what, error.cure)
         else:
             self._receiver = receiver
 
@@ -70,7 +72,10 @@ class Guards:
                 if how := step(at):
                     self.armed[name] = how
             except HarnessError as error:
-                self._told.append(f"{name} does not stand by: {error.what}")
+                self._lost(name, error.what, error.cure)
+            else:
+                if name in self.armed:
+                    self.absent.pop(name, None)
 
     def remarks(self) -> list[str]:
         """What is not as configured, or was lost, since last asked."""
@@ -81,6 +86,10 @@ class Guards:
         """Listen no more.  Idempotent."""
         if self._receiver is not None:
             self._receiver.stop()
+
+    def _lost(self, name: str, why: str, cure: str) -> None:
+        self.absent[name] = (why, cure)
+        self._told.append(f"{name} does not stand by: {why}")
 
     def _deadline(self) -> Deadline:
         return Deadline(self._target.limits.command_s)

@@ -19,9 +19,9 @@ _DEADLY = ("oops", "hard_lockup", "soft_lockup", "hung_task")
 
 
 class Ailment(NamedTuple):
-    """What is wrong, and who has it: only the GPU, or the whole machine."""
+    """What is wrong, and who has it: only the GPU, a task that may yet move, or the machine."""
 
-    of: Literal["gpu", "machine"]
+    of: Literal["gpu", "task", "machine"]
     text: str
 
 
@@ -37,7 +37,7 @@ def ailments(
     for task in after.get("stuck", ()):
         if task["pid"] not in already:
             text = f"{task['comm']} (pid {task['pid']}) sleeps uninterruptibly"
-            found.append(Ailment("machine", text))
+            found.append(Ailment("task", text))
     for finding in findings:
         if finding.severity != "fail":
             continue
@@ -45,6 +45,7 @@ def ailments(
             found.append(Ailment("machine", finding.title))
         elif finding.kind == "recovery" and finding.title.startswith(("reset-failed", "wedged")):
             found.append(Ailment("gpu", finding.title))
-    if device and device in before.get("devices", ()) and device not in after.get("devices", ()):
+    # Of a window that was not closed well there is no second look.
+    if device in before.get("devices", ()) and device not in after.get("devices", [device]):
         found.append(Ailment("gpu", f"{device} is gone"))
     return tuple(dict.fromkeys(found))

@@ -153,6 +153,10 @@ class Target(Table, frozen=True):
 
 class _Lab(Table, frozen=True):
     runs: str = "runs"
+    # Where the history is kept, as a database's URL; beside the runs where this is empty.
+    history: str = ""
+    # Gets a night's summary on its stdin.
+    notify: tuple[str, ...] = ()
 
 
 class _File(Table, frozen=True):
@@ -166,6 +170,8 @@ class Inventory(Struct, frozen=True):
     path: Path
     runs: Path
     targets: dict[str, Target]
+    history: str = ""
+    notify: tuple[str, ...] = ()
 
     def get(self, name: str) -> Target:
         """The target called `name`.  Raises UsageError with the nearest name."""
@@ -226,7 +232,13 @@ def load(path: Path) -> Inventory:
             key=_beside(path, target.key),
             known_hosts=_beside(path, target.known_hosts),
         )
-    return Inventory(path=path, runs=path.resolve().parent / parsed.lab.runs, targets=targets)
+    return Inventory(
+        path=path,
+        runs=path.resolve().parent / parsed.lab.runs,
+        targets=targets,
+        history=parsed.lab.history,
+        notify=parsed.lab.notify,
+    )
 
 
 def is_loopback(address: str) -> bool:

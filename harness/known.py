@@ -19,10 +19,11 @@ from msgspec import Meta, Struct
 
 from harness.errors import UsageError
 from harness.evidence.finding import Finding
+from harness.evidence.rundir import attempt_of
 from harness.inventory import Inventory
 from harness.tomlerror import explained, line_of, nearest, not_toml
 
-__all__ = ["Issue", "KnownIssues", "Scope", "load", "of_list"]
+__all__ = ["NAME", "Issue", "KnownIssues", "Scope", "load", "of_list", "overlap"]
 
 NAME = "known-issues.toml"
 
@@ -41,6 +42,11 @@ Range = Annotated[
         description='kernel versions, as ">= 6.1, < 6.13"',
     ),
 ]
+
+
+# Of a flake whose entry does not say how often it shows.
+FLAKE = 0.5
+Rate = Annotated[float, Meta(gt=0, lt=1, description="a share of all runs, as 0.05")]
 
 
 class Issue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -63,6 +69,8 @@ class Issue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     target: str = ""
     driver: str = ""
     kernel: Range | Literal[""] = ""
+    # Of a flake: the share of runs in which it shows.
+    rate: Rate | None = None
 
     def signs(self, seen: Collection[str]) -> frozenset[str]:
         """The signatures of findings that it excuses where those of `seen` were found."""
@@ -123,6 +131,10 @@ class Scope:
                 return f"known issue {name} expired on {issue.expires}"
         return ""
 
+    def names(self) -> list[str]:
+        """All of them."""
+        return list(self._issues)
+
     def fixed(self) -> list[str]:
         """The entries that say this test fails, which it did not."""
         return [n for n, i in self._issues.items() if i.test and i.state == "fail"]
@@ -149,11 +161,19 @@ class KnownIssues(Struct, frozen=True):
                 for name, issue in self.issues.items()
                 if issue.target in ("", target)
                 and issue.driver in ("", driver)
-                and (not issue.test or _names(issue.test, test))
+                and (not issue.test or _names(issue.test, attempt_of(test)[0]))
                 and (not issue.kernel or _within(issue.kernel, kernel))
             },
             self.today,
         )
+
+    def rates(self) -> dict[str, float]:
+        """How often each flake is said to show, by the entry's name."""
+        return {
+            name: FLAKE if issue.rate is None else issue.rate
+            for name, issue in self.issues.items()
+            if issue.state == "flake"
+        }
 
     def stale(self) -> list[str]:
         """A line for each entry that has expired."""
@@ -223,6 +243,8 @@ def _check(path: Path, text: str, name: str, issue: Issue, targets: list[str]) -
             "ignores whatever a test fails with",
             'add the signature, or make it state = "fail"',
         )
+    if issue.rate is not None and issue.state != "flake":
+        raise bad("rate", "has a rate, but is no flake", 'make it state = "flake", or remove it')
     if issue.target and issue.target not in targets:
         raise bad(
             "target",
@@ -250,6 +272,31 @@ def _apart(path: Path, text: str, issues: Mapping[str, Issue]) -> None:
 
 def _signatures(findings: Iterable[Finding]) -> frozenset[str]:
     return frozenset(finding.signature for finding in findings)
+
+
+def overlap(one: Issue, other: Issue) -> bool:
+    """Whether a failure could be excused by both, as far as can be told from the entries."""
+    for mine, others in ((one.target, other.target), (one.driver, other.driver)):
+        if mine and others and mine != others:
+            return False
+    if (
+        one.test
+        and other.test
+        and not (_names(one.test, other.test) or _names(other.test, one.test))
+    ):
+        return False
+    signs, others_signs = {one.signature, *one.also}, {other.signature, *other.also}
+    if not signs & others_signs or (not (signs & others_signs - {""}) and one.says != other.says):
+        return False
+    if not one.kernel or not other.kernel:
+        return True
+    bounds = re.findall(r"\d[\d.]*", f"{one.kernel},{other.kernel}")
+    # Ranges that meet have in common a bound of one of them, or what comes just after it.
+    return any(
+        _within(one.kernel, version) and _within(other.kernel, version)
+        for bound in bounds
+        for version in (bound, f"{bound}.0.1", f"{bound}.999999")
+    )
 
 
 def _names(pattern: str, test: str) -> bool:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from harness.deadline import Deadline
 from harness.errors import HarnessError
 from harness.evidence.journal import Journal
+from harness.link.dial import Stranger
 
 __all__ = ["Rung", "climb"]
 
@@ -40,6 +41,8 @@ def climb(rungs: Sequence[Rung], journal: Journal, say: Callable[[str], None]) -
             log.info("%s: %s", rung.name, error)
             troubles.append(f"{rung.name}: {error.what}")
             journal.add("rung-failed", name=rung.name, reason=str(error), seconds=_since(began))
+            if isinstance(error, Stranger):
+                break  # whoever that is: it is not ours to reset
         else:
             journal.add("recovered", name=rung.name, seconds=_since(began))
             return ""

@@ -35,6 +35,11 @@ class Module:
         """What `modinfo` says of its parameters, a line each; "" where there is no such module."""
         return self._run(["modinfo", "-F", "parm", self.name], self._limit_s)[1]
 
+    def exists(self) -> bool:
+        """Whether the running kernel has it as a module, loaded or not."""
+        status, said = self._run(["modinfo", "-F", "filename", self.name], self._limit_s)
+        return status == 0 and said.strip().startswith("/")
+
     def value(self, parameter: str) -> str:
         """The value of a parameter; "" while the module is not loaded."""
         try:

@@ -30,17 +30,26 @@ class Pending:
     manager, at whose end the job is let go, so that nobody stays."""
 
     def __init__(
-        self, display: Display, guilty: Client, engine: Engine, how: How, patience_s: float
+        self,
+        display: Display,
+        guilty: Client,
+        engine: Engine,
+        how: How,
+        patience_s: float,
+        *,
+        disturbed: bool = False,
     ) -> None:
-        """Hang a job on `engine` that writes a frame, and show that by `how`; `patience_s` is the
-        longest wait for it."""
+        """Hang a job on `engine` that writes a frame, and show that by `how`, beside signals if
+        `disturbed`; `patience_s` is the longest wait for it."""
         self._display, self._guilty = display, guilty
         frame = display.share(guilty)
         self._idle = display.asleep()
         self._job = guilty.hang(engine, writes=frame.buffer)
         self._began = time.monotonic()
         self._pool = ThreadPoolExecutor(1)
-        self._commit = self._pool.submit(display.commit, frame, how, patience_s)
+        self._commit = self._pool.submit(
+            display.commit, frame, how, patience_s, disturbed=disturbed
+        )
 
     def begun(self, deadline: Deadline) -> bool:
         """Wait until the display's process sleeps in the kernel elsewhere than before it was to

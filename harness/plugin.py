@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from harness import healing, inventory, known, verdict
+from harness import healing, inventory, known, masking, verdict
 from harness.dut import Dut
 from harness.errors import HarnessError, LabError
 from harness.evidence.rundir import Window
@@ -34,6 +34,10 @@ _SHOWN = pytest.StashKey[dict[str, str]]()
 _TROUBLE = pytest.StashKey[HarnessError]()
 _KNOWN = pytest.StashKey[KnownIssues]()
 
+# What --until-fail takes for ever.
+MOST_TRIES = 1000
+
+WITHOUT_LOCKDEP = "without_lockdep: proves its point in a boot that a known issue left blind, too"
 DESTRUCTIVE = "destructive: hangs or resets the GPU; runs only where the target opted in"
 
 
@@ -71,6 +75,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         " verdict are not run again, nor is one in which the harness was killed",
     )
     group.addoption(
+        "--count",
+        type=int,
+        default=0,
+        metavar="N",
+        help="run each test N times",
+    )
+    group.addoption(
+        "--until-fail",
+        action="store_true",
+        help=f"run each test until one fails, at most {MOST_TRIES} times (or --count)",
+    )
+    group.addoption("--night", default="", metavar="NAME", help="the nightly that this run is of")
+    group.addoption(
         "--storm",
         type=float,
         default=10.0,
@@ -96,6 +113,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", DESTRUCTIVE)
+    config.addinivalue_line("markers", WITHOUT_LOCKDEP)
     names = list(dict.fromkeys(config.getoption("--target")))
     if not names:
         return
@@ -110,10 +128,14 @@ def pytest_configure(config: pytest.Config) -> None:
             shlex.join(["pytest", *config.invocation_params.args]),
             _speaker(config),
             dangerous=config.getoption("--dangerous"),
+            night=config.getoption("--night"),
         )
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[_SHOWN] = {}
+    if config.getoption("--until-fail"):
+        config.option.maxfail = 1
+        config.option.count = config.getoption("--count") or MOST_TRIES
     # So that a supervisor's SIGTERM releases the hangs and stops the machines, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
 
@@ -126,6 +148,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         no_target = pytest.mark.skip(reason="no --target given")
         metafunc.parametrize("_target", [pytest.param("", marks=no_target, id="no-target")])
         return
+    if (count := metafunc.config.getoption("--count")) > 1:
+        # The first keeps the test's name (harness.evidence.rundir.attempt_of reads the others').
+        again = [f"@{attempt}" for attempt in range(2, count + 1)]
+        metafunc.fixturenames.append("_attempt")
+        metafunc.parametrize("_attempt", range(count), ids=[pytest.HIDDEN_PARAM, *again])
     several = len(fleet.targets) > 1
     if "engine" not in metafunc.fixturenames:
         # With one target its name would only lengthen every test's id.
@@ -165,6 +192,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if again:
         config.hook.pytest_deselected(items=again)
         items[:] = [item for item in items if item not in again]
+    items[:] = masking.order(
+        items,
+        config.stash[_KNOWN],
+        lambda item: fleet.targets.get(_target(item)),
+        lambda item: item.get_closest_marker("without_lockdep") is not None,
+    )
 
 
 @pytest.fixture
@@ -316,7 +349,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     blind = False
     try:
         for run in fleet.runs.values():
-            blind |= any(judged.outcome == "blind" for judged in report.verdicts(run))
+            blind |= any(v.outcome == "blind" and not v.masked for v in report.verdicts(run))
             report.write(run)
     except HarnessError as error:
         session.config.stash[_TROUBLE] = error
@@ -365,14 +398,15 @@ def _dut(item: pytest.Item) -> Dut | None:
 def _open(item: pytest.Item, dut: Dut) -> None:
     """Everything that must hold before a test may touch the target, then its window."""
     item.config.stash[_FLEET].check(dut.target.name)
-    if dut.trouble():  # between two tests: nobody has recovered it yet
-        dut.recover()
+    dut.ready()
     if dut.ailing:
         healing.heal(dut)
     if dut.unfit:
         raise LabError(dut.unfit, where=dut.target.name, cure="see journal.jsonl")
     if dut.health()["debug_locks"] == 0 and dut.target.policy.rearm == "reboot":
-        dut.rearm()
+        free = item.get_closest_marker("without_lockdep") is not None
+        if not (free and masking.masker(dut.run, dut.boot_id)[0]):
+            dut.rearm()
     if item.callspec.params.get("engine", "") is None:  # type: ignore[attr-defined]
         dut.engines()  # raises again what kept them from being known when tests were collected
         raise LabError(

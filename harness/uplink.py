@@ -23,6 +23,7 @@ from harness.health import Ailment
 from harness.inventory import Target
 from harness.ladder import Rung, climb
 from harness.link.agent import Agent
+from harness.link.dial import Stranger
 from harness.link.machine import Machine
 from harness.link.ssh import Ssh, Unreachable
 from harness.watch import Watch
@@ -34,7 +35,9 @@ log = logging.getLogger(__name__)
 # Longest wait for a machine that was told to reboot to show the first line of a new boot.
 GOING_S = 60.0
 # Longest wait for a sign of life on a console.
-ANSWER_S = 3.0
+ANSWER_S = 2.0
+# Longest wait for the stacks that an NMI brings.
+NMI_S = 3.0
 # Documentation/admin-guide/sysrq.rst: blocked tasks, backtraces of all active CPUs, locks held.
 STACKS = "wld"
 
@@ -56,9 +59,11 @@ class Uplink:
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
         self._before = ("", 0)
+        # Whether the last thing known of it is that it died.
+        self._dead = False
         self._watch = Watch()
         self._last_words = ""
-        self._guards = Guards(target, self._netconsole)
+        self.guards = Guards(target, self._netconsole)
 
     # -- coming and going ------------------------------------------------------
 
@@ -70,7 +75,7 @@ class Uplink:
         """
         self._say(f"{self.target.name}: {self._machine.describe()}")
         self._machine.up(self._console, Deadline(self.target.limits.boot_s), self.run.path)
-        self._guards.open(self._machine.endpoint())
+        self.guards.open(self._machine.endpoint())
         self._attach(wait=True)
         for remark in self.remarks():
             self.run.journal.add("remark", reason=remark)
@@ -84,7 +89,7 @@ class Uplink:
         """
         with contextlib.ExitStack() as leaving:
             leaving.callback(self._boot.close)
-            leaving.callback(self._guards.close)
+            leaving.callback(self.guards.close)
             leaving.callback(self._machine.down)
             at, self._at = self._at, None
             if at is not None:
@@ -132,7 +137,7 @@ class Uplink:
 
     def remarks(self) -> list[str]:
         """What else of the lab's own a judge should know, since this was last asked."""
-        return [*self._machine.remarks(), *self._guards.remarks()]
+        return [*self._machine.remarks(), *self.guards.remarks()]
 
     # -- bringing it back ------------------------------------------------------
 
@@ -146,6 +151,7 @@ class Uplink:
         old = self.boot_id
         self.run.journal.add("reboot", boot=old)
         at = self.at
+        self._booting("reboot")
         try:
             # Not an orderly shutdown: after a deadlock that would wait for ever.
             self.call("run", argv=["sync"], timeout=10)
@@ -155,7 +161,7 @@ class Uplink:
             log.info("%s: while rebooting: %s", self.target.name, error.what)
         self._drop()
         self._new_boot()
-        self._booting("reboot")
+        self._dead = True  # as good as: what answers now is still the old boot
 
         def gone(deadline: Deadline) -> None:
             self._wait_reboot(at.ssh, old, deadline)
@@ -182,6 +188,13 @@ class Uplink:
                 raise
             ssh.wait_reboot(old, deadline)
         self._attach(wait=True)
+
+    def ready(self) -> None:
+        """Have a link before a test, and streams that are whole again where a disk was full."""
+        if self.trouble() or self._boot.failed:
+            self._drop()
+        if self._at is None and not self.unfit:
+            self.recover()
 
     def recover(self) -> None:
         """After a death: reach it again, by power if need be; `unfit` when nothing helps."""
@@ -211,6 +224,8 @@ class Uplink:
         rungs = [Rung("reset button", seconds, self._by_button), power]
         if death is None:
             rungs.insert(0, Rung("sysrq", seconds, self._by_sysrq))
+            if not self._dead:
+                rungs.insert(0, Rung("agent", self.target.limits.stall_s, self._by_agent))
         elif death.kind == "boot":
             rungs.insert(0, Rung("its own reboot", seconds, self._by_itself))
         return rungs
@@ -219,28 +234,35 @@ class Uplink:
         """The kernel's own emergency: sync, remount read-only, boot."""
         if not all(self._sysrq(key) for key in "su"):
             raise LabError("it does not heed sysrq", where=self.target.name, cure="reset it")
+        old = self._before[0]
         self._new_boot()
         self._booting("sysrq")
         self._sysrq("b")
-        self._attach(wait=True)
+        self._attach(wait=True, seconds=max(1.0, deadline.left()))
+        if self.boot_id == old:
+            self._drop()
+            raise LabError("it is still the old boot", where=self.target.name, cure="reset it")
+
+    def _by_agent(self, deadline: Deadline) -> None:
+        self._attach(wait=True, seconds=deadline.left())
 
     def _by_itself(self, deadline: Deadline) -> None:
         self._new_boot()
         self._booting("itself")
-        self._attach(wait=True)
+        self._attach(wait=True, seconds=max(1.0, deadline.left()))
 
     def _by_button(self, deadline: Deadline) -> None:
         if not self._machine.reset(deadline):
             raise LabError("it has no reset button", where=self.target.name, cure="cut its power")
         self._new_boot()
         self._booting("button")
-        self._attach(wait=True)
+        self._attach(wait=True, seconds=max(1.0, deadline.left()))
 
     def _by_power(self, deadline: Deadline) -> None:
         self._new_boot()
         self._booting("power")
         self._machine.cycle(deadline)
-        self._attach(wait=True)
+        self._attach(wait=True, seconds=max(1.0, deadline.left()))
 
     def _booting(self, how: str) -> None:
         self._watch.over(None)
@@ -261,7 +283,8 @@ class Uplink:
         )
         self._before = self.boot_id, self._at.facts["pid"]
         self._watch.over(self._at.agent)
-        self._guards.arm(self._at, nmi=self.target.nmi)
+        self._dead = False
+        self.guards.arm(self._at, nmi=self.target.nmi)
         boots = [*self.run.facts().get("boots", [])]
         if self.boot_id not in boots:
             boots.append(self.boot_id)
@@ -270,7 +293,7 @@ class Uplink:
             "boot",
             boot=self.boot_id,
             kernel=self.facts["uname"]["release"],
-            guards=self._guards.armed,
+            guards=self.guards.armed,
         )
         if absent := self._at.recorder.absent:
             self.run.journal.add("trace-absent", boot=self.boot_id, reason=absent)
@@ -290,7 +313,7 @@ class Uplink:
         )
 
     def _boot_for(self, boot_id: str) -> Boot:
-        if self._boot.boot_id not in ("", boot_id):
+        if self._boot.boot_id not in ("", boot_id) or self._boot.failed:
             self._new_boot()
         if not self._boot.boot_id:
             self._boot.name(boot_id)
@@ -302,10 +325,12 @@ class Uplink:
 
     def _netconsole(self, data: bytes) -> None:
         self._boot.netconsole(data)
+        self._watch.netconsole(data)
 
     def _new_boot(self) -> None:
-        self._boot.close()
-        self._boot = Boot(self.run, self.target.policy.stream_limit)
+        # In this order: what its console and netconsole say meanwhile finds an open stream.
+        old, self._boot = self._boot, Boot(self.run, self.target.policy.stream_limit)
+        old.close()
 
     def _drop(self) -> None:
         at, self._at, self.ailing = self._at, None, ()
@@ -314,6 +339,14 @@ class Uplink:
 
     def _diagnose(self) -> tuple[str, str]:
         """After a broken window: (how the target died, or "") and (what the lab should know)."""
+        try:
+            died, lab = self._autopsy()
+        except HarnessError as error:  # this host's own trouble, on the way
+            died, lab = "", f" ({error.what})"
+        self._dead = bool(died)
+        return died, lab
+
+    def _autopsy(self) -> tuple[str, str]:
         old = self.boot_id
         death = self._watch.death
         self._drop()
@@ -327,6 +360,9 @@ class Uplink:
             return death.told, ""
         try:
             self._attach(wait=False)
+        except Stranger as error:
+            self.give_up(error.what)
+            return "", f" ({error.what})"
         except HarnessError as error:
             return self._stalled(old, error.what)
         return self._same(old)
@@ -340,19 +376,33 @@ class Uplink:
     def _stalled(self, old: str, why: str) -> tuple[str, str]:
         """Nobody answers on the network.  While its console does, that is a stall, not a death:
         what all wait for is asked of the kernel, and the link gets time to come back."""
-        if not self._machine.answers(Deadline(ANSWER_S)):
+        if not (self._sysrq(STACKS[0]) or self._machine.answers(Deadline(ANSWER_S))):
+            self._interrupt()
             return f"the target stopped answering ({why})", ""
         self.run.journal.add("stall", reason=why)
         self._say(f"{self.target.name}: out of reach, but its console lives: waiting")
-        for key in STACKS:
+        for key in STACKS[1:]:
             self._sysrq(key)
         try:
             self._attach(wait=True, seconds=self.target.limits.stall_s)
+        except Stranger as error:
+            self.give_up(error.what)
+            return "", f" ({error.what})"
         except HarnessError as error:
             death = self._watch.death
+            self._interrupt()
             told = f"the target stopped answering, though its console lives ({error.what})"
             return death.told if death else told, ""
         return self._same(old)
+
+    def _interrupt(self) -> None:
+        """An NMI, before its power is cut: a hung kernel may tell by it where it stands."""
+        try:
+            if self._machine.power.nmi(Deadline(ANSWER_S)):
+                self.run.journal.add("nmi")
+                self._watch.settle(NMI_S)
+        except HarnessError as error:
+            log.info("%s: NMI: %s", self.target.name, error.what)
 
     def _sysrq(self, key: str) -> bool:
         """Whether the kernel heeded it."""

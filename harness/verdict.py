@@ -22,12 +22,13 @@ from harness.errors import LabError
 from harness.evidence.files import read_json, write_bytes, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
 from harness.evidence.rundir import RunDir, Window
-from harness.kernel import commits, lockdep, picture, records, resets, splats, uevents
+from harness.kernel import commits, lockdep, modtests, picture, records, resets, splats, uevents
 from harness.kernel import selftests as module_tests
 from harness.kernel.cycle import cycle_of
 from harness.kernel.diagnosis import explain
 from harness.known import KnownIssues, Scope
 from harness.lastwords import last_words
+from harness.masking import masker
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ FLOOD = 10_000
 class Verdict(Struct, frozen=True):
     """How a test ended.  `lockdep` says whether it was armed throughout, `fences` whether
     every fence that it saw is accounted for; `known` names the issues that excuse what failed,
-    `fixed` those that say it fails, which it did not; `times` how long recovery took, in s."""
+    `fixed` those that say it fails, which it did not; `times` how long recovery took, in s;
+    `masked` the issue that had left the boot blind before it."""
 
     test: str
     outcome: Outcome
@@ -62,6 +64,7 @@ class Verdict(Struct, frozen=True):
     known: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     times: dict[str, float] = {}
+    masked: str = ""
 
 
 # Nothing is known of.
@@ -100,6 +103,9 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         findings = [msgspec.structs.replace(finding, severity="note") for finding in findings]
     scope = _scope(run, window, known)
     outcome, reason, excused = _weigh(window, findings, armed, scope)
+    masked = masker(run, window.boot_id, window.test) if outcome == "blind" else ("", "")
+    if masked[0]:
+        reason = f"masked by {masked[0]}: lockdep went off in {masked[1]}"
     fixed = scope.fixed() if outcome == "pass" else []
     if fixed and not reason:
         reason = f"known issue {', '.join(fixed)} did not show: is it fixed?"
@@ -109,6 +115,7 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         reason=reason,
         known=tuple(excused),
         fixed=tuple(fixed),
+        masked=masked[0],
         lockdep=armed,
         findings=tuple(findings),
         seconds=window.seconds,
@@ -240,17 +247,20 @@ def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iter
 
 def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
     """GPU events; a failed reset is a failure, and so is one in a test that asked for none."""
+    whole = resets.recoveries(resets.trail(kmsg))
     for event in resets.find(kmsg):
-        engine = f" on {event.engine}" if event.engine else ""
-        place = Place(window.boot_id, "kmsg", event.seq, event.seq)
+        title = f"{event.step} on {event.engine}" if event.engine else event.step
         broken = event.step in ("reset-failed", "wedged")
-        if broken:
-            yield _finding("recovery", "fail", f"{event.step}{engine}", place, event.text)
-        elif not window.destructive:
-            title = f"{event.step}{engine} in a test that hangs nothing"
-            yield _finding("recovery", "fail", title, place, event.text)
-        else:
-            yield _finding("recovery", "note", f"{event.step}{engine}", place, event.text)
+        if not broken and not window.destructive:
+            title += " in a test that hangs nothing"
+        place = Place(window.boot_id, "kmsg", event.seq, event.seq)
+        severity: Severity = "fail" if broken or not window.destructive else "note"
+        finding = _finding("recovery", severity, title, place, event.text)
+        told = next((recovery.title for recovery in whole if event in recovery.events), "")
+        if told and severity == "fail":
+            # whose job it was is no part of the identity
+            finding = msgspec.structs.replace(finding, title=f"{title}: {told}")
+        yield finding
 
 
 def _display(
@@ -304,13 +314,17 @@ def _device(facts: dict[str, Any]) -> str:
 
 
 def _selftests(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
-    """What the driver's own tests say of it."""
+    """What the kernel's own tests say of it."""
     for run in module_tests.find(kmsg):
         for failed in run.failed:
             error = errno.errorcode.get(-failed.error, str(failed.error))
             title = f"{run.kind} selftest {run.group}/{failed.name} fails with {error}"
             place = Place(window.boot_id, "kmsg", failed.seq, failed.seq)
             yield _finding("selftest", "fail", title, place, f"st_random_seed={run.seed}")
+    for test in modtests.find(kmsg):
+        if test.outcome in ("fail", "missing"):
+            place = Place(window.boot_id, "kmsg", test.seq, test.seq)
+            yield _finding("selftest", "fail", test.title, place, test.why)
 
 
 def _flood(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:

@@ -44,7 +44,7 @@ class Watch:
     """Follows one console over all boots.  `console` may be called on any thread."""
 
     def __init__(self) -> None:
-        self._omens = Omens()
+        self._omens, self._remote = Omens(), Omens()
         self._changed = threading.Condition()
         self._agent: Agent | None = None
         self._suspected: tuple[Death, float] | None = None
@@ -64,6 +64,11 @@ class Watch:
         for omen in self._omens.feed(data):
             self._heed(omen)
 
+    def netconsole(self, data: bytes) -> None:
+        """The same of netconsole's."""
+        for omen in self._remote.feed(data):
+            self._heed(omen)
+
     @property
     def death(self) -> Death | None:
         """How the machine that was watched over died, where its console told; unless the agent
@@ -74,9 +79,9 @@ class Watch:
             told, when = self._suspected
             return told if self._agent.heard <= when + GRACE_S else None
 
-    def settle(self) -> None:
+    def settle(self, seconds: float = SETTLE_S) -> None:
         """Until a dying kernel has said its last word."""
-        deadline = Deadline(SETTLE_S)
+        deadline = Deadline(seconds)
         with self._changed:
             self._changed.wait_for(lambda: self._ended, deadline.left())
 

@@ -92,7 +92,7 @@ class PdudaemonPower(Table, frozen=True, tag_field="kind", tag="pdudaemon"):
     """An outlet that a pdudaemon switches; it tells no state."""
 
     url: Annotated[
-        str, Meta(pattern=r"^https?://\S+$", description="a URL, as http://localhost:16421")
+        str, Meta(pattern=r"^https?://[^\s@]+$", description="a URL, as http://localhost:16421")
     ]
     # As pdudaemon's own configuration names it.
     pdu: str
@@ -230,6 +230,8 @@ class PxeBoot(Table, frozen=True, tag_field="kind", tag="pxe"):
     # Where the machine sees that directory: an iPXE script's base; none: PXELINUX over TFTP.
     url: str | None = None
     modules: Directory = "/lib/modules"
+    # On the machine: which modules there are ours.
+    notes: Directory = "/var/lib/tdrlab"
 
 
 BootWay = AsIsBoot | GrubBoot | SystemdBoot | PxeBoot

@@ -23,7 +23,7 @@ def test_recovers_beside_a_busy_console(dut: Dut) -> None:
     drm_fb_helper_set_suspend_unlocked(), drivers/video/fbdev/core/fbcon.c,
     drivers/gpu/drm/i915/display/intel_display_reset.c intel_display_reset_prepare().
     Runs on: sim-gen3 (with drm_kms_helper.fbdev_emulation=1, else skips),
-    sim-navi (simgpu has no fbdev emulation: skips).
+    sim-navi (with amdgpu.sim_fbdev=1, else skips).
     """
     console = dut.console()
     if reason := console.refusal():

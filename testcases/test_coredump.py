@@ -13,6 +13,7 @@ PATIENCE_S = 20.0
 
 
 @pytest.mark.destructive
+@pytest.mark.without_lockdep
 def test_hang_leaves_a_whole_dump(dut: Dut, window: Window) -> None:
     """After a reset the device has a dump of what hung, with every part that its driver
     promises; whoever has read it can free it, and then it is gone.

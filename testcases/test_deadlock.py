@@ -23,11 +23,16 @@ PATIENCE_S = 10.0
 # What a commit may take when its job has ended: half of the 10 s after which drivers give up on a
 # fence (i915_fence_timeout()), and many frames for a loaded host.
 SLACK_S = 5.0
+# For how long signals hit a commit that waits, at least.
+LOOK_S = 0.5
 
 
 @contextmanager
-def pending(dut: Dut, how: How, *, soon: bool = False) -> Iterator[tuple[Pending, Display, Engine]]:
-    """A commit that waits for a job, which with `soon` is found hung as fast as can be."""
+def pending(
+    dut: Dut, how: How, *, soon: bool = False, disturbed: bool = False
+) -> Iterator[tuple[Pending, Display, Engine]]:
+    """A commit that waits for a job, which with `soon` is found hung as fast as can be; signals
+    hit it if `disturbed`."""
     display, guilty, engine = dut.display(), dut.client(), dut.engines()[0]
     if soon:
         dut.hasten(engine)
@@ -40,7 +45,7 @@ def pending(dut: Dut, how: How, *, soon: bool = False) -> Iterator[tuple[Pending
     flips = display.flips(0.5, PATIENCE_S)
     assert not flips.lost, f"flips do not work before the hang: of their events {flips}"
     patience = 2 * dut.target.limits.tdr_s + PATIENCE_S
-    with Pending(display, guilty, engine, how, patience) as commit:
+    with Pending(display, guilty, engine, how, patience, disturbed=disturbed) as commit:
         yield commit, display, engine
 
 
@@ -78,6 +83,28 @@ def test_modeset_waits_for_a_slow_job(dut: Dut, window: Window) -> None:
 
 
 @pytest.mark.destructive
+def test_signals_do_not_disturb_a_waiting_modeset(dut: Dut) -> None:
+    """The same modeset while signals hit it: interruptible, and made again from its beginning
+    (drm_atomic_helper_commit), or not (intel_atomic_commit_fence_wait), it ends as it should.
+
+    Source: drivers/gpu/drm/drm_atomic_helper.c drm_atomic_helper_wait_for_fences(),
+    drivers/gpu/drm/i915/display/intel_display.c intel_atomic_commit_fence_wait().
+    Runs on: sim-navi, sim-gen3.
+    """
+    with pending(dut, "modeset", disturbed=True) as (commit, display, _):
+        commit.begun(Deadline(PATIENCE_S))
+        commit.fence(Deadline(LOOK_S))
+        held = commit.release()
+        fence, shown = commit.fence(Deadline(dut.target.limits.tdr_s)), commit.result()
+    assert fence.signaled
+    assert shown.came, f"the commit was {shown}"
+    assert shown.signals or shown.seconds < LOOK_S, "no signal came while the commit waited"
+    assert shown.seconds < held + SLACK_S, f"the job was held {held:.1f} s, the commit was {shown}"
+    after = display.flips(0.5, PATIENCE_S)
+    assert not after.lost, f"the event of a flip afterwards was lost: {after}"
+
+
+@pytest.mark.destructive
 def test_flip_waits_for_a_slow_job(dut: Dut, window: Window) -> None:
     """The same flip behind a job that is only slow: no longer than it lasts.
 
@@ -112,7 +139,7 @@ def waits_no_longer(dut: Dut, window: Window, how: How) -> None:
     """The job is released before any timeout: the commit is done, and nothing is reset."""
     with pending(dut, how) as (commit, display, _):
         assert commit.begun(Deadline(PATIENCE_S)), "the commit does not wait for the job"
-        assert not commit.fence(Deadline(0.5)).signaled, "the job ended before it was released"
+        assert not commit.fence(Deadline(0.1)).signaled, "the job ended before it was released"
         assert not commit.done(), f"the commit did not wait for the job: it was {commit.result()}"
         held = commit.release()
         fence, shown = commit.fence(Deadline(dut.target.limits.tdr_s)), commit.result()

@@ -38,7 +38,12 @@ def with_vgem(dut: Dut) -> Generic:
 def test_a_timeline_signals_in_order(dut: Dut) -> None:
     """sw_sync.c, sync_timeline_signal: what the timeline has reached signals, in its order, and
     nothing else; sync_file_merge: both must.  sw_sync_debugfs_release: what is pending when the
-    timeline is closed ends, with ENOENT."""
+    timeline is closed ends, with ENOENT.
+
+    Source: drivers/dma-buf/sw_sync.c sync_timeline_signal(), sw_sync_debugfs_release(),
+    drivers/dma-buf/sync_file.c sync_file_merge().
+    Runs on: generic.
+    """
     client = with_sw_sync(dut)
     third, first, second = (client.fence(value) for value in (3, 1, 2))
     both = client.merge(third, first)
@@ -59,7 +64,11 @@ def test_a_timeline_signals_in_order(dut: Dut) -> None:
 
 def test_fences_go_into_a_buffer_and_out_again(dut: Dut) -> None:
     """dma-buf.c, dma_buf_import_sync_file and _export_: who writes waits for a reader's fence, who
-    reads does not; and both for a writer's.  What comes out is what went in."""
+    reads does not; and both for a writer's.  What comes out is what went in.
+
+    Source: drivers/dma-buf/dma-buf.c dma_buf_import_sync_file(), dma_buf_export_sync_file().
+    Runs on: generic.
+    """
     client = with_sw_sync(dut)
     if client.no_vgem:
         pytest.skip(client.no_vgem)
@@ -85,7 +94,11 @@ def test_fences_go_into_a_buffer_and_out_again(dut: Dut) -> None:
 
 def test_points_of_a_timeline_are_reached_in_order(dut: Dut) -> None:
     """drm_syncobj.c: a point is reached when its fence and those of all points before it have
-    signalled; a wait for one without a fence is EINVAL, or lasts if that was asked for."""
+    signalled; a wait for one without a fence is EINVAL, or lasts if that was asked for.
+
+    Source: drivers/gpu/drm/drm_syncobj.c drm_syncobj_add_point().
+    Runs on: generic.
+    """
     client = with_sw_sync(dut)
     line = client.syncobj()
     first, second = client.fence(2), client.fence(1)
@@ -109,7 +122,11 @@ def test_points_of_a_timeline_are_reached_in_order(dut: Dut) -> None:
 
 def test_vgem_ends_a_fence_that_nobody_signals(dut: Dut) -> None:
     """vgem_fence.c: a second fence that conflicts is refused with EBUSY; after 10 s the first ends
-    by itself, without an error, and who signals it then is told ETIMEDOUT."""
+    by itself, without an error, and who signals it then is told ETIMEDOUT.
+
+    Source: drivers/gpu/drm/vgem/vgem_fence.c vgem_fence_attach_ioctl().
+    Runs on: generic.
+    """
     client = with_vgem(dut)
     buffer = client.buffer()
     first = client.attach(buffer, write=True)

@@ -23,6 +23,7 @@ def reset(dut: Dut, times: int) -> None:
 
 
 @pytest.mark.destructive
+@pytest.mark.without_lockdep
 def test_resets_leak_no_memory(dut: Dut, window: Window, deep: bool) -> None:
     """Twice as many resets later the kernel does not hold more memory, slabs or open files, and
     more again: what grows once is no leak, what grows with each reset is.
@@ -58,13 +59,13 @@ def test_hangs_leave_no_memory_unreferenced(dut: Dut, deep: bool) -> None:
     drivers/gpu/drm/i915/i915_gpu_error.c __i915_gpu_coredump_free().
     Runs on: sim-navi, sim-gen3 (kernels without CONFIG_DEBUG_KMEMLEAK skip).
     """
-    guilty, engine = dut.client(), dut.engines()[0]
-    if reason := dut.refusal(guilty):
-        pytest.skip(reason)
     try:
         tell(dut, "clear")
     except TargetError as error:
         pytest.skip(f"this kernel has no kmemleak: {error.what}")
+    guilty, engine = dut.client(), dut.engines()[0]
+    if reason := dut.refusal(guilty):
+        pytest.skip(reason)
     dut.hasten(engine)
     limit = dut.target.limits.tdr_s
     fences = guilty.hang_until(engine, Deadline(DEEP * 2.0 if deep else 2.0), limit)

@@ -13,7 +13,7 @@ from harness.dut import Dut
 from harness.evidence.rundir import Window
 
 # How long the display changes while hang follows upon hang, in seconds.
-SPAN_S, DEEP_S = 5.0, 120.0
+SPAN_S, DEEP_S = 3.0, 120.0
 # Within which a display is back after a reset, and a flip comes, in seconds.
 PATIENCE_S = 10.0
 

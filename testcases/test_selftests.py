@@ -1,6 +1,7 @@
-"""The driver's own tests: mock ones, which need no hardware, and live ones, on the GPU itself.
+"""The kernel's own tests: of the driver, mock ones, which need no hardware, and live ones, on the
+GPU itself; and of what every driver builds on, DRM's KUnit suites, dma-buf's and ww_mutex's.
 
-They run while the module is loaded, so it is taken out first and put back afterwards.
+They run while a module is loaded; a driver is taken out first and put back afterwards.
 Whatever fails among them is a finding, from the kernel log.
 """
 
@@ -15,7 +16,7 @@ import pytest
 from harness.dut import Dut
 from harness.errors import TargetError
 from harness.evidence.rundir import Window
-from harness.kernel import selftests
+from harness.kernel import modtests, selftests
 from harness.kernel.selftests import Group, Kind
 from harness.selftests import loads
 
@@ -39,6 +40,23 @@ PATIENT = {
     "/sys/module/rcupdate/parameters/rcu_cpu_stall_suppress": "1",
     "/sys/module/workqueue/parameters/watchdog_thresh": "0",
 }
+
+
+# drivers/gpu/drm/tests/Makefile of 6.12; what of these a kernel has not is left out.
+KUNIT = tuple(
+    f"drm_{name}_test"
+    for name in (
+        *("buddy", "cmdline_parser", "connector", "damage_helper", "dp_mst_helper", "exec"),
+        *("format_helper", "format", "framebuffer", "gem_shmem", "managed", "mm", "modes"),
+        *("plane_helper", "probe_helper", "rect"),
+        # last, for it keeps a lock when its thread ends, at which lockdep stops
+        "hdmi_state_helper",
+    )
+)
+# What these leave behind when they are taken out.
+HELPERS = ("drm_kunit_helpers", "kunit")
+# Of one module, in seconds: ww_mutex's stress alone takes ten, and more where lockdep is slow.
+OWN_S = 300.0
 
 
 def run(dut: Dut, window: Window, chosen: list[Group], seconds: float, deep: bool) -> None:
@@ -92,3 +110,46 @@ def test_live(dut: Dut, window: Window, deep: bool) -> None:
     if dut.card["driver"] != selftests.MODULE:
         pytest.skip(f"the driver of this card is not {selftests.MODULE}, whose tests these are")
     run(dut, window, groups(dut, "live"), LIVE_S, deep)
+
+
+def own(dut: Dut, window: Window, names: tuple[str, ...], config: str) -> None:
+    """Load modules that test while they load, and no device's driver; out again with each."""
+    modules = [module for name in names if (module := dut.module(name)).exists()]
+    if not modules:
+        pytest.skip(f"this kernel has no module {names[0]}: {config}")
+    refused: list[str] = []
+    for module in modules:
+        module.unload()
+        try:
+            module.load([], OWN_S)
+        except TargetError as error:  # the log says which test it was
+            refused.append(str(error))
+        module.unload()
+    ran = modtests.find(dut.log(window))
+    dut.keep(
+        window, "selftests.json", json.dumps([asdict(test) for test in ran], indent=1).encode()
+    )
+    failed = [test.title for test in ran if test.outcome in ("fail", "missing")]
+    assert not failed, ", ".join(failed)
+    assert not refused, f"no test says why: {'; '.join(refused)}"
+    assert ran, f"{', '.join(module.name for module in modules)}: no test ran"
+
+
+@pytest.mark.destructive
+def test_drm_kunit(dut: Dut, window: Window) -> None:
+    """DRM's suites, on devices of their own."""
+    own(dut, window, KUNIT, "CONFIG_DRM_KUNIT_TEST=m")
+    for name in HELPERS:
+        dut.module(name).unload()
+
+
+@pytest.mark.destructive
+def test_dma_buf(dut: Dut, window: Window) -> None:
+    """Fences, their chains and containers, and reservations."""
+    own(dut, window, ("dmabuf_selftests",), "CONFIG_DMABUF_SELFTESTS=m")
+
+
+@pytest.mark.destructive
+def test_ww_mutex(dut: Dut, window: Window) -> None:
+    """The locks of reservations and of modesetting: deadlocks found, and orders that back off."""
+    own(dut, window, ("test-ww_mutex",), "CONFIG_WW_MUTEX_SELFTEST=m")

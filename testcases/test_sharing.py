@@ -18,6 +18,8 @@ from harness.gpu.base import Engine
 # How long a job is looked at that must not run, and what vgem's own steps may take, in seconds.
 # vgem ends its fences after 10 s, and i915 waits no longer for another driver's.
 LOOK_S, PATIENCE_S = 1.0, 10.0
+# Recovery may be over before a slow machine's vgem looks: then once more.
+TRIES = 3
 
 
 def partners(dut: Dut) -> tuple[Client, Generic, Engine]:
@@ -25,7 +27,7 @@ def partners(dut: Dut) -> tuple[Client, Generic, Engine]:
     client, vgem = dut.client(), dut.generic()
     if vgem.no_vgem:
         pytest.skip(vgem.no_vgem)
-    if reason := dut.gpu.refusal(client.device()):
+    if reason := dut.refusal(client):
         pytest.skip(reason)
     return client, vgem, dut.engines()[0]
 
@@ -33,18 +35,26 @@ def partners(dut: Dut) -> tuple[Client, Generic, Engine]:
 @pytest.mark.destructive
 def test_another_driver_sees_the_end_of_a_hang(dut: Dut) -> None:
     """A hung job writes a buffer that vgem has imported: vgem may not use it until recovery has
-    ended the job (vgem_fence_attach_ioctl: EBUSY), sees how it ended, and then may."""
+    ended the job (vgem_fence_attach_ioctl: EBUSY), sees how it ended, and then may.
+
+    Source: drivers/gpu/drm/vgem/vgem_fence.c vgem_fence_attach_ioctl(),
+    drivers/dma-buf/dma-resv.c dma_resv_add_fence().
+    Runs on: sim-navi, sim-gen3.
+    """
     guilty, vgem, engine = partners(dut)
     buffer, theirs = vgem.borrow(guilty)
-    dut.hasten(engine)
-    job = guilty.hang(engine, writes=theirs)
-    early = vgem.attach(buffer, write=True)
-    seen = vgem.exported(buffer, write=True)
-    fence = guilty.wait(job, Deadline(dut.target.limits.tdr_s))
+    for _ in range(TRIES):
+        job = guilty.hang(engine, context=guilty.context(), writes=theirs)
+        seen = vgem.exported(buffer, write=True)
+        early = vgem.attach(buffer, write=True)
+        fence = guilty.wait(job, Deadline(dut.target.limits.tdr_s))
+        if early.errname:
+            break
+        assert vgem.signal(early) == ""
 
+    assert early.errname == "EBUSY", f"vgem did not see the job's fence, {TRIES} times"
     assert fence.signaled, f"the fence did not signal within {dut.target.limits.tdr_s:g} s"
     assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
-    assert early.errname == "EBUSY", "vgem did not see the job's fence"
     assert vgem.wait(seen, Deadline(PATIENCE_S)), "the job ended, and vgem's view of it did not"
     assert vgem.info(seen).status == fence.error
     late = vgem.attach(buffer, write=True)
@@ -57,7 +67,12 @@ def test_another_driver_sees_the_end_of_a_hang(dut: Dut) -> None:
 def test_a_job_waits_for_another_drivers_fence(dut: Dut, window: Window) -> None:
     """A job that writes vgem's buffer runs only when vgem's fence there has signalled
     (amdgpu_sync.c, amdgpu_sync_resv; i915_request.c, i915_request_await_object), then ends
-    without an error; and who waits for another is not called hung."""
+    without an error; and who waits for another is not called hung.
+
+    Source: drivers/gpu/drm/amd/amdgpu/amdgpu_sync.c amdgpu_sync_resv(),
+    drivers/gpu/drm/i915/i915_request.c i915_request_await_object().
+    Runs on: sim-navi, sim-gen3.
+    """
     client, vgem, engine = partners(dut)
     buffer = vgem.buffer()
     theirs = vgem.share(buffer, client)

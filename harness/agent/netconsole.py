@@ -24,7 +24,7 @@ _NAME = "tdrlab"
 _SECONDS = 10.0
 _MODPROBE_SECONDS = 30.0
 # What the neighbour is given to tell its address, in seconds.
-_ARP_SECONDS = 3.0
+_ARP_SECONDS = 2.0
 _ARP_COMPLETE = 0x2  # ATF_COM, include/uapi/linux/if_arp.h
 _UP_GATEWAY = 0x2  # RTF_GATEWAY, include/uapi/linux/route.h
 

@@ -29,22 +29,28 @@ class Boot:
         self.path: Path = run.pending_boot()
         self._console = Stream(self.path / "console.log", limit)
         self._netconsole: Stream | None = None
+        # Its first datagram may come while the directory gets its name, or after all is closed.
+        self._moving = threading.Lock()
+        self._closed = False
         self._streams = [self._console]
         self._arrived = threading.Condition()
 
     def name(self, boot_id: str) -> None:
         """The boot turned out to be `boot_id`: rename, and open its kmsg and uevents."""
         known = self._run.path / f"boot-{boot_id}"
-        if known.exists():
-            # The same boot, reached again: its console so far stays in the pending directory.
-            self.path = known
-        else:
-            self.path = self._run.name_boot(self.path, boot_id)
+        with self._moving:
+            if known.exists():
+                # The same boot, reached again: its console so far stays in the pending directory.
+                self.path = known
+            else:
+                self.path = self._run.name_boot(self.path, boot_id)
         self.boot_id = boot_id
         self._kmsg = Stream(self.path / "kmsg", self._limit)
         self._uevents = Stream(self.path / "uevents.jsonl", self._limit)
         self._events = Stream(self.path / "agent-events.jsonl", self._limit)
-        self._streams += [self._kmsg, self._uevents, self._events]
+        for stream in (self._kmsg, self._uevents, self._events):
+            stream.begin_line()
+            self._streams.append(stream)
 
     def console(self, data: bytes) -> None:
         """Sink of the console."""
@@ -52,10 +58,13 @@ class Boot:
 
     def netconsole(self, data: bytes) -> None:
         """Sink of netconsole's datagrams; there is no file where there are none."""
-        if self._netconsole is None:
-            self._netconsole = Stream(self.path / "netconsole.log", self._limit)
-            self._streams.append(self._netconsole)
-        self._netconsole.write(data)
+        with self._moving:
+            if self._closed:
+                return
+            if self._netconsole is None:
+                self._netconsole = Stream(self.path / "netconsole.log", self._limit)
+                self._streams.append(self._netconsole)
+            self._netconsole.write(data)
 
     def kmsg(self, data: bytes) -> None:
         """Sink of raw /dev/kmsg records."""
@@ -76,6 +85,11 @@ class Boot:
         with self._arrived:
             self._arrived.wait(min(0.05, deadline.left()))
 
+    @property
+    def failed(self) -> bool:
+        """Whether a stream lacks something: it is taken up again by a Boot of the same name."""
+        return any(stream.failed for stream in self._streams)
+
     def check(self) -> None:
         """Raise what any stream met: a full disk, a limit."""
         for stream in self._streams:
@@ -88,5 +102,7 @@ class Boot:
 
     def close(self) -> None:
         """Close all streams.  Idempotent."""
+        with self._moving:
+            self._closed = True
         for stream in self._streams:
             stream.close()

@@ -6,6 +6,7 @@ outlives the harness; facts are replaced whole.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -16,7 +17,18 @@ import msgspec
 
 from harness.errors import HarnessError, LabError
 
-__all__ = ["Stream", "disk_error", "read_json", "write_bytes", "write_json"]
+__all__ = [
+    "RESERVE",
+    "Stream",
+    "disk_error",
+    "give_room",
+    "read_json",
+    "reserve",
+    "write_bytes",
+    "write_json",
+]
+
+RESERVE, RESERVE_BYTES = ".reserve", 1 << 20
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -29,6 +41,18 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     Raises LabError (disk full, ...).
     """
+    try:
+        _replace(path, data)
+    except OSError as error:
+        if not give_room(path, error):
+            raise disk_error(path, error) from error
+        try:
+            _replace(path, data)
+        except OSError as again:
+            raise disk_error(path, again) from again
+
+
+def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as out:
@@ -36,9 +60,33 @@ def write_bytes(path: Path, data: bytes) -> None:
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except OSError:
         temporary.unlink(missing_ok=True)
-        raise disk_error(path, error) from error
+        raise
+
+
+def reserve(directory: Path) -> None:
+    """Keep room there for what must be told of a full disk.  One that cannot be kept is done
+    without."""
+    path = directory / RESERVE
+    if not path.exists():
+        try:
+            path.write_bytes(bytes(RESERVE_BYTES))
+        except OSError:
+            path.unlink(missing_ok=True)
+
+
+def give_room(path: Path, error: OSError) -> bool:
+    """Whether the reserve of the run that `path` is in was there to be given up for `error`."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return False
+    for parent in list(path.parents)[:4]:
+        try:
+            (parent / RESERVE).unlink()
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def read_json(path: Path) -> Any:
@@ -101,6 +149,18 @@ class Stream:
                 view = view[done:]
         except OSError as error:
             self._failed = disk_error(self.path, error)
+
+    def begin_line(self) -> None:
+        """A line that was cut short must not swallow the next one."""
+        with contextlib.suppress(OSError), self.path.open("rb") as written:
+            written.seek(max(0, self.size - 1))
+            if written.read(1) not in (b"", b"\n"):
+                self.write(b"\n")
+
+    @property
+    def failed(self) -> bool:
+        """Whether something was not written."""
+        return self._failed is not None
 
     def check(self) -> None:
         """Raise the first error that `write` met."""

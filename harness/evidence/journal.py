@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from harness.evidence.files import disk_error
+from harness.evidence.files import disk_error, give_room
 
 __all__ = ["Journal", "read", "unfinished"]
 
@@ -37,10 +37,20 @@ class Journal:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = msgspec.json.encode({"time": now, "what": what, **facts}) + b"\n"
         try:
-            os.write(self._fd, line)
-            os.fsync(self._fd)
+            self._append(line)
         except OSError as error:
-            raise disk_error(self.path, error) from error
+            if not give_room(self.path, error):
+                raise disk_error(self.path, error) from error
+            try:
+                self._append(b"\n" + line)  # after what was written of it
+            except OSError as again:
+                raise disk_error(self.path, again) from again
+
+    def _append(self, line: bytes) -> None:
+        done = os.write(self._fd, line)
+        if done < len(line):
+            os.write(self._fd, line[done:])  # raises, and says why
+        os.fsync(self._fd)
 
     def close(self) -> None:
         """Close the file.  Idempotent."""

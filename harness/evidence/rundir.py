@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from harness.errors import UsageError
 from harness.evidence import journal
-from harness.evidence.files import disk_error, read_json, write_json
+from harness.evidence.files import disk_error, read_json, reserve, write_json
 from harness.evidence.journal import Journal
 
 __all__ = ["RunDir", "Window", "attempt_of", "slug"]
@@ -75,6 +75,7 @@ class RunDir:
             (path / "tests").mkdir(parents=True)
         except OSError as error:
             raise disk_error(path, error) from error
+        reserve(path)
         return cls(path)
 
     @classmethod
@@ -152,8 +153,9 @@ def slug(test: str) -> str:
 def attempt_of(test: str) -> tuple[str, int]:
     """A test's node id without the mark of a repetition, and which one it was, from 1: `--count`
     runs test_x[gfx] as that, then as test_x[gfx-@2] and so on."""
-    found = re.search(r"-?@(\d+)\]$", test)
+    found = re.search(r"([\[-])@(\d+)([-\]])", test)
     if found is None:
         return test, 1
-    kept = test[: found.start()]
-    return (kept.removesuffix("[") if kept.endswith("[") else kept + "]"), int(found[1])
+    before, number, after = found.groups()
+    joint = after if before == "-" else "" if after == "]" else "["
+    return test[: found.start()] + joint + test[found.end() :], int(number)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from harness.kernel.plumbing import ANCHORS, GROUPS, IDLE, INTERRUPTS, is_plumbing
+from harness.kernel.plumbing import ANCHORS, GROUPS, IDLE, INTERRUPTS, is_plumbing, is_report
 from harness.kernel.stack import Frame, Trace, frame, plain, pointer, traces
 
 __all__ = ["aliases", "functions", "header_function"]
@@ -52,10 +52,12 @@ def functions(kind: str, lines: Sequence[str], more: Sequence[str] = ()) -> tupl
         return _stalled(lines, kind == "rcu.stall")
     if kind == "hung_task":
         return _sleeping(lines)
-    for name in _candidates(kind, lines):
-        if not is_plumbing(name) and not any(skip(name) for skip in skips):
-            return (name,)
-    return ()
+    names = list(_candidates(kind, lines))
+    own = (n for n in names if not is_plumbing(n) and not any(skip(n) for skip in skips))
+    # Of a stack of helpers alone the first names the bug better than nothing.
+    helpers = (n for n in names if not is_report(n) and not any(skip(n) for skip in skips))
+    found = next(own, "") or next(helpers, "")
+    return (found,) if found else ()
 
 
 def _candidates(kind: str, lines: Sequence[str]) -> Iterator[str]:

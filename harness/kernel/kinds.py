@@ -275,6 +275,8 @@ KINDS: tuple[Kind, ...] = (
         severity="note",
         alone=True,
     ),
+    # the secure world's kernel speaks through drivers/trusty/trusty-log.c
+    _row("other_bug", r"trusty: .{0,60}ASSERT FAILED at ", "ASSERT FAILED at ", alone=True),
     # whatever else calls itself a bug
     _row(
         "other_bug",

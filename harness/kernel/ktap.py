@@ -80,6 +80,9 @@ def _open(levels: list[_Level], indent: int, name: str) -> Iterator[Subtest]:
         top.name = top.name or name
         return
     yield from _cut(levels, indent - 1)
+    if not levels and indent:
+        # lib/kunit/executor.c: a module's suites begin no level of their own, and end in it
+        levels.append(_Level(0))
     levels.append(_Level(indent, name))
 
 

@@ -16,7 +16,8 @@ _WIDEST = 4096
 Kind = Literal["panic", "panic-end", "boot", "restart"]
 
 # With printk's time before them: a program that prints the same words to the terminal is no kernel.
-_TIME = rb"\[\s*\d{1,12}\.\d{6}\](?:\[\s*[TC]\d+\])? "
+# Or with what extended netconsole has there (Documentation/networking/netconsole.rst).
+_TIME = rb"(?:\[\s*\d{1,12}\.\d{6}\](?:\[\s*[TC]\d+\])? |\d+,\d+,\d+,[^;]*;)"
 # kernel/panic.c, panic(): the first line, and the last one before the machine stands still, or
 # waits to reboot;
 # init/main.c, start_kernel(): linux_banner is the first line of a boot;

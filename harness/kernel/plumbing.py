@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-__all__ = ["ANCHORS", "GROUPS", "IDLE", "INTERRUPTS", "is_plumbing"]
+__all__ = ["ANCHORS", "GROUPS", "IDLE", "INTERRUPTS", "is_plumbing", "is_report"]
 
 Test = Callable[[str], bool]
 
@@ -121,6 +121,7 @@ cache_free*
 cache_grow* fallback_alloc object_* slob_* *_node_track_caller* do_krealloc virt_to_cache
 virt_to_head*
 """
+is_report = _any_of(_REPORTS, _LOCKS)
 is_plumbing = _any_of(_REPORTS, _TRAPS, _LOCKS, _HELPERS, _SERVICES)
 
 GROUPS: dict[str, Test] = {

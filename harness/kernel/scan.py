@@ -13,14 +13,17 @@ from typing import BinaryIO
 
 import numpy
 import re2
+from numpy import bool_
+from numpy.typing import NDArray
 
 from harness.kernel import kinds, reset_lines, resets
+from harness.kernel.flood import Flood, Run, Unit
 from harness.kernel.formats import Reader, looks_like_log, refuse_packed
 from harness.kernel.records import WIDEST, Record
 from harness.kernel.resets import GpuEvent
 from harness.kernel.splats import Finder, Splat
 
-__all__ = ["Boot", "Lost", "Scan"]
+__all__ = ["Again", "Boot", "Lost", "Scan"]
 
 # Read at once, in bytes.  Larger gains nothing, and what is read stands in memory twice.
 CHUNK = 1 << 20
@@ -68,6 +71,15 @@ class Boot:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """A report that came `times` more, alike but for numbers; the last one began with `seq`."""
+
+    splat: Splat
+    times: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """Records that the log does not have: the kernel says so, or their numbers are missing."""
 
@@ -86,6 +98,7 @@ class Scan:
         self._stream = stream
         self._reader = Reader()
         self._finder = Finder()
+        self._flood = Flood()
         self._next_seq: int | None = None
 
     @property
@@ -93,7 +106,7 @@ class Scan:
         """Whether `seq` is the kernel's own number, and not a line's."""
         return self._reader.numbered or self._next_seq is not None
 
-    def __iter__(self) -> Iterator[Splat | GpuEvent | Boot | Lost]:
+    def __iter__(self) -> Iterator[Splat | Again | GpuEvent | Boot | Lost]:
         """What is in it, reports as they end.  Memory does not grow with the log.  Never raises
         for what the log holds; OSError where it cannot be read, UsageError where it is packed."""
         for block in self._blocks():
@@ -123,10 +136,11 @@ class Scan:
         if rest:
             yield rest
 
-    def _block(self, block: bytes) -> Iterator[Splat | GpuEvent | Boot | Lost]:
+    def _block(self, block: bytes) -> Iterator[Splat | Again | GpuEvent | Boot | Lost]:
         at, size = 0, len(block)
         newlines = numpy.frombuffer(block, numpy.uint8) == 10
         hint = -1  # where the next one ends; no line before that place starts anything
+        unit = Unit()
         while at < size:
             if hint < at:
                 hint = _next(block, at)
@@ -139,13 +153,71 @@ class Scan:
                     return
             end = block.find(b"\n", at)
             end = size if end < 0 else end
-            self.lines += 1
             hinted = hint <= end
-            for record in self._reader.feed(block[at:end], self.lines):
-                yield from self._finder.feed(record, hinted)
+            if hinted and self._flood:
+                runs, last = self._repeated(block, at, unit)
+                if runs:
+                    yield from self._again(block, newlines[at:last], at, runs)
+                    at, hint, unit = last, -1, Unit()
+                    continue
+            self.lines += 1
+            before, told = self._finder.sole, list[Splat | GpuEvent | Boot | Lost]()
+            records = list(self._reader.feed(block[at:end], self.lines))
+            for record in records:
+                told += self._finder.feed(record, hinted)
                 if hinted and not record.facility:
-                    yield from self._aside(record)
+                    told += self._aside(record)
+            yield from told
+            if len(records) == 1:
+                self._learn(block, unit, at, before, told)
+            else:
+                unit = Unit()
             at = end + 1
+
+    def _learn(
+        self,
+        block: bytes,
+        unit: Unit,
+        at: int,
+        before: int,
+        told: list[Splat | GpuEvent | Boot | Lost],
+    ) -> None:
+        """What a line that was just read tells of floods; `before` it, that report was open."""
+        sole, idle = self._finder.sole, self._finder.idle
+        closed = told[0] if len(told) == 1 and isinstance(told[0], Splat) else None
+        starts = sole not in (0, before)
+        alone = closed is not None and idle and not before and len(closed.records) == 1
+        if starts or alone:
+            if unit.start >= 0 and unit.ended is not None:
+                self._flood.learn(block[unit.start : at], unit.ended, "")
+            elif unit.start >= 0 and closed is not None:
+                self._flood.learn(block[unit.start : at], closed, self._finder.began)
+            unit.start = at if closed is not None or not told else -1
+            unit.ended = closed if alone else None
+        elif closed is not None and idle and unit.ended is None:
+            unit.ended = closed
+        elif told or sole != before:
+            unit.start = -1
+
+    def _repeated(self, block: bytes, at: int, unit: Unit) -> tuple[list[Run], int]:
+        """The reports from `at` on that are known already, and where the one after begins."""
+        before = None
+        if not self._finder.idle:
+            before = self._flood.known(block, unit.start, at) if unit.start >= 0 else None
+            if before is None:
+                return [], at
+        return self._flood.follow(block, at, before)
+
+    def _again(
+        self, block: bytes, newlines: NDArray[bool_], at: int, runs: list[Run]
+    ) -> Iterator[Again]:
+        """What stands from `at` to where `newlines` end."""
+        for run in runs:
+            number = self.lines + int(numpy.count_nonzero(newlines[: run.last - at])) + 1
+            line = block[run.last : block.find(b"\n", run.last)]
+            records = [*self._reader.feed(line, number), *self._reader.flush()]
+            yield Again(run.form.splat, run.times, records[-1].seq)
+        self.lines += int(numpy.count_nonzero(newlines))
 
     def _aside(self, record: Record) -> Iterator[GpuEvent | Boot | Lost]:
         """What a record tells besides reports."""

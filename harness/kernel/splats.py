@@ -149,6 +149,8 @@ _BODY = re.compile(
 _ENDS = re.compile(r"\s*---\[ end (?:trace|Kernel panic)|Rebooting in \d|={20,}$|-{10,}$")
 _SEPARATED = ("kasan", "kmsan", "kcsan", "kfence", "ubsan")
 _ONE_STACK = ("lockdep", "hung_task", "atomic_sleep", "preempt_debug")
+# Of these nothing follows the end: kernel/panic.c, __warn(), for the last ones.
+_LAST = (*_SEPARATED, *_ONE_STACK, "cut_here", "warning", "refcount")
 _PATIENT = ("rcu", "soft_lockup", "hard_lockup", "hung_task", "panic")
 # What a machine that stalled prints at last, after a header that came long before.
 _STACK_NEXT = re.compile(r"CPU: |Pid: |Modules linked in|[RE]IP: |Call [Tt]race|task:|irq event")
@@ -177,11 +179,18 @@ class Finder:
         self._reports: list[_Open] = []
         self._usec = 0
         self._fed = 0
+        self.began = ""
+        """The kind of the header that began the latest report."""
 
     @property
     def idle(self) -> bool:
         """Whether no report is open."""
         return not self._open
+
+    @property
+    def sole(self) -> int:
+        """The place of the only open report; 0 where none or more are open."""
+        return self._reports[0].place if len(self._reports) == 1 else 0
 
     def feed(self, record: Record, hinted: bool = True) -> list[Splat]:
         """The reports that this record, or the time it was printed at, ends.  `hinted` is False
@@ -224,6 +233,7 @@ class Finder:
         report = _Open(kind, [], self._fed, headers={kind.name}, callers=[record.caller])
         self._open[record.caller] = report
         self._reports.append(report)
+        self.began = kind.name
         self._keep(report, record)
 
     def _keep(self, report: _Open, record: Record) -> None:
@@ -276,7 +286,7 @@ class Finder:
             report.last, report.strangers = len(report.records), 0
         elif record.text.strip():
             report.strangers += 1
-        over = report.ended and report.kind.name.split(".")[0] in (*_SEPARATED, *_ONE_STACK)
+        over = report.ended and report.kind.name.split(".")[0] in _LAST
         if over or report.strangers > STRANGERS or len(report.records) >= LONGEST:
             self._close(report, done)
 

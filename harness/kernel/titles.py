@@ -282,6 +282,9 @@ def _other(kind: str, head: str, lines: Sequence[str]) -> Name:
         kinds = re.search(r"\[unmount of (\S+)", head)
         name = Name("BUG: Dentry still in use in unmount", ("Dentry",), ("unmount",))
         return Name(name.title, (*name.key, kinds[1] if kinds else ""), name.functions)
+    if asserted := re.search(r"ASSERT FAILED at \(\S*?([\w./-]+)(?::\d+)?\): ?(.*)", head):
+        title = f"trusty: ASSERT FAILED: {asserted[2] or asserted[1]}"
+        return Name(title, (title,))
     head = re.sub(
         r"[\[(]unmount of .*|\bin process\b.*|\b(?:process|CPU|PID|pid|comm|task) .*"
         r"|\b(?:process|pfn|in|mm|page|CPU|PID|pid|comm|task|addr)[:=].*"

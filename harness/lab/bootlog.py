@@ -54,7 +54,7 @@ def text(merged: Merged) -> Iterator[str]:
         yield _gap(line) if isinstance(line, Gap) else _line(line)
     for source, count in merged.foreign.items():
         if count:
-            yield f"-- {source}: {count} lines of another boot left out"
+            yield f"-- {source}: lines of another boot, left out: {count}"
 
 
 _Reader = Callable[[Iterable[bytes]], Iterator[Record]]
@@ -70,7 +70,7 @@ def _stream(path: Path, read: _Reader) -> Iterator[Record]:
 
 
 def _gap(gap: Gap) -> str:
-    known = f"; {gap.known} lines of that time are known from elsewhere" if gap.known else ""
+    known = f"; known from elsewhere: {gap.known}" if gap.known else ""
     return f"-- records {gap.first} to {gap.last} are missing ({gap.last - gap.first + 1}){known}"
 
 

@@ -17,6 +17,8 @@ from harness.errors import HarnessError, UsageError
 from harness.evidence.files import read_json
 from harness.evidence.finding import Finding, signature
 from harness.evidence.rundir import RunDir, Window
+from harness.kernel.signature import steady
+from harness.lab.ingest import OF_ITS_OWN
 from harness.verdict import Verdict, slice_of
 
 __all__ = ["Case", "Kernel", "case_of", "facts_of", "kernel_of", "named", "open_case"]
@@ -89,7 +91,7 @@ class Case:
     def failing(self) -> list[Finding]:
         """What it failed with: its failing findings, else what the test itself said."""
         found = [f for f in self.verdict.findings if f.severity == "fail"]
-        if not found and self.verdict.outcome in ("fail", "incomplete"):
+        if not found and self.verdict.outcome in OF_ITS_OWN:
             said = self.window.body_text if self.window else ""
             found = [_own(self.verdict, said)]
         return found
@@ -100,10 +102,9 @@ class Case:
 
 
 def _own(verdict: Verdict, said: str) -> Finding:
-    """A failure without a finding.  Its title has numbers, so it is known by the test."""
-    kind = "died" if verdict.outcome == "incomplete" else "assertion"
-    title = verdict.reason.splitlines()[0] if verdict.reason else verdict.outcome
-    return Finding(kind, "fail", title, signature(kind, verdict.test), None, said)
+    """A failure without a finding, under the signature that the history gives it."""
+    kind, title = OF_ITS_OWN[verdict.outcome], verdict.reason.split("\n")[0]
+    return Finding(kind, "fail", title, signature(kind, steady(title)), None, said)
 
 
 def open_case(path: Path) -> Case:

@@ -101,11 +101,11 @@ def view(result: Result) -> View:
     found = case.verdict.findings
     return View(
         case=case,
-        findings=tuple(f for f in found if f.severity != "note") or tuple(case.failing),
+        findings=(*case.failing, *(f for f in found if f.severity == "unknown")),
         notes=tuple(f.title for f in found if f.severity == "note"),
         steps=tuple(steps_of(case, records)),
         log=tuple(log_of(case, records)),
-        console=tuple(_last_words(case)),
+        console=() if records else tuple(_last_words(case)),
         files=tuple(_files(case)),
         picture=picture if small else None,
     )
@@ -124,7 +124,7 @@ def evidence(results: Sequence[Result], signature: str) -> tuple[Finding | None,
             case = _open(result)
         except HarnessError:
             continue
-        for finding in case.verdict.findings:
+        for finding in (*case.verdict.findings, *case.failing):
             if finding.signature == signature:
                 return finding, case
     return None, None

@@ -21,6 +21,8 @@ PLACES = ("sim-navi", "sim-gen3", "generic")
 LONGEST = 40
 """Lines in which the contract of a test must be readable, its private helpers counted."""
 
+# What the table leaves out of a path.
+_BELOW = "drivers/gpu/drm/"
 _FIELDS = {"source": "Source:", "places": "Runs on:"}
 
 
@@ -91,5 +93,6 @@ def command(folder: Path) -> None:
     click.echo("|---|---|---|---|")
     for entry in entries(folder):
         module = entry.file.removeprefix("test_").removesuffix(".py")
-        cells = (f"{module}: `{entry.test}`", entry.clause, entry.source, entry.places)
+        source = entry.source.replace(_BELOW, "")
+        cells = (f"{module}: `{entry.test}`", entry.clause, source, entry.places)
         click.echo(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")

@@ -29,7 +29,8 @@ def mail_command(ctx: click.Context, path: Path, signature: str | None) -> None:
     """A finding as a mail to dri-devel: plain text, 72 columns, secrets taken out."""
     case = open_case(path)
     finding = _finding(case, signature)
-    click.echo(mail.compose(case, finding, None, _redactor(ctx, case)), nl=False)
+    since = _since(case, finding)
+    click.echo(mail.compose(case, finding, since, _redactor(ctx, case)), nl=False)
 
 
 @click.command("bundle")
@@ -42,7 +43,8 @@ def bundle_command(ctx: click.Context, path: Path, out: Path | None, trace: bool
     case = open_case(path)
     redactor = _redactor(ctx, case)
     out = out or Path(f"{case.directory.name}.tar.zst")
-    names = bundles.write(case, out, redactor, None, trace)
+    since = _since(case, case.failing[0]) if case.failing else None
+    names = bundles.write(case, out, redactor, since, trace)
     for name in names:
         click.echo(name)
     taken = ", ".join(f"{count} {kind}" for kind, count in redactor.replaced.items())
@@ -89,6 +91,15 @@ def _finding(case: Case, signature: str | None) -> Finding:
             cure=f"choose of: {listed}" if listed else "name a test that failed",
         )
     return found[0]
+
+
+def _since(case: Case, finding: Finding) -> mail.Since | None:
+    """What the history beside the run knows of it, where there is one."""
+    runs = case.run.path.absolute().parent
+    if not (runs / "history.sqlite").exists():
+        return None
+    with History.open(default_url(runs)) as history:
+        return mail.since_of(history, case, finding.signature)
 
 
 def _redactor(ctx: click.Context, case: Case) -> Redactor:

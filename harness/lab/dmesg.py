@@ -18,7 +18,7 @@ from harness.kernel import facts, formats, ktap, lockdep, resets
 from harness.kernel.cycle import cycle_of
 from harness.kernel.diagnosis import diagnose, explain
 from harness.kernel.resets import GpuEvent, Recovery
-from harness.kernel.scan import Boot, Lost, Scan
+from harness.kernel.scan import Again, Boot, Lost, Scan
 from harness.kernel.splats import Splat
 from harness.lab.symbolise import Symboliser
 
@@ -102,6 +102,8 @@ def read(stream: BinaryIO) -> Reading:
     for item in scan:
         if isinstance(item, Splat):
             _fold(found, item)
+        elif isinstance(item, Again):
+            _fold(found, item.splat, item.times, item.seq)
         elif isinstance(item, GpuEvent):
             found.gpu_events += 1
             if len(found.events) < MOST:
@@ -115,18 +117,20 @@ def read(stream: BinaryIO) -> Reading:
     return found
 
 
-def _fold(found: Reading, splat: Splat) -> None:
+def _fold(found: Reading, splat: Splat, times: int = 1, last: int | None = None) -> None:
+    """Count a report that came so many times, the last one with the record `last`."""
+    last = splat.records[0].seq if last is None else last
     if splat.severity == "fail":
-        found.reports += 1
-        found.kinds[splat.kind] += 1
+        found.reports += times
+        found.kinds[splat.kind] += times
     group = found.groups.get(splat.signature)
     if group is not None:
-        group.count += 1
-        group.last = splat.records[0].seq
+        group.count += times
+        group.last = max(group.last, last) if times > 1 else last
     elif len(found.groups) < MOST:
-        found.groups[splat.signature] = Group(splat, splat.records[0].seq)
+        found.groups[splat.signature] = Group(splat, last, times)
     else:
-        found.unkept += 1
+        found.unkept += times
 
 
 def show(

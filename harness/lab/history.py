@@ -208,6 +208,7 @@ class History:
             conditions.append(found.exists())
         with self._reading() as connection:
             runs = {row.id: row for row in connection.execute(sql.select(tables.runs))}
+            paths = {number: Path(row.path) for number, row in runs.items()}
             tests = {row.id: row.name for row in connection.execute(sql.select(tables.tests))}
             failings = _by_result(connection, tables.failings, conditions)
             times = _by_result(connection, tables.times, conditions)
@@ -215,7 +216,7 @@ class History:
         made = [
             Result(
                 runs[row.run].name,
-                Path(runs[row.run].path),
+                paths[row.run],
                 runs[row.run].night,
                 runs[row.run].target,
                 runs[row.run].driver,

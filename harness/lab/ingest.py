@@ -21,6 +21,7 @@ from harness.evidence import journal
 from harness.evidence.finding import signature
 from harness.evidence.rundir import attempt_of, slug
 from harness.kernel.signature import steady
+from harness.lab import resume
 
 __all__ = [
     "Failing",
@@ -39,8 +40,8 @@ NIGHTS = "nights"
 """The folder of a runs directory in which nightlies keep their journals."""
 
 
-# Verdicts of the harness itself, in place of one that was never written.
-ENDED = "the harness ended during this test"
+# Of a test in which the harness was killed (lab/resume.py): that is the lab's doing.
+ENDED = resume.WHY
 
 # A failure without a finding gets one here, so that the history can tell it from another: its
 # kind, by outcome.  Numbers in what the test said are no part of its identity.
@@ -150,7 +151,7 @@ def _having(root: Path, name: str) -> list[Path]:
 
 def night_fingerprint(path: Path) -> str:
     """What changes whenever the night's journal does."""
-    return hashlib.sha256(_state(path / "night.jsonl")).hexdigest()
+    return hashlib.sha256(_state(f"{path}/night.jsonl")).hexdigest()
 
 
 def read_night(path: Path) -> ReadNight:
@@ -175,14 +176,14 @@ def fingerprint(path: Path) -> str:
     """What changes whenever anything that `read` looks at does."""
     seen = hashlib.sha256()
     for name in ("journal.jsonl", "run.json"):
-        seen.update(_state(path / name))
+        seen.update(_state(f"{path}/{name}"))
     # A verdict is replaced whole, by renaming: that changes the directory that it lies in.
     try:
         tests = sorted(os.scandir(path / "tests"), key=lambda entry: entry.name)
     except OSError:
         tests = []
     for entry in tests:
-        seen.update(os.fsencode(entry.name) + _state(Path(entry.path) / "verdict.json"))
+        seen.update(os.fsencode(entry.name) + _state(f"{entry.path}/verdict.json"))
     return seen.hexdigest()
 
 
@@ -234,20 +235,24 @@ def _test(path: Path, test: str, started: float, unended: bool) -> ReadTest:
     verdict = _Verdict(test, "error", ENDED)
     if not unended:
         try:
-            verdict = _VERDICTS.decode((path / "tests" / slug(test) / "verdict.json").read_bytes())
+            with open(f"{path}/tests/{slug(test)}/verdict.json", "rb") as file:
+                verdict = _VERDICTS.decode(file.read())
         except (OSError, msgspec.DecodeError) as error:
             # msgspec.ValidationError is a DecodeError
             verdict = _Verdict(test, "error", f"its verdict cannot be read: {error}")
     failings = tuple(f for f in verdict.findings if f.severity != "note")
+    if verdict.outcome == "incomplete" and verdict.reason == ENDED:
+        verdict = msgspec.structs.replace(verdict, outcome="error")
     if verdict.outcome in OF_ITS_OWN and not any(f.severity == "fail" for f in failings):
         kind, title = OF_ITS_OWN[verdict.outcome], verdict.reason.split("\n")[0]
         failings += (Failing(signature(kind, steady(title)), kind, "fail", title),)
     return ReadTest(name, attempt, started, verdict, failings)
 
 
-def _state(path: Path) -> bytes:
+def _state(path: str) -> bytes:
+    # Not a Path: there are thousands of these in a night.
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return b"-"
     return f"{found.st_size}.{found.st_mtime_ns}.{found.st_ino};".encode()

@@ -8,15 +8,17 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from harness.evidence.finding import Finding
+from harness.evidence.rundir import attempt_of
 from harness.kernel import lockdep, resets
 from harness.kernel.cycle import boot_primed, cycle_of, path
 from harness.lab.casefile import Case, kernel_of
+from harness.lab.history import History
 from harness.lab.redact import Redactor
 
-__all__ = ["COLUMNS", "Since", "compose"]
+__all__ = ["COLUMNS", "Since", "compose", "since_of"]
 
 COLUMNS = 72
 LIST = "dri-devel@lists.freedesktop.org"
@@ -59,6 +61,28 @@ def compose(
         *redactor.lines(_body(case, finding, since)),
     ]
     return "\n".join(_printable(line).rstrip() for line in lines) + "\n"
+
+
+def since_of(history: History, case: Case, signature: str) -> Since | None:
+    """What `history` knows of a finding; None where it never saw it."""
+    seen = history.sightings([signature])
+    if not seen:
+        return None
+    (sighting,) = seen
+    test, _ = attempt_of(case.test)
+    results = [r for r in history.results(test=test, target=case.target) if r.judged]
+    hit = [result for result in results if signature in result.signatures]
+    first = hit[0].started if hit else sighting.first
+    good = [r for r in results if r.started < first and r.outcome == "pass"]
+    return Since(
+        first=datetime.fromtimestamp(sighting.first, UTC),
+        last=datetime.fromtimestamp(sighting.last, UTC),
+        good=good[-1].kernel if good else "",
+        bad=sighting.first_kernel,
+        seen=len(hit),
+        runs=len(results),
+        targets=sighting.targets,
+    )
 
 
 def _body(case: Case, finding: Finding, since: Since | None) -> Iterator[str]:
@@ -135,7 +159,7 @@ def _since(since: Since, finding: Finding) -> Iterator[tuple[str, str]]:
     if since.good:
         yield "last good", since.good
     if since.runs:
-        yield "seen", f"in {since.seen} of {since.runs} runs of this test"
+        yield "seen", f"in {since.seen} of {since.runs} results of this test on this target"
     if since.targets:
         yield "targets", ", ".join(since.targets)
 

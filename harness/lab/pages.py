@@ -7,6 +7,7 @@ browser would act upon or hide is spelt out.  No page asks for anything but file
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = ["Pages", "plain"]
 TEMPLATES = Path(__file__).parent / "templates"
 # Written by us, so that a page that is no more is removed, and nothing that is not ours.
 MANIFEST = ".tdrlab-site.json"
+_OURS = re.compile(r"(?:[a-z]+/)?[A-Za-z0-9_\[\]=-][A-Za-z0-9._\[\]=-]*")
 _ASSETS = ("site.css", "site.js")
 
 # C0 and C1 but tab and newline; what turns text about (Unicode TR 9, 2) or takes no width; line
@@ -120,7 +122,7 @@ class Pages:
         except (OSError, ValueError):
             return set()
         # A name that leads out of the site was never written by us.
-        return {name for name in told if isinstance(name, str) and ".." not in name.split("/")}
+        return {name for name in told if isinstance(name, str) and _OURS.fullmatch(name)}
 
 
 def _environment() -> jinja2.Environment:

@@ -150,7 +150,7 @@ def put(connection: Connection, run: ReadRun, seen: str) -> None:
         "unfit": run.unfit,
         "boots": run.boots,
     }
-    made = connection.execute(tables.runs.insert().values(**facts))
+    made = connection.execute(tables.runs.insert().values(**_storable(facts)))
     assert made.inserted_primary_key is not None
     number = made.inserted_primary_key[0]
     ids = _test_ids(connection, {test.test for test in run.tests})
@@ -187,7 +187,7 @@ def put(connection: Connection, run: ReadRun, seen: str) -> None:
     rows = {tables.results: results, tables.failings: failings, tables.times: times}
     for table, values in rows.items():
         if values:
-            connection.execute(table.insert(), values)
+            connection.execute(table.insert(), [_storable(row) for row in values])
 
 
 def put_night(connection: Connection, night: ReadNight, seen: str) -> None:
@@ -207,10 +207,15 @@ def put_night(connection: Connection, night: ReadNight, seen: str) -> None:
     )
     if night.targets:
         rows = [
-            {"night": night.name, "target": target, "why": why}
+            _storable({"night": night.name, "target": target, "why": why})
             for target, why in night.targets.items()
         ]
         connection.execute(targets.insert(), rows)
+
+
+def _storable(row: dict[str, Any]) -> dict[str, Any]:
+    """PostgreSQL's text holds no NUL; a kernel's may."""
+    return {k: v.replace("\0", "\ufffd") if isinstance(v, str) else v for k, v in row.items()}
 
 
 def _test_ids(connection: Connection, names: set[str]) -> dict[str, int]:

@@ -146,7 +146,7 @@ def rule(strip: bytes, width: int) -> str:
         for begin, end in _spans(strip, code):
             left, right = begin * width, end * width
             ink = f"var({state.colour})"
-            stops.append(f"#0000 {left}px,{ink} 0 {right}px" if left else f"{ink} {right}px")
+            stops.append(f"#0000 0 {left}px,{ink} 0 {right}px" if left else f"{ink} {right}px")
         layers.append(f"linear-gradient(90deg,{','.join(stops)},#0000 0)")
         sizes.append(f"100% {state.height}%")
     if not layers:

@@ -6,7 +6,7 @@ SQLAlchemy Core, so that SQLite and PostgreSQL are the same to us.  There are no
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table
+from sqlalchemy import Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, Table
 from sqlalchemy import Text as LongText
 
 __all__ = [
@@ -31,27 +31,27 @@ ALL = MetaData()
 meta = Table(
     "meta",
     ALL,
-    Column("name", String(40), primary_key=True),
-    Column("value", String(200), nullable=False),
+    Column("name", LongText, primary_key=True),
+    Column("value", LongText, nullable=False),
 )
 
 # Times are seconds since the epoch, by the clock of the host that ran the tests.
 nights = Table(
     "nights",
     ALL,
-    Column("name", String(120), primary_key=True),
+    Column("name", LongText, primary_key=True),
     Column("path", LongText, nullable=False),
-    Column("print", String(64), nullable=False),
+    Column("print", LongText, nullable=False),
     Column("started", Float, nullable=False, index=True),
     Column("ended", Float),
-    Column("how", String(40), nullable=False),
+    Column("how", LongText, nullable=False),
 )
 
 night_targets = Table(
     "night_targets",
     ALL,
-    Column("night", String(120), primary_key=True),
-    Column("target", String(80), primary_key=True),
+    Column("night", LongText, primary_key=True),
+    Column("target", LongText, primary_key=True),
     Column("why", LongText, nullable=False),
 )
 
@@ -59,20 +59,20 @@ runs = Table(
     "runs",
     ALL,
     Column("id", Integer, primary_key=True),
-    Column("name", String(160), nullable=False, unique=True),
+    Column("name", LongText, nullable=False, unique=True),
     Column("path", LongText, nullable=False),
     # What the directory looked like when it was read: unchanged, it is not read again.
-    Column("print", String(64), nullable=False),
+    Column("print", LongText, nullable=False),
     # The nightly that it belongs to; of any other run its own name.
-    Column("night", String(160), nullable=False, index=True),
+    Column("night", LongText, nullable=False, index=True),
     Column("nightly", Boolean, nullable=False),
-    Column("target", String(80), nullable=False, index=True),
-    Column("driver", String(40), nullable=False),
-    Column("kernel", String(120), nullable=False),
-    Column("build", String(12), nullable=False),
+    Column("target", LongText, nullable=False, index=True),
+    Column("driver", LongText, nullable=False),
+    Column("kernel", LongText, nullable=False),
+    Column("build", LongText, nullable=False),
     Column("started", Float, nullable=False, index=True),
     Column("ended", Float),
-    Column("how", String(40), nullable=False),
+    Column("how", LongText, nullable=False),
     Column("unfit", LongText, nullable=False),
     Column("boots", Integer, nullable=False),
 )
@@ -93,11 +93,11 @@ results = Table(
     Column("test", Integer, ForeignKey("tests.id"), primary_key=True),
     Column("attempt", Integer, primary_key=True),
     Column("started", Float, nullable=False),
-    Column("outcome", String(12), nullable=False),
+    Column("outcome", LongText, nullable=False),
     Column("reason", LongText, nullable=False),
     Column("seconds", Float, nullable=False),
-    Column("lockdep", String(12), nullable=False),
-    Column("fences", String(12), nullable=False),
+    Column("lockdep", LongText, nullable=False),
+    Column("fences", LongText, nullable=False),
     # Names of entries of known-issues.toml, with newlines between.
     Column("known", LongText, nullable=False),
     Column("fixed", LongText, nullable=False),
@@ -112,9 +112,9 @@ failings = Table(
     Column("test", Integer, primary_key=True),
     Column("attempt", Integer, primary_key=True),
     Column("number", Integer, primary_key=True),
-    Column("signature", String(40), nullable=False, index=True),
-    Column("kind", String(60), nullable=False),
-    Column("severity", String(12), nullable=False),
+    Column("signature", LongText, nullable=False, index=True),
+    Column("kind", LongText, nullable=False),
+    Column("severity", LongText, nullable=False),
     Column("title", LongText, nullable=False),
 )
 
@@ -125,6 +125,6 @@ times = Table(
     Column("run", Integer, ForeignKey(*_RUN), primary_key=True),
     Column("test", Integer, primary_key=True),
     Column("attempt", Integer, primary_key=True),
-    Column("what", String(40), primary_key=True),
+    Column("what", LongText, primary_key=True),
     Column("seconds", Float, nullable=False),
 )

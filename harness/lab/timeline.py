@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.evidence import jobs
 from harness.evidence.finding import Finding
-from harness.kernel import resets, uevents
-from harness.kernel.records import Record
+from harness.kernel import merge, resets, uevents
+from harness.kernel.records import Record, gaps, parse_console
 from harness.lab.casefile import Case
 
 __all__ = ["Line", "Step", "log_of", "steps_of"]
 
 # Lines of a log shown about what is marked, and at either end; the whole lies in the evidence.
 AROUND, ENDS = 60, 250
+# Of a console that is looked through for what kmsg has not, in bytes.
+LARGEST = 8 << 20
+_OTHERS = {"console.log": parse_console, "netconsole.log": merge.read_netconsole}
 # Steps of one test shown; a storm has thousands.
 STEPS = 200
 
@@ -37,16 +40,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the log: `time` as printed, of the `stream` where that is not kmsg.  `mark` is
-    report, gpu or "", `first` the signature of the finding that begins here; `left_out` is how
-    many lines stand before this one and are not shown."""
+    """One line of the log: `time` as printed, `source` where that is not kmsg.  `mark` is report,
+    gpu, gap or "", `first` the signature of the finding that begins here; `left_out` is how many
+    lines stand before this one and are not shown."""
 
     time: str
     text: str
-    level: int
     mark: str = ""
     first: str = ""
     anchor: str = ""
+    source: str = ""
     left_out: int = 0
 
 
@@ -111,26 +114,55 @@ def _jobs(case: Case) -> Iterator[Step]:
 
 
 def log_of(case: Case, records: list[Record]) -> list[Line]:
-    """The kernel log of the test, each report and each GPU event marked."""
+    """The kernel log of the test out of all streams that carried a part of it, each report and
+    each GPU event marked."""
     marks = _marks(case.verdict.findings)
     told = {event.seq for event in resets.find(records)}
     lines: list[Line] = []
-    for record in records:
-        first = marks.get(record.seq)
-        mark = "report" if first is not None else "gpu" if record.seq in told else ""
-        for number, text in enumerate(record.lines()):
-            time = f"{record.usec // 1_000_000:5d}.{record.usec % 1_000_000:06d}"
-            lines.append(
-                Line(
-                    "" if number else time,
-                    text,
-                    record.level,
-                    mark,
-                    first or "" if not number else "",
-                    f"r{record.seq}" if not number and mark else "",
-                )
+    before: int | None = None
+    for entry in _merged(case, records):
+        if isinstance(entry, merge.Gap):
+            text = f"records {entry.first} to {entry.last} never reached kmsg"
+            lines.append(Line("", text, mark="gap"))
+            continue
+        begins = entry.seq is None or entry.seq != before
+        before = entry.seq
+        seq = -1 if entry.seq is None else entry.seq
+        mark = "report" if seq in marks else "gpu" if seq in told else ""
+        lines.append(
+            Line(
+                f"{entry.usec // 1_000_000:5d}.{entry.usec % 1_000_000:06d}" if begins else "",
+                entry.text,
+                mark,
+                marks.get(seq, "") if begins else "",
+                f"r{seq}" if begins and mark else "",
+                source="" if "kmsg" in entry.sources else ", ".join(entry.sources),
             )
+        )
     return list(_shown(lines))
+
+
+def _merged(case: Case, records: list[Record]) -> Iterator[merge.Line | merge.Gap]:
+    """What kmsg has of the test, and what only others have of the same time; of a machine that
+    died, to the end."""
+    window = case.window
+    if window is None or not records:
+        return
+    boot = case.run.path / f"boot-{window.boot_id}"
+    start, end = records[0].usec, records[-1].usec
+    others = {}
+    # Of a healthy test kmsg has all there is.
+    whole = not window.died and not gaps(records)
+    for name, reader in () if whole else _OTHERS.items():
+        if (path := boot / name).exists() and path.stat().st_size <= LARGEST:
+            read = reader(path.read_bytes().splitlines(keepends=True))
+            others[name] = [record for record in read if record.usec >= start]
+    for entry in merge.merge(records, others).lines:
+        outside = isinstance(entry, merge.Line) and not (
+            start <= entry.usec and (window.died or entry.usec <= end)
+        )
+        if not outside:
+            yield entry
 
 
 def _marks(findings: Iterable[Finding]) -> dict[int, str]:
@@ -153,11 +185,7 @@ def _shown(lines: list[Line]) -> Iterator[Line]:
     left_out = 0
     for number, line in enumerate(lines):
         if number in near or number < ENDS or number >= len(lines) - ENDS:
-            yield _after(line, left_out) if left_out else line
+            yield replace(line, left_out=left_out) if left_out else line
             left_out = 0
         else:
             left_out += 1
-
-
-def _after(line: Line, left_out: int) -> Line:
-    return Line(line.time, line.text, line.level, line.mark, line.first, line.anchor, left_out)

@@ -195,13 +195,16 @@ class CommandSource(_Terminal):
             ) from error
         self._keys = keys
         self._escape = escape
+        self._fresh = True  # at a line's beginning
         super().__init__(self._child.child_fd)
 
     def write(self, data: bytes) -> None:
-        for newline in (b"\r", b"\n") if self._escape else ():
-            data = data.replace(newline + self._escape, newline + self._escape * 2)
-        if self._escape and data.startswith(self._escape):
-            data = self._escape + data
+        if self._escape and data:
+            if self._fresh and data.startswith(self._escape):
+                data = self._escape + data
+            for newline in (b"\r", b"\n"):
+                data = data.replace(newline + self._escape, newline + self._escape * 2)
+            self._fresh = data.endswith((b"\r", b"\n"))
         super().write(data)
 
     def send_break(self) -> bool:

@@ -23,7 +23,7 @@ from harness.errors import LabError, UsageError
 from harness.inventory import Target
 from harness.link.hostkey import ALGORITHMS, Trust, fingerprint
 
-__all__ = ["Endpoint", "Transport", "Unreachable", "dial"]
+__all__ = ["Endpoint", "Stranger", "Transport", "Unreachable", "dial"]
 
 _LOGGER = f"{__name__}.transport"
 # Seconds between keepalives, and for how long sent data may stay unacknowledged
@@ -37,6 +37,10 @@ _FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 
 class Unreachable(LabError):
     """Nobody (yet) answers there as an SSH server; a booting machine may do so later."""
+
+
+class Stranger(LabError):
+    """Who answers there has another host key: not the target, as far as anybody can tell."""
 
 
 @dataclass(frozen=True)
@@ -318,12 +322,12 @@ def _private(endpoint: Endpoint, path: Path) -> paramiko.PKey:
     raise UsageError(what, where=endpoint.target, cure=cure)
 
 
-def _changed(endpoint: Endpoint, trust: Trust, shown: dict[str, str]) -> LabError:
+def _changed(endpoint: Endpoint, trust: Trust, shown: dict[str, str]) -> Stranger:
     came = ", ".join(f"{kind} {print_}" for kind, print_ in shown.items()) or (
         f"no key of type {' or '.join(sorted(trust.types or ALGORITHMS))}"
     )
     revoked = " (revoked)" if trust.revoked & set(shown.values()) else ""
-    return LabError(
+    return Stranger(
         f"host key mismatch: expected {' or '.join(sorted(trust.accepted))}"
         f" (from {trust.source}); {endpoint.host}:{endpoint.port} shows {came}{revoked}."
         " Reinstalled, or someone else answers at its address",

@@ -70,8 +70,8 @@ class Machine(Protocol):
         """
 
     def sysrq(self, key: str, deadline: Deadline) -> bool:
-        """A key of the kernel's own (BREAK, then `key`) on its console; False without a console
-        that can.  Raises LabError."""
+        """A key of the kernel's own (BREAK, then `key`) on its console: whether anything was said
+        to it; False without a console that can.  Raises LabError."""
 
     def answers(self, deadline: Deadline) -> bool:
         """Whether its console says anything to a key that is pressed there; False without one."""
@@ -213,7 +213,10 @@ class Box:
         return False
 
     def sysrq(self, key: str, deadline: Deadline) -> bool:
-        return self._console.sysrq(key) if self._console else False
+        if self._console is None:
+            return False
+        seen = self._console.received
+        return self._console.sysrq(key) and self._console.wait_received(seen, deadline)
 
     def answers(self, deadline: Deadline) -> bool:
         return self._console is not None and _answers(self._console, deadline)

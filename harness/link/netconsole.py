@@ -6,6 +6,7 @@ the target's own addresses is its.  Bounded in rate, and nothing lost goes unsai
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from harness.errors import LabError
+from harness.errors import HarnessError, LabError
 
 __all__ = ["Netconsole"]
 
@@ -28,6 +29,8 @@ _BUFFER = 4 << 20
 _BURST_S = 4.0
 # include/uapi/asm-generic/socket.h: a count of the datagrams that found no room in the buffer.
 _SO_RXQ_OVFL = 40
+# Beyond the limit for everybody (net.core.rmem_max), for root.
+_SO_RCVBUFFORCE = 33
 _DRAIN_MS = 50
 
 
@@ -55,6 +58,7 @@ class Netconsole:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._strangers: dict[str, int] = {}
+        self._failed = ""
         self._over = 0
         self._overflow = 0
         self._told_overflow = 0
@@ -72,6 +76,8 @@ class Netconsole:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            with contextlib.suppress(PermissionError):
+                sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
             sock.bind(("", self.port))
         except OSError as error:
@@ -110,6 +116,8 @@ class Netconsole:
         """What did not become evidence, since last asked."""
         with self._lock:
             told = []
+            if self._failed:
+                told.append(f"netconsole: {self._failed}")
             if self._over:
                 told.append(
                     f"netconsole: {self._over} datagrams were dropped, beyond the"
@@ -119,7 +127,7 @@ class Netconsole:
                 told.append(f"netconsole: {lost} datagrams were lost in this host's own buffer")
             for address, count in self._strangers.items():
                 told.append(f"netconsole: {count} datagrams came from {address}, not this target")
-            self._over, self._told_overflow = 0, self._overflow
+            self._over, self._told_overflow, self._failed = 0, self._overflow, ""
             self._strangers.clear()
             return told
 
@@ -163,7 +171,10 @@ class Netconsole:
                 return 0
         # A piece of a record gets the newline it lacks, so that the file is lines.
         cut = _FRAGMENT in data[:256].partition(b";")[0] and not data.endswith(b"\n")
-        self._sink(data + b"\n" if cut else data)
+        try:
+            self._sink(data + b"\n" if cut else data)
+        except HarnessError as error:  # the next one may fit
+            self._failed = error.what
         with self._changed:
             self.datagrams += 1
             self._changed.notify_all()

@@ -10,10 +10,12 @@ import http.client
 import urllib.error
 import urllib.parse
 import urllib.request
+from functools import partial
 
 from harness import ways
 from harness.deadline import Deadline
 from harness.errors import LabError
+from harness.link.power_command import settled
 from harness.link.secret import hidden
 
 __all__ = ["PdudaemonPower"]
@@ -31,28 +33,19 @@ class PdudaemonPower:
 
     def off(self, deadline: Deadline) -> None:
         self._ask("off", deadline)
-        if not self._settle(deadline):
-            raise self._failed("off", "accepted, but there was no time left to let it happen")
+        if deadline.left() < self.spec.settle_s:
+            raise self._failed("off", "accepted, but there is no time left to let it happen")
+        deadline.pause(self.spec.settle_s)
 
     def cycle(self, deadline: Deadline) -> None:
-        self._ask("off", deadline)
-        whole = self._settle(deadline)
-        self._ask("on", Deadline(max(deadline.left(), 5.0)))  # never left dark
-        if not whole:
-            raise self._failed("off", "switched on again too soon, perhaps without a reset")
+        ask = self._ask
+        settled(self.target, partial(ask, "off"), partial(ask, "on"), self.spec.settle_s, deadline)
 
     def query(self, deadline: Deadline) -> bool | None:
         return None
 
     def nmi(self, deadline: Deadline) -> bool:
         return False
-
-    def _settle(self, deadline: Deadline) -> bool:
-        if deadline.left() < self.spec.settle_s:
-            deadline.pause(self.spec.settle_s)
-            return False
-        deadline.pause(self.spec.settle_s)
-        return True
 
     def _ask(self, way: str, deadline: Deadline) -> None:
         query = urllib.parse.urlencode({"hostname": self.spec.pdu, "port": self.spec.outlet})

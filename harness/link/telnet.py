@@ -128,8 +128,10 @@ class TelnetSource:
             out.append(_IAC)
             return 2
         if verb == _SB:
-            end = data.find(bytes((_IAC, _SE)), at + 2)
-            if end < 0:
+            end = data.find(_IAC, at + 2)
+            while 0 <= end < len(data) - 1 and data[end + 1] != _SE:
+                end = data.find(_IAC, end + 2)  # a doubled one is a byte of what it says
+            if not 0 <= end < len(data) - 1:
                 # What it says of the port is nothing to us.
                 return 0 if len(data) - at < _MOST_SB else len(data) - at
             return end + 2 - at

@@ -216,6 +216,7 @@ enum sim_scope {
 
 extern int sim_gpu_recovery;
 extern unsigned int sim_debug_mask;
+extern bool sim_fbdev;
 enum sim_scope sim_reset_scope(void);
 enum sim_remedy sim_remedy(u32 *writes);
 long sim_lockup_timeout(u32 ip);

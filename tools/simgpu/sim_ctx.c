@@ -235,9 +235,11 @@ static int sim_ctx_query(struct sim_device *sdev, struct sim_file *sfile, u32 op
 			args->out.state.reset_status = AMDGPU_CTX_INNOCENT_RESET;
 		ctx->reset_seen = resets;
 	} else {
+		bool blame = sim_fault(sdev, SIM_FAULT_BLAME) && ctx->reset_counter != resets;
+
 		if (ctx->reset_counter != resets)
 			args->out.state.flags |= AMDGPU_CTX_QUERY2_FLAGS_RESET;
-		if (atomic_read(&ctx->guilty))
+		if (atomic_read(&ctx->guilty) || blame)
 			args->out.state.flags |= AMDGPU_CTX_QUERY2_FLAGS_GUILTY;
 		if (READ_ONCE(sdev->in_reset))
 			args->out.state.flags |= AMDGPU_CTX_QUERY2_FLAGS_RESET_IN_PROGRESS;

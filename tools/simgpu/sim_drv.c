@@ -11,6 +11,7 @@
 #include <linux/mm.h>
 
 #include <drm/drm_drv.h>
+#include <drm/drm_fbdev_shmem.h>
 #include <drm/drm_ioctl.h>
 #include <drm/drm_managed.h>
 
@@ -141,6 +142,8 @@ static int sim_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		sim_rings_stop(sdev);
 		return ret;
 	}
+	if (sim_fbdev)
+		drm_fbdev_shmem_setup(&sdev->drm, 32);
 	dev_info(&pdev->dev, "software GPU: %lluM of VRAM, %u rings\n",
 		 sdev->vram_size >> 20, SIM_NUM_RINGS);
 	return 0;

@@ -58,6 +58,9 @@ static const struct sim_fault_row sim_fault_table[SIM_NUM_FAULTS] = {
 		"fence_late", "fence", "recovery", "end the jobs VALUE ms late", 60000 },
 	[SIM_FAULT_TWICE] = {
 		"recover_twice", "fence", "timeout", "recover twice from one timeout" },
+	[SIM_FAULT_BLAME] = {
+		"innocent_blamed", "fence", "CTX",
+		"call every context guilty that saw a reset" },
 	[SIM_FAULT_EINTR] = {
 		"wait_eintr", "wait", "WAIT_CS, WAIT_FENCES",
 		"EINTR without a signal, when a reset comes" },

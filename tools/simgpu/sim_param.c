@@ -24,6 +24,10 @@ unsigned int sim_debug_mask;
 module_param_named(debug_mask, sim_debug_mask, uint, 0444);
 MODULE_PARM_DESC(debug_mask, "Bit 2 disables soft recovery (default 0)");
 
+bool sim_fbdev;
+module_param_named(sim_fbdev, sim_fbdev, bool, 0444);
+MODULE_PARM_DESC(sim_fbdev, "Have a framebuffer device, and so a console (default: no)");
+
 static const char * const sim_scope_names[SIM_NUM_SCOPES] = {
 	[SIM_SCOPE_SOFT] = "soft",
 	[SIM_SCOPE_RING] = "ring",

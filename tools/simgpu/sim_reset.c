@@ -238,7 +238,8 @@ static void sim_unplug_worker(struct work_struct *work)
 		spin_lock(&ring->lock);
 		ring->gone = true;
 		spin_unlock(&ring->lock);
-		sim_ring_cancel(ring, NULL, -ENODEV);
+		/* as amdgpu_fence_driver_hw_fini() ends what is left on an unplugged device */
+		sim_ring_cancel(ring, NULL, -ECANCELED);
 	}
 }
 

@@ -1,12 +1,11 @@
-"""Memory pressure: what is free is taken, then the page cache is churned, so that reclaim runs.
+"""Pressure on memory: the holes of a file are read through the page cache, round and round.
 
-What is read are holes of a file: clean pages, so that reclaim always finds some and nobody runs
-out of memory; on no disk, so that nothing is written.
+Such pages are clean, so that reclaim always finds some and nobody runs out of memory; and on no
+disk, so that nothing is written.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import tempfile
 import threading
@@ -18,45 +17,31 @@ from ..errors import target
 __all__ = ["Churn"]
 
 _PIECE = 1 << 20
-_TAKEN = 32 << 20
 # A file system on memory gives the same page for every hole.
 _IN_MEMORY = {"tmpfs", "ramfs", "rootfs"}
-_MAP_POPULATE = 0x8000  # asm-generic/mman.h; Python knows it from 3.10 on
 
 
 class Churn:
-    """One thread's reading, until told to stop; what is taken is given back with the process."""
+    """One thread's reading, until told to stop; its file, and what is cached of that, go with
+    the process."""
 
     def __init__(self) -> None:
-        self._taken: list[mmap.mmap] = []
+        self._file: Any = None
         self._stop = threading.Event()
 
-    def squeeze(self, arguments: Arguments) -> dict[str, Any]:
-        """{leave: bytes} -> {"free": bytes}: take memory until about so much of it is free."""
-        leave = arguments.integer("leave")
-        arguments.done()
-        # If anybody must be killed for memory, it shall be us (proc(5), oom_score_adj).
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write("1000")
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_POPULATE
-        while (free := _free()) > leave:
-            self._taken.append(mmap.mmap(-1, max(_PIECE, min(_TAKEN, free - leave)), flags=flags))
-        return {"free": free}
-
     def perform(self, arguments: Arguments) -> dict[str, Any]:
-        """{bytes, folder = "/var/tmp"} -> {"read": bytes}: read a file of so many bytes, again
-        and again until churn.stop; at least once.  Raises AgentError."""
+        """{bytes, endless = false, folder = "/var/tmp"} -> {"read": bytes}: read so many bytes of
+        the file, with `endless` again and again, until churn.stop.  Raises AgentError."""
         size = arguments.integer("bytes")
+        endless = arguments.flag("endless")
         folder = arguments.text("folder", "/var/tmp")
         arguments.done()
-        kind = _file_system(os.path.realpath(folder))
-        if kind in _IN_MEMORY:
-            raise target(f"{folder} is on {kind}", cure="name a folder on a disk")
+        if self._file is None:
+            self._file = _file(folder)
+        os.ftruncate(self._file.fileno(), size)
         room, done = bytearray(_PIECE), 0
-        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-            os.ftruncate(file.fileno(), size)
-            while done < size or not self._stop.is_set():
-                done += os.preadv(file.fileno(), [room], done % size)
+        while not self._stop.is_set() and (endless or done < size):
+            done += os.preadv(self._file.fileno(), [room], done % size)
         self._stop.clear()
         return {"read": done}
 
@@ -71,11 +56,11 @@ class Churn:
         self._stop.set()
 
 
-def _free() -> int:
-    """Bytes that nobody uses, not even as a cache."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        found = dict(line.split(":", 1) for line in file)
-    return int(found["MemFree"].split()[0]) << 10
+def _file(folder: str) -> Any:
+    kind = _file_system(os.path.realpath(folder))
+    if kind in _IN_MEMORY:
+        raise target(f"{folder} is on {kind}", cure="name a folder on a disk")
+    return tempfile.TemporaryFile(dir=folder, buffering=0)
 
 
 def _file_system(folder: str) -> str:

@@ -95,7 +95,8 @@ class Disturber:
             ready, _, _ = select.select([self._read], [], [], _PAUSE)
             if ready:
                 for number in os.read(self._read, 4096):
-                    self._victims[number].handled += 1
+                    if number in self._victims:  # others' signals are told, too
+                        self._victims[number].handled += 1
 
 
 def _handled(_number: int, _frame: Any) -> None:

@@ -65,7 +65,6 @@ class GenericWorkload:
             "buffer.export": self.export,
             "buffer.import": self.import_fence,
             "buffer.wait": self.buffer_wait,
-            "squeeze": self._churn.squeeze,
             "churn": self._churn.perform,
             "churn.stop": self._churn.stop,
         }

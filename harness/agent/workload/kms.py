@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Any, Callable
 
 from ..arguments import Arguments
-from ..errors import AgentError, usage
+from ..errors import AgentError, target, usage
 from . import parcel
+from .disturb import Disturber
 from .kms_device import KmsDevice, Output, Picture
 
 __all__ = ["KmsWorkload", "open_workload"]
@@ -158,22 +159,27 @@ class KmsWorkload:
         return {"picture": len(self._shared)}
 
     def commit(self, arguments: Arguments) -> dict[str, Any]:
-        """{picture, how: modeset|flip, patience_ns} -> {"came", "elapsed_ns"}: show a shared
-        frame.  A modeset is one call, which has come when it returns; a flip has come with
-        its event, if that was within `patience_ns`."""
+        """{picture, how: modeset|flip, patience_ns, disturbed = false} -> {"came", "elapsed_ns",
+        "signals"}: show a shared frame.  A modeset is one call, which has come when it returns; a
+        flip has come with its event, if that was within `patience_ns`.  Of `signals` the first
+        hits a `disturbed` modeset while it sleeps, the next when that one is handled."""
         number = arguments.integer("picture")
         how = arguments.text("how")
         patience = arguments.integer("patience_ns")
+        disturbed = arguments.flag("disturbed")
         arguments.done()
         output, mode, _ = self._current()
         if not 0 < number <= len(self._shared) or how not in ("modeset", "flip"):
             raise usage("commit: picture is what share returned, how is modeset or flip")
         picture, began, came = self._shared[number - 1], time.monotonic_ns(), True
-        if how == "modeset":
+        signals = 0
+        if how == "modeset" and disturbed:
+            signals = self._show_disturbed(output, mode, picture)
+        elif how == "modeset":
             self._device.show(output, mode, picture)
         else:
             came = self._device.flip(output, picture, patience)
-        return {"came": came, "elapsed_ns": time.monotonic_ns() - began}
+        return {"came": came, "elapsed_ns": time.monotonic_ns() - began, "signals": signals}
 
     def vblank(self, arguments: Arguments) -> dict[str, Any]:
         """{patience_ns} -> {"came"}: whether the event of the next vblank came."""
@@ -196,6 +202,18 @@ class KmsWorkload:
         if shown is not None:
             self._device.off(shown[0])
         return {}
+
+    def _show_disturbed(self, output: Output, mode: Any, picture: Picture) -> int:
+        """How many signals it took; raises AgentError where any of them was noticed."""
+        disturber = Disturber()
+        victim = disturber.victim()
+        with disturber:
+            victim.enter()
+            result = self._device.try_show(output, mode, picture)
+            victim.leave()
+        if result < 0:
+            raise target(f"SETCRTC beside {victim.sent} signals", number=-result)
+        return victim.sent
 
     def _current(self) -> tuple[Output, Any, list[Picture]]:
         if self._shown is None:

@@ -13,12 +13,12 @@ import os
 import select
 import struct
 import time
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from ..errors import AgentError, target
 from ..uapi import drm
 from ..uapi import kms as abi
-from ..uapi.ioc import perform
+from ..uapi.ioc import Ioctl, attempt, perform
 from .node import open_node
 
 __all__ = ["KmsDevice", "Output", "Picture"]
@@ -104,6 +104,19 @@ class KmsDevice:
 
     def show(self, output: Output, mode: Any, picture: Picture) -> None:
         """Set the mode.  Raises AgentError."""
+        self._set(perform, output, mode, picture)
+
+    def try_show(self, output: Output, mode: Any, picture: Picture) -> int:
+        """The same, asked once: 0 or the negative errno."""
+        return self._set(attempt, output, mode, picture)
+
+    def _set(
+        self,
+        ask: Callable[[int, Ioctl, Any], int],
+        output: Output,
+        mode: Any,
+        picture: Picture,
+    ) -> int:
         connectors = (c.c_uint32 * 1)(output.connector)
         asked = abi.DrmModeCrtc(
             set_connectors_ptr=c.addressof(connectors),
@@ -113,7 +126,7 @@ class KmsDevice:
             mode_valid=1,
             mode=mode,
         )
-        perform(self.fd, abi.SETCRTC, asked)
+        return ask(self.fd, abi.SETCRTC, asked)
 
     def off(self, output: Output) -> None:
         """Take the mode down.  Raises AgentError."""

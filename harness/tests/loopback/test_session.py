@@ -256,6 +256,29 @@ def test_killed_session_names_the_test_and_resumes(
     assert "test_waits_to_be_killed" in replayed.stdout
 
 
+def test_a_killed_test_is_incomplete_once_and_never_run_again(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "flag"
+    monkeypatch.setenv("VICTIM_FLAG", str(flag))
+    process = session.start(VICTIMS, "-k", "waits")
+    deadline = Deadline(120)
+    while not flag.exists() and process.poll() is None and deadline.pause(0.05):
+        pass
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    flag.unlink()
+    for _ in range(2):
+        done = session.run(VICTIMS, "-k", "waits or quiet", "--allow-blind", "--resume")
+        (run,) = session.run_dirs()
+        outcomes = {name: v.outcome for name, v in session.verdicts().items()}
+        assert outcomes == {"test_waits_to_be_killed": "incomplete", "test_quiet": "blind"}
+        assert not flag.exists(), "it ran again"
+    assert "not run again" not in done.stdout, "told once"
+    begun = [e["test"] for e in journal.read(run.journal.path) if e["what"] == "test-start"]
+    assert begun == [f"{VICTIMS}::test_waits_to_be_killed", f"{VICTIMS}::test_quiet"]
+
+
 def test_sigterm_ends_a_session_as_ctrl_c_does(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +313,18 @@ def test_full_disk_here_is_an_error_of_the_lab(session: Session, tmp_path: Path)
         assert "Traceback" not in done.stdout
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_count_and_until_fail_and_the_rate_of_a_failure(session: Session) -> None:
+    done = session.run(VICTIMS, "-k", "quiet or by_word", "--until-fail", "--count=3")
+    assert "stopping after 1 failures" in done.stdout
+    ran = recorded(session.run_dirs()[-1])
+    quiet = [f"{VICTIMS}::test_quiet{mark}" for mark in ("", "[@2]", "[@3]")]
+    assert list(ran) == [*quiet, f"{VICTIMS}::test_fails_by_word"]
+    failed = session.run_dirs()[-1].test(f"{VICTIMS}::test_fails_by_word")
+    told = lab(session, "repro", str(failed), "--count=2", f"--runs={session.runs}")
+    assert told.returncode == 1
+    assert "the recorded failure: 2 of 2 failed: 100.0%" in told.stdout, told.stdout + told.stderr
 
 
 def lab(session: Session, *args: str) -> subprocess.CompletedProcess[str]:

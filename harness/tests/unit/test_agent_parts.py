@@ -44,6 +44,10 @@ def test_broken_packets_have_broken_headers() -> None:
     assert _words("illegal_opcode", "gfx")[0] == 0xC082F200
     assert _words("illegal_opcode", "sdma")[0] == 0xF2
     assert _words("bad_sdma_header", "sdma")[0] == 0x23DECD3D
+    assert _words("illegal_register", "gfx") == [0xC0033700, 1 << 20, 0x54F, 0, 0xDEADBEEF]
+    assert _words("illegal_memory", "gfx") == [0xC0033700, 0x100500, 0xDEADBEE0, 0, 0xDEADBEEF]
+    promised, *body = _words("bad_length", "compute")
+    assert (promised >> 16 & 0x3FFF) + 1 > len(body)
     assert len(_words("bad_sdma_header", "sdma")) == 7
 
 
@@ -96,6 +100,23 @@ def test_arguments_are_typed_and_complete() -> None:
         with pytest.raises(AgentError) as caught:
             Arguments("op", bad).integer("a")
         assert caught.value.kind == "usage"
+
+
+@pytest.mark.parametrize("bus", ["platform", "faux"])
+def test_a_device_that_is_its_drivers_own_idea_is_called_by_its_name(
+    bus: str, tmp_path: Path
+) -> None:
+    """vgem and vkms: without a driver up to 6.15, then with the one of the faux bus."""
+    device = tmp_path / "devices" / bus / "vgem"
+    (device / "drm/card0").mkdir(parents=True)
+    (tmp_path / "class/drm").mkdir(parents=True)
+    (device / "subsystem").symlink_to(tmp_path / "bus" / bus)
+    if bus == "faux":
+        (device / "driver").symlink_to(tmp_path / "bus/faux/drivers/faux_driver")
+    (device / "drm/card0/device").symlink_to(device)
+    (tmp_path / "class/drm/card0").symlink_to(device / "drm/card0")
+    [card] = cards(str(tmp_path), 5.0)
+    assert (card["driver"], card["pci"], card["render"]) == ("vgem", None, None)
 
 
 def test_cards_are_read_from_sysfs(tmp_path: Path) -> None:

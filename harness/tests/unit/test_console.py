@@ -156,6 +156,20 @@ def test_a_command_is_a_console(console: Console, log: Path) -> None:
     assert log.read_bytes().replace(b"\r", b"") == b"ready\ngot a; b\n"
 
 
+def test_a_commands_own_escape_is_typed_twice_where_it_would_heed_it(
+    console: Console, log: Path
+) -> None:
+    argv = ["sh", "-c", "stty raw -echo; printf .; exec cat"]
+    console.attach(CommandSource(argv, target="box", keys="\r~B", escape=b"~"))
+    assert console.wait_received(0, Deadline(20))
+    for piece in (b"~", b".", b"a", b"~", b"b~\r~c\n", b"~d"):
+        console.write(piece)
+    assert console.sysrq("w")
+    wanted = b".~~.a~b~\r~~c\n~~d\r~Bw"
+    _until(lambda: len(log.read_bytes()) >= len(wanted))
+    assert log.read_bytes() == wanted
+
+
 def test_a_command_that_does_not_exist_is_named() -> None:
     with pytest.raises(LabError, match="no-such-console"):
         CommandSource(["no-such-console"], target="box")

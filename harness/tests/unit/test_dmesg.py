@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from harness.cli import main
+from harness.kernel.signature import VERSION
 from harness.tests.reports import CIRCULAR, HUNG, WARN, printed
 
 QUIET = b"[    1.000000] usb 1-1: new device\n[    2.000000] ACPI Warning: odd\n"
@@ -43,7 +44,7 @@ def test_json_is_one_object_a_line() -> None:
     first, *rest = [json.loads(line) for line in done.output.splitlines()]
     assert (first["type"], first["kind"], first["count"]) == ("report", "lockdep.circular", 1)
     assert (first["cpu"], first["comm"], first["kernel"]) == (1, "kworker/1:0", "6.12.0")
-    assert first["signature"].startswith("1-")
+    assert first["signature"].startswith(f"{VERSION}-")
     assert [value["type"] for value in rest] == ["gpu"]
 
 

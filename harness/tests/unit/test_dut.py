@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -12,6 +12,7 @@ from harness.dut import Dut
 from harness.errors import LabError
 from harness.evidence import journal
 from harness.evidence.rundir import RunDir, Window
+from harness.gpu.base import Engine
 from harness.inventory import Target
 from harness.link.machine import Box
 
@@ -53,6 +54,27 @@ def quiet(machine: Broken, tmp_path: Path) -> Dut:
     made = Quiet(machine._target, RunDir.create(tmp_path, "box"), machine, print)
     made._boot.name("b")
     return made
+
+
+class Client:
+    """A client of a GPU of generation 2."""
+
+    def device(self) -> dict[str, Any]:
+        return {"generation": 2, "family": 110}
+
+
+@pytest.mark.parametrize("driver", ["i915", "amdgpu"])
+def test_what_may_not_come_back_is_hung_with_dangerous_alone(
+    tmp_path: Path, driver: Literal["amdgpu", "i915"]
+) -> None:
+    target = Target(driver=driver, name="box", address="box.lab")
+    run, gfx, client = RunDir.create(tmp_path, "box"), Engine("gfx", "gfx", 0), cast(Any, Client())
+    careful = Quiet(target, run, Broken(target), print)
+    bold = Quiet(target, run, Broken(target), print, dangerous=True)
+    assert careful.refusal(client)
+    assert bold.refusal(client) == ""
+    assert careful.recipes(gfx) == careful.gpu.recipes(gfx)
+    assert bold.recipes(gfx) == [*careful.recipes(gfx), *careful.gpu.dangerous(gfx)]
 
 
 def _window() -> Window:

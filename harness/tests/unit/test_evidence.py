@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import LabError, UsageError
-from harness.evidence import journal
+from harness.evidence import files, journal
 from harness.evidence.boot import Boot
 from harness.evidence.files import Stream, read_json, write_json
 from harness.evidence.journal import Journal
@@ -117,3 +118,36 @@ def test_slugs_are_readable_and_never_collide() -> None:
     assert all("/" not in s and s.strip(".") for s in slugs)
     assert slugs[0].startswith("a.py_t[x]")
     assert len(slug("x" * 500)) <= 120
+
+
+def test_a_reserve_is_given_up_for_what_must_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDir.create(tmp_path, "box")
+    reserve = run.path / files.RESERVE
+    assert reserve.stat().st_size == files.RESERVE_BYTES
+    replace = files._replace
+
+    def full(path: Path, data: bytes) -> None:
+        if reserve.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(path, data)
+
+    monkeypatch.setattr(files, "_replace", full)
+    files.write_bytes(run.test("t") / "verdict.json", b"{}")
+    assert (run.test("t") / "verdict.json").read_bytes() == b"{}"
+    assert not reserve.exists()
+    assert not files.give_room(run.path / "x", OSError(errno.ENOSPC, "full")), "there is no other"
+    files.reserve(run.path)
+    assert not files.give_room(run.path / "x", OSError(errno.EIO, "broken"))
+    assert reserve.exists()
+
+
+def test_a_line_cut_short_does_not_swallow_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "kmsg"
+    path.write_bytes(b"6,1,1,-;whole\n6,2,2,-;cu")
+    with files.Stream(path, 1 << 16) as stream:
+        stream.begin_line()
+        stream.begin_line()
+        stream.write(b"6,2,2,-;cut\n")
+    assert path.read_bytes().splitlines()[1:] == [b"6,2,2,-;cu", b"6,2,2,-;cut"]

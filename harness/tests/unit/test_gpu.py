@@ -37,7 +37,13 @@ def test_every_hardware_ring_is_an_engine_and_can_be_pinned() -> None:
 
 def test_recipes_are_the_agents_own() -> None:
     for name in ("gfx", "compute", "sdma"):
-        recipes = backend_for("amdgpu").recipes(Engine(name, name, 0))
+        engine = Engine(name, name, 0)
+        recipes = backend_for("amdgpu").recipes(engine)
+        dangerous = backend_for("amdgpu").dangerous(engine)
+        assert not set(recipes) & set(dangerous)
+        assert all(name in RECIPES[recipe].engines for recipe in dangerous)
+        every = {recipe for recipe, how in RECIPES.items() if name in how.engines}
+        assert every == {*recipes, *dangerous}, "what can be built is offered"
         assert recipes
         assert all(name in RECIPES[recipe].engines for recipe in recipes)
         assert RECIPES[recipes[0]].releasable, "the safest first"

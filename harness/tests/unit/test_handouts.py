@@ -240,7 +240,7 @@ def test_a_mail_tells_since_when(run: RunDir) -> None:
     since = mail.Since(good="6.11.0", bad="6.12.0-rc1", seen=3, runs=9, targets=("box", "other"))
     text = mail.compose(case, case.failing[0], since)
     assert "last good 6.11.0" in text
-    assert "in 3 of 9 runs" in text
+    assert "in 3 of 9 results" in text
     assert "box, other" in text
 
 

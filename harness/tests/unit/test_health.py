@@ -22,6 +22,7 @@ def _finding(kind: str, title: str, severity: Any = "fail") -> Finding:
 def test_a_well_target_has_nothing() -> None:
     assert ailments(WELL, WELL, PCI, []) == ()
     assert ailments({}, {}, "", []) == (), "of a dead one nothing is known"
+    assert ailments(WELL, {}, PCI, []) == (), "nor where a link broke"
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_a_well_target_has_nothing() -> None:
     [
         ({"taint": 1 << 7}, [], Ailment("machine", "the kernel has oopsed (taint D)")),
         ({"taint": 1 << 14 | 1 << 9}, [], Ailment("machine", "a CPU was locked up (taint L)")),
-        ({"stuck": [TASK]}, [], Ailment("machine", "kworker/0:1 (pid 7) sleeps uninterruptibly")),
+        ({"stuck": [TASK]}, [], Ailment("task", "kworker/0:1 (pid 7) sleeps uninterruptibly")),
         ({"devices": []}, [], Ailment("gpu", f"{PCI} is gone")),
         ({}, [_finding("oops.null", "BUG: in x")] * 2, Ailment("machine", "BUG: in x")),
         ({}, [_finding("recovery", "wedged")], Ailment("gpu", "wedged")),

@@ -91,6 +91,32 @@ def _line(error: UsageError) -> int:
         (_BOX.replace("targets.box", 'targets."a b"'), 1, "part of file names"),
         (_BOX.replace("targets.box", 'targets.""'), 1, "part of file names"),
         (_BOX.replace("box.lab", "127.0.0.1") + "destructive = true\n", 5, "this very machine"),
+        (_BOX + 'console = { kind = "tcp", host = "h" }\n', 5, "'port' is missing"),
+        (_BOX + 'console = { kind = "serial", usb = "0403" }\n', 5, "a USB id as `lsusb` prints"),
+        (_BOX + 'console = { kind = "serial", port = "/x", usb = "0403:6001" }\n', 5, "by USB"),
+        (_BOX + 'console = { kind = "ipmi-sol", host = "b", user = "u" }\n', 5, "no password"),
+        (_BOX + 'console = { kind = "socket", path = "x" }\n', 5, "an absolute path"),
+        (_BOX + 'power = { kind = "ipmi", host = "-b" }\n', 5, "a host name"),
+        (_BOX + 'power = { kind = "ipmi", host = "b", password = "x" }\n', 5, "key 'password'"),
+        (
+            _BOX + '[targets.box.power]\nkind = "ipmi"\nhost = "b"\nuser = "u"\n'
+            'password_env = "E"\npassword_file = "~/f"\n',
+            5,
+            "password is named twice",
+        ),
+        (_BOX + 'power = { kind = "pdudaemon", url = "x", pdu = "p", outlet = 1 }\n', 5, "a URL"),
+        (
+            _BOX + 'power = { kind = "pdudaemon", url = "http://u:p@h", pdu = "p", outlet = 1 }\n',
+            5,
+            "power.url: expected a URL",
+        ),
+        (_BOX + 'power = { kind = "qemo", socket = "/s" }\n', 5, "'pdudaemon', 'ipmi', 'qemu'"),
+        (_BOX + 'boot = { kind = "pxe", directory = "/d", mac = "5" }\n', 5, "a MAC address"),
+        (_BOX + 'boot = { kind = "grub", grub = "boot" }\n', 5, "an absolute path"),
+        (_BOX + 'netconsole = { host = "me" }\n', 5, "an IPv4 address"),
+        (_BOX + "netconsole = { port = 70000 }\n", 5, "<= 65535"),
+        (_BOX + 'watchdog = { device = "watchdog" }\n', 5, "a file in /dev"),
+        (_BOX + "watchdog.timeout_s = 1\n", 5, "watchdog.timeout_s: .*>= 5"),
         # Not TOML at all.
         (_BOX + "x = = 3\n", 5, "not TOML: Invalid value"),
         (_BOX + 'driver = "i915"\n', 5, "not TOML: Cannot overwrite a value"),
@@ -265,3 +291,14 @@ def test_any_damage_ends_in_an_error_that_names_a_line(tmp_path: Path, seed: int
     assert told.cure
     assert told.where.startswith(str(path))
     assert 1 <= _line(told) <= text.count("\n") + 1
+
+
+def test_every_example_of_the_ways_is_one(tmp_path: Path) -> None:
+    text = (_SHIPPED.parent / "harness" / "link" / "README.md").read_text()
+    shown = re.findall(r"`(kind = \"(.+?)\".*?)`", text)
+    assert len(shown) >= 12
+    for example, kind in shown:
+        key = "power" if "`power = {" in text[: text.index(example)] else "console"
+        whole = example.replace("[...]", '["x"]')
+        way = getattr(_load(tmp_path, _BOX + f"{key} = {{ {whole} }}\n").get("box"), key)
+        assert way.__struct_config__.tag == kind

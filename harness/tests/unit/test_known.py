@@ -175,7 +175,8 @@ def test_another_finding_beside_a_known_one_fails(run: RunDir) -> None:
     worse = raw(last, 300_000_000, "amdgpu 0000:00:02.0: amdgpu: GPU reset(1) failed")
     window = closed(run, stream + worse, last, health_after={"debug_locks": 0})
     verdict = judge(run, window, KnownIssues({"console": issue(signature=signature)}, TODAY))
-    assert (verdict.outcome, verdict.reason) == ("fail", "reset-failed")
+    assert verdict.outcome == "fail"
+    assert verdict.reason == "reset-failed: amdgpu reset without a hang: GPU reset failed"
     assert verdict.known == ("console",)
 
 

@@ -30,7 +30,7 @@ class Played:
     def asleep(self) -> str:
         return self._asleep.pop(0) if len(self._asleep) > 1 else self._asleep[0]
 
-    def commit(self, frame: Frame, how: str, patience_s: float) -> Commit:
+    def commit(self, frame: Frame, how: str, patience_s: float, *, disturbed: bool) -> Commit:
         if self._waits:
             assert self.released.wait(10.0)
         return Commit(True, 0.1)

@@ -14,7 +14,7 @@ from harness.tests.inner import ROOT
 # Floors, top to bottom; a room knows only rooms below it (and its own floor's).
 FLOORS = [
     {"plugin", "cli"},
-    {"desk", "doctor"},
+    {"desk", "doctor", "doctor_ways"},
     {"bisect", "fleet", "lab"},
     {"dut", "uplink", "client", "display", "coredump", "attachment", "recorder", "module"}
     | {
@@ -26,6 +26,7 @@ FLOORS = [
         "held",
         "ladder",
         "pending",
+        "pressure",
         "pstore",
         "selftests",
         "sleep",
@@ -34,11 +35,11 @@ FLOORS = [
         "watch",
     },
     {"verdict"},
-    {"account", "coverage", "known", "lastwords"},
+    {"account", "coverage", "known", "lastwords", "masking"},
     {"link", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
     {"inventory", "tomlerror", "ways"},
-    {"deadline", "errors", "host"},
+    {"deadline", "errors", "host", "check"},
 ]
 PURE = ("kernel", "gpu", "fence")
 

@@ -7,6 +7,7 @@ import ctypes as c
 import errno
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,13 +146,18 @@ def test_the_operation_hangs_and_waits_in_the_ways_that_there_are() -> None:
 
 
 def test_churn_goes_round_until_it_is_told_to_stop(tmp_path: Path) -> None:
-    reading = churn.Churn()
-    reading.end()
-    size = 3 << 20
-    if churn._file_system(str(tmp_path)) in ("tmpfs", "ramfs"):
+    if churn._file_system(str(tmp_path)) in churn._IN_MEMORY:
         pytest.skip("the temporary folder is in memory")
+    size, reading = 3 << 20, churn.Churn()
     asked = {"bytes": size, "folder": str(tmp_path)}
     assert reading.perform(Arguments("churn", asked)) == {"read": size}
+    reading.end()
+    assert reading.perform(Arguments("churn", {**asked, "endless": True})) == {"read": 0}
+    with ThreadPoolExecutor(1) as pool:
+        endless = pool.submit(reading.perform, Arguments("churn", {**asked, "endless": True}))
+        assert not endless.done()
+        reading.end()
+        assert endless.result()["read"] % (1 << 20) == 0
     assert list(tmp_path.iterdir()) == []
 
 

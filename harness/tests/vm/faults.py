@@ -71,7 +71,7 @@ ROWS = (
     Row("panic", "incomplete", "the kernel panicked: sysrq triggered crash"),
     Row("oops", "incomplete", "the kernel panicked: Fatal exception"),
     # The kernel's own watchdog takes up to 24 s.
-    Row("hard_lockup", "incomplete", "hard LOCKUP", SILENCE_S + 5),
+    Row("hard_lockup", "incomplete", "LOCKUP", SILENCE_S + 5),
     Row("sshd_killed", "error", LINK, LINK_S),
     Row("agent_stopped", "error", LINK, LINK_S),
     Row("network_5s", "pass"),
@@ -184,8 +184,9 @@ def _missing(row: Row, run: RunDir) -> list[int]:
 def _lost(row: Row, run: RunDir) -> tuple[float | None, float | None]:
     """Seconds from the fault until the next test began, and of these those of the boot, or of a
     new agent on the old one: from the last time that the machine began to boot, or was tried to be
-    reached, until it was."""
-    began = booting = boot = None
+    reached, until it was.  Where its test went on to its end, less what the next one takes, which
+    does nothing: any test takes that here."""
+    began = booting = boot = after = None
     entries = iter(journal.read(run.journal.path))
     for entry in entries:
         if entry["what"] == "fault" and entry["fault"] == row.fault:
@@ -196,8 +197,11 @@ def _lost(row: Row, run: RunDir) -> tuple[float | None, float | None]:
             booting = _when(entry)
         elif entry["what"] == "boot" and booting is not None:
             boot = _when(entry) - booting
-        elif entry["what"] == "test-start" and began is not None:
-            return _when(entry) - began - (boot or 0.0), boot
+        elif entry["what"] == "test-start":
+            after = _when(entry)
+        elif entry["what"] == "test-end" and began is not None and after is not None:
+            usual = _when(entry) - after if boot is None else 0.0
+            return max(0.0, after - began - (boot or 0.0) - usual), boot
     return None, None
 
 

@@ -25,6 +25,7 @@ from harness.verdict import Verdict
 __all__ = ["ENGINE", "ROWS", "Result", "Row", "measure"]
 
 RECOVERS = "testcases/test_hang.py::test_recovers"
+GUILTY = "testcases/test_hang.py::test_the_guilty_is_told"
 NEIGHBOUR = "testcases/test_hang.py::test_neighbour_of_a_hang"
 PICTURE = "testcases/test_display.py::test_picture_and_flips_survive_a_hang"
 DUMP = "testcases/test_coredump.py::test_hang_leaves_a_whole_dump"
@@ -83,6 +84,7 @@ ROWS = (
     Row("fence_freed_silent", "fence-freed", "was freed unsignalled"),
     Row("fence_late", "fence-late", "only after its deadline"),
     Row("recover_twice", "assertion", "2 recoveries"),
+    Row("innocent_blamed", "assertion", "did nothing is called guilty", testcase=GUILTY),
     Row("wait_eintr", "wait-eintr", "EINTR although no signal came"),
     Row("wait_eintr", "wait-eintr", "EINTR although no signal came", testcase=TRUTH),
     Row("wait_errno_512", "wait-restart", "ERESTARTSYS reached userspace"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +14,13 @@ import pytest
 
 from harness.deadline import Deadline
 from harness.evidence import journal
+from harness.evidence.rundir import RunDir
+from harness.kernel.merge import Line
+from harness.lab import bootlog
 from harness.tests.inner import ROOT, Session, processes_mentioning, targets_file
 
 VICTIMS = "harness/tests/vm/victims/bad_days.py"
+PANIC = re.compile("Kernel panic - not syncing: sysrq triggered crash")
 HANG = "testcases/test_hang.py::test_recovers"
 
 
@@ -54,6 +59,23 @@ def test_each_bad_day_has_its_verdict(session: Session) -> None:
     boots = [entry["boot"] for entry in journal.read(run.journal.path) if entry["what"] == "boot"]
     assert len(set(boots)) == 2, "one boot more, for the panic"
     assert journal.unfinished(run.journal.path) == []
+    check_last_words(run, boots[0])
+
+
+def check_last_words(run: RunDir, boot: str) -> None:
+    """What the panicked boot left in memory was fetched by the next one, for the guilty test; and
+    its log knows the panic from there and from the console, but not from kmsg."""
+    told = [entry for entry in journal.read(run.journal.path) if entry["what"] == "pstore"]
+    dumps = [entry for entry in told if entry["file"].startswith("dmesg-")]
+    assert {(e["boot"], e["test"].rpartition("::")[2]) for e in dumps} == {
+        (boot, "test_c_machine_panics")
+    }
+    merged = bootlog.of_boot(run, boot)
+    (panic,) = [
+        line for line in merged.lines if isinstance(line, Line) and PANIC.fullmatch(line.text)
+    ]
+    assert panic.sources[0] == "console"
+    assert {source.partition("/")[0] for source in panic.sources} == {"console", "pstore"}
 
 
 def test_killed_harness_leaves_a_readable_run_and_no_machine(session: Session) -> None:

@@ -28,6 +28,11 @@ def test_every_testcase_passes_on_a_healthy_driver(tmp_path: Path) -> None:
     skipped = {name: v.reason for name, v in verdicts.items() if v.outcome == "skip"}
     assert {v.outcome for v in verdicts.values()} <= {"pass", "skip"}
     assert "no knob" in skipped.pop("test_without_a_reset_every_fence_ends")
+    # What this kernel, or simgpu, has not.
+    assert "cannot suspend" in skipped.pop("test_suspend_to_idle_beside_a_hang")
+    assert "no framebuffer device" in skipped.pop("test_recovers_beside_a_busy_console")
+    if why := skipped.pop("test_hangs_leave_no_memory_unreferenced", ""):
+        assert "no kmemleak" in why
     assert skipped == {}
     assert {v.lockdep for v in verdicts.values()} == {"armed"}
     engines = ["gfx", *(f"compute{n}" for n in range(4)), "sdma0", "sdma1"]
@@ -60,13 +65,6 @@ def test_console_lock_in_recovery_fails_the_test_and_is_named(tmp_path: Path) ->
     # Lockdep was armed again, by a reboot, before the next test.
     after = verdicts["test_recovers[gfx-console_lock-off]"]
     assert (after.outcome, after.lockdep) == ("pass", "armed")
-
-
-def test_without_the_annotation_the_same_fault_is_invisible(tmp_path: Path) -> None:
-    unannotated = session(tmp_path, "sim-unannotated", "gpu_sched.tdr_annotation=0")
-    done = unannotated.run(HANG, "-k", "gfx", *CONSOLE_LOCK)
-    assert done.returncode == 0, done.stdout
-    assert {v.outcome for v in unannotated.verdicts().values()} == {"pass"}
 
 
 @pytest.mark.deep

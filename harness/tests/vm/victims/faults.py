@@ -128,7 +128,14 @@ def console_cut(dut: Dut, now: Now) -> None:
 def disk_full_target(dut: Dut, now: Now) -> None:
     """No byte is left on its disk when a new agent has to be started."""
     filler = "/var/tmp/lab-filler"
-    _shell(dut, f"dd if=/dev/zero of={filler} bs=1M 2> /dev/null; sync", 300.0)
+    most = "fallocate -l $(($(stat -f -c '%a * %S' /))) $0"
+    rest = "dd if=/dev/zero of=$0.rest bs=1M 2> /dev/null"
+    dut.agent.call(
+        "run",
+        Deadline(PATIENCE_S + 5),
+        argv=["sh", "-c", f"{most}; {rest}; sync", filler],
+        timeout=PATIENCE_S,
+    )
     now()
     _shell(dut, f"kill -KILL {dut.facts['pid']}")
     _gone(dut)

@@ -1,0 +1,226 @@
+"""The night: one pytest process for each target, so many at a time, each on its own.
+
+Starts, watches and ends processes; what they did stands in their run directories.  Neither a
+target that is unfit nor one that takes too long stops another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.deadline import Deadline
+from harness.lab.ingest import runs_in
+from harness.lab.nights import NightDir, run_of
+from harness.lab.progress import Progress
+
+__all__ = ["Board", "Job", "Settings", "run"]
+
+ROOT = Path(__file__).resolve().parents[2]
+# How long a session that was told to end may take to stop hangs and machines, and write its
+# report, before it is killed, in seconds.
+GRACE_S = 120.0
+# Seconds between looks at the processes.
+LOOK_S = 0.2
+# pytest's own statuses for a session that came to its end: tests passed; some did not.
+WENT = (0, 1)
+NOTHING = 5
+_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a night runs: at most `beside` targets at once, `budget_s` for each."""
+
+    runs: Path
+    inventory: Path
+    known: Path | None = None
+    beside: int = 1
+    budget_s: float | None = None
+    grace_s: float = GRACE_S
+    # What tests one target, for the benchmark of everything but that.
+    program: tuple[str, ...] = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
+
+
+@dataclass
+class Job:
+    """One target's process.  `why` is what kept it from doing all that was asked, ""."""
+
+    target: str
+    state: str = "waiting"
+    process: subprocess.Popen[bytes] | None = None
+    run: Path | None = None
+    progress: Progress | None = None
+    began: float = 0.0
+    seconds: float = 0.0
+    why: str = ""
+    # When it was told to end, it must have done so.
+    kill_at: Deadline | None = None
+    seen: list[str] = field(default_factory=list)
+
+
+class Board(Protocol):
+    """Whom the night tells how it goes."""
+
+    def show(self, jobs: Sequence[Job]) -> None:
+        """How things stand."""
+
+    def say(self, line: str) -> None:
+        """Something happened."""
+
+
+def run(night: NightDir, settings: Settings, board: Board) -> str:
+    """Test every target that is left; "done", or "interrupted" after SIGTERM or Ctrl-C.
+
+    Either way everything that was started has ended, and each target's end is in the journal.
+    """
+    waiting = [Job(target) for target in night.left()]
+    jobs = list(waiting)
+    with _asked() as stop:
+        while True:
+            running = [job for job in jobs if job.state == "running"]
+            if stop:
+                waiting.clear()
+                for job in running:
+                    _end(job, "the night was interrupted", settings)
+            while waiting and len(running) < settings.beside:
+                job = waiting.pop(0)
+                _start(job, night, settings)
+                board.say(f"{job.target}: started, pid {job.process.pid if job.process else 0}")
+                running.append(job)
+            for job in running:
+                _look(job, night, settings, board)
+            board.show(jobs)
+            if not waiting and not any(job.state == "running" for job in jobs):
+                break
+            time.sleep(LOOK_S)
+    for job in jobs:
+        if job.state == "waiting":
+            night.ended(job.target, "the night was interrupted", done=False)
+    return "interrupted" if stop else "done"
+
+
+def argv(target: str, night: NightDir, settings: Settings, resumed: Path | None) -> list[str]:
+    """What tests one target."""
+    places = (
+        [] if any("testcases" in arg or "::" in arg for arg in night.plan.args) else ["testcases"]
+    )
+    return [
+        *settings.program,
+        *(f"--target={target}", f"--inventory={settings.inventory.absolute()}"),
+        *(f"--runs={settings.runs.absolute()}", f"--night={night.name}"),
+        *([f"--known={settings.known.absolute()}"] if settings.known else []),
+        *([f"--resume={resumed}"] if resumed else []),
+        *places,
+        *night.plan.args,
+    ]
+
+
+def _start(job: Job, night: NightDir, settings: Settings) -> None:
+    resumed = run_of(settings.runs, night.name, job.target)
+    words = argv(job.target, night, settings, resumed)
+    parent = os.getpid()
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def bound() -> None:
+        # A night that is killed must not leave sessions that hold its targets.
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    with night.log(job.target).open("ab") as log:
+        job.process = subprocess.Popen(
+            words,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for us; we tell them
+            preexec_fn=bound,
+        )
+    job.state, job.began = "running", time.monotonic()
+    # Directories that are there already are no use to look into again and again.
+    job.seen = [path.name for path in runs_in(settings.runs)] if resumed is None else []
+    _found(job, resumed)
+    night.started(job.target, job.process.pid, resumed)
+
+
+def _look(job: Job, night: NightDir, settings: Settings, board: Board) -> None:
+    assert job.process is not None
+    status = job.process.poll()
+    job.seconds = time.monotonic() - job.began
+    if job.run is None:
+        _found(job, run_of(settings.runs, night.name, job.target, job.seen))
+    for test, outcome in job.progress.advance() if job.progress else []:
+        if outcome not in ("pass", "skip", "xfail"):
+            board.say(f"{job.target}: {outcome}: {test}")
+    if status is None:
+        if settings.budget_s is not None and job.seconds > settings.budget_s:
+            _end(job, f"stopped after its budget of {settings.budget_s:g} s", settings)
+        if job.kill_at is not None and job.kill_at.expired():
+            _kill(job.process)
+        return
+    _kill(job.process)  # what it may have left in its process group
+    interrupted = job.why == "the night was interrupted"
+    if not job.why and status not in WENT:
+        job.why = _said(status, night.log(job.target))
+    if not job.why and job.progress is not None:
+        job.why = job.progress.trouble
+    job.state = "interrupted" if interrupted else "ended"
+    night.ended(job.target, job.why, done=not interrupted)
+    told = job.progress.told() if job.progress else "no test"
+    why = f"; {job.why}" if job.why else ""
+    board.say(f"{job.target}: ended after {job.seconds:.0f} s: {told or 'no test'}{why}")
+
+
+def _found(job: Job, path: Path | None) -> None:
+    if path is not None:
+        job.run, job.progress = path, Progress(path / "journal.jsonl")
+
+
+def _end(job: Job, why: str, settings: Settings) -> None:
+    """Ask it to end, as Ctrl-C does: it stops hangs and machines and writes its report."""
+    if job.kill_at is None and job.process is not None:
+        job.why, job.kill_at = why, Deadline(settings.grace_s)
+        job.process.terminate()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _said(status: int, log: Path) -> str:
+    """Why pytest came to no end, from its status and the last that it printed."""
+    if status == NOTHING:
+        return "no test was chosen"
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    last = next((line for line in reversed(lines) if line.strip("= ")), "")[:200]
+    if status < 0:
+        return f"pytest was killed by {signal.Signals(-status).name}; its last line: {last}"
+    return f"pytest ended with {status}: {last}"
+
+
+@contextmanager
+def _asked() -> Iterator[list[int]]:
+    """Not empty once SIGTERM or SIGINT came."""
+    came: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        came.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,305 @@
+"""Boot strategies on a "target" that is this host behind a real sshd, below a folder of the test's.
+
+GRUB's own tools do what they do there; what looks at disks and firmware, which a test
+cannot have, is stood in for by one that answers as a usual machine's would.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import ways
+from harness.deadline import Deadline
+from harness.errors import TargetError, UsageError
+from harness.inventory import Target
+from harness.link.boot import Kernel, Staged, build_id, verify
+from harness.link.boot_files import own_cmdline
+from harness.link.boot_grub import GrubBoot
+from harness.link.boot_pxe import PxeBoot
+from harness.link.boot_systemd import SystemdBoot
+from harness.link.boots import boot_for
+from harness.link.ssh import Ssh
+from harness.tests.loopback.sshd import Sshd, why_not
+
+PATIENCE_S = 60.0
+GRUB_CFG = 'if [ "${next_entry}" ]; then set default="${next_entry}"; fi\nsource custom.cfg\n'
+
+
+def _soon() -> Deadline:
+    return Deadline(PATIENCE_S)
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stand-ins: grub-probe tells what the files beside it say, bootctl keeps what it is told."""
+    folder = tmp_path_factory.mktemp("tools")
+    (folder / "abstraction").write_text("\n")
+    (folder / "fs").write_text("ext2\n")
+    scripts = {
+        "grub-probe": f'cat "{folder}/${{1#--target=}}"',
+        # As where /boot is a partition of its own.
+        "grub-mkrelpath": 'echo "${1#*/boot}"',
+        "bootctl": f'[ "$1" = set-oneshot ] && echo "$2" > {folder}/oneshot; exit 0',
+    }
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def link(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ssh]:
+    if reason := why_not():
+        pytest.skip(reason)
+    if os.geteuid() != 0:
+        pytest.skip("a boot loader's files are root's, and sudo would not see the stand-ins")
+    folder = tmp_path_factory.mktemp("boots")
+    path = f"{tools}:/usr/sbin:/usr/bin:/sbin:/bin"
+    server = Sshd(folder, SetEnv=f"HOME={folder} PATH={path}").start()
+    try:
+        with Ssh.connect(server.endpoint(), Deadline(PATIENCE_S)) as ssh:
+            yield ssh
+    finally:
+        server.stop()
+
+
+def _kernel(folder: Path, release: str = "6.12.0-lab", words: str = "panic=10") -> Kernel:
+    """What a build leaves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    modules = folder / "modules"
+    (modules / "kernel").mkdir(parents=True, exist_ok=True)
+    (modules / "kernel" / "amdgpu.ko").write_bytes(b"\x7fELF")
+    (modules / "modules.dep").write_text("kernel/amdgpu.ko:\n")
+    if not (modules / "build").is_symlink():
+        (modules / "build").symlink_to("/nowhere")
+    (folder / "bzImage").write_bytes(b"MZ" + os.urandom(4096))
+    (folder / "initrd").write_bytes(b"070701")
+    return Kernel(
+        image=folder / "bzImage",
+        release=release,
+        build_id="ab" * 20,
+        modules=modules,
+        initramfs=folder / "initrd",
+        cmdline=words,
+    )
+
+
+@pytest.fixture
+def grub(tmp_path: Path) -> ways.GrubBoot:
+    for name in ("grub-editenv", "grub-script-check"):
+        if shutil.which(name) is None:
+            pytest.skip(f"no {name} here: apt-get install grub-common")
+    (tmp_path / "boot" / "grub").mkdir(parents=True)
+    (tmp_path / "boot" / "grub" / "grub.cfg").write_text(GRUB_CFG)
+    subprocess.run(
+        ["grub-editenv", str(tmp_path / "boot" / "grub" / "grubenv"), "create"], check=True
+    )
+    return ways.GrubBoot(
+        boot=str(tmp_path / "boot"),
+        grub=str(tmp_path / "boot" / "grub"),
+        modules=str(tmp_path / "lib" / "modules"),
+    )
+
+
+def _environment(spec: ways.GrubBoot) -> str:
+    argv = ["grub-editenv", f"{spec.grub}/grubenv", "list"]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def _custom(spec: ways.GrubBoot) -> str:
+    """Our entries, which GRUB's own parser takes."""
+    path = Path(spec.grub, "custom.cfg")
+    subprocess.run(["grub-script-check", str(path)], check=True)
+    return path.read_text()
+
+
+def test_grub_takes_it_once(link: Ssh, grub: ways.GrubBoot, tmp_path: Path) -> None:
+    keepers = "menuentry 'the keeper'\\''s own' {\n\ttrue\n}\n"
+    Path(grub.grub, "custom.cfg").write_text(keepers)
+    kernel = _kernel(tmp_path / "build", words="panic=10 amdgpu.lockup_timeout=2000,2000 a=$b")
+    boot = GrubBoot(link, grub)
+    staged = boot.install(kernel, _soon())
+    text = _custom(grub)
+    assert text.startswith(keepers)
+    assert f"\tlinux /tdrlab-{staged.id}/vmlinuz " in text
+    assert f" tdrlab={staged.id} panic=10 amdgpu.lockup_timeout=2000,2000 'a=$b'\n" in text
+    assert f"\tinitrd /tdrlab-{staged.id}/initrd.img\n" in text
+    assert _environment(grub) == "", "nothing is booted that nobody asked for"
+    image = Path(grub.boot, f"tdrlab-{staged.id}", "vmlinuz")
+    assert image.read_bytes() == kernel.image.read_bytes()
+    modules = Path(grub.modules, kernel.release)
+    assert (modules / "kernel" / "amdgpu.ko").exists()
+    assert not (modules / "build").exists()
+
+    boot.once(staged, _soon())
+    assert _environment(grub) == f"next_entry=tdrlab-{staged.id}\n"
+    boot.home(_soon())
+    assert _environment(grub) == ""
+    assert boot.install(kernel, _soon()) == staged
+    assert _custom(grub) == text, "again is nothing"
+
+
+def test_old_kernels_go_but_nobody_elses(link: Ssh, grub: ways.GrubBoot, tmp_path: Path) -> None:
+    boot = GrubBoot(link, grub)
+    Path(grub.boot, "vmlinuz-6.1").write_text("the distribution's")
+    Path(grub.modules, "6.1").mkdir(parents=True)
+    staged: list[Staged] = []
+    for number in range(3):
+        kernel = _kernel(tmp_path / f"build{number}", release=f"6.12.{number}-lab")
+        staged.append(boot.install(kernel, _soon()))
+        # ls -t sorts by time; two of a moment have no order.
+        os.utime(Path(grub.boot, f"tdrlab-{staged[-1].id}"), (number, number))
+    assert boot.prune(1, _soon()) == [staged[1].id, staged[0].id]
+    text = _custom(grub)
+    for number, one in enumerate(staged):
+        stays = number >= 2
+        assert Path(grub.boot, f"tdrlab-{one.id}").exists() == stays
+        assert Path(grub.modules, one.kernel.release).exists() == stays
+        assert (f"--id tdrlab-{one.id} " in text) == stays
+    assert Path(grub.boot, "vmlinuz-6.1").exists()
+    assert Path(grub.modules, "6.1").exists()
+
+
+def test_modules_of_a_foreign_kernel_are_never_replaced(
+    link: Ssh, grub: ways.GrubBoot, tmp_path: Path
+) -> None:
+    kernel = _kernel(tmp_path / "build")
+    Path(grub.modules, kernel.release).mkdir(parents=True)
+    with pytest.raises(UsageError, match="not ours") as caught:
+        GrubBoot(link, grub).install(kernel, _soon())
+    assert "CONFIG_LOCALVERSION" in caught.value.cure
+    assert list(Path(grub.modules, kernel.release).iterdir()) == []
+
+
+def test_the_same_release_built_anew_replaces_its_modules(
+    link: Ssh, grub: ways.GrubBoot, tmp_path: Path
+) -> None:
+    boot = GrubBoot(link, grub)
+    boot.install(_kernel(tmp_path / "one"), _soon())
+    second = _kernel(tmp_path / "two")
+    assert second.modules is not None
+    (second.modules / "kernel" / "amdgpu.ko").write_bytes(b"\x7fELF, newer")
+    staged = boot.install(second, _soon())
+    modules = Path(grub.modules, second.release)
+    assert (modules / "kernel" / "amdgpu.ko").read_bytes() == b"\x7fELF, newer"
+    assert (modules / ".tdrlab").read_text().strip() == staged.id
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("abstraction", "lvm\n", "cannot write its environment on lvm"), ("fs", "btrfs\n", "btrfs")],
+)
+def test_a_grub_that_would_take_it_for_ever_is_refused(
+    link: Ssh, grub: ways.GrubBoot, tools: Path, tmp_path: Path, name: str, content: str, said: str
+) -> None:
+    before = (tools / name).read_text()
+    (tools / name).write_text(content)
+    try:
+        with pytest.raises(TargetError, match=said):
+            GrubBoot(link, grub).install(_kernel(tmp_path / "build"), _soon())
+    finally:
+        (tools / name).write_text(before)
+
+
+def test_a_grub_that_does_not_look_at_our_entry_is_told(
+    link: Ssh, grub: ways.GrubBoot, tmp_path: Path
+) -> None:
+    Path(grub.grub, "grub.cfg").write_text("set default=0\n")
+    with pytest.raises(TargetError, match="next_entry"):
+        GrubBoot(link, grub).install(_kernel(tmp_path / "build"), _soon())
+    with pytest.raises(UsageError, match="cannot be told"):
+        GrubBoot(link, grub).install(_kernel(tmp_path / "build", words="a='b c'"), _soon())
+
+
+def test_systemd_boot_takes_it_once(link: Ssh, tools: Path, tmp_path: Path) -> None:
+    spec = ways.SystemdBoot(boot=str(tmp_path / "efi"), modules=str(tmp_path / "modules"))
+    boot = SystemdBoot(link, spec)
+    kernel = _kernel(tmp_path / "build")
+    staged = boot.install(kernel, _soon())
+    entry = Path(spec.boot, "loader", "entries", f"tdrlab-{staged.id}.conf").read_text()
+    keys = [line.split(" ", 1)[0] for line in entry.splitlines()]
+    assert keys == ["title", "version", "sort-key", "linux", "initrd", "options"]
+    assert Path(spec.boot, f"tdrlab-{staged.id}", "vmlinuz").exists()
+    assert entry.rstrip().endswith(f"tdrlab={staged.id} panic=10")
+    boot.once(staged, _soon())
+    assert (tools / "oneshot").read_text() == f"tdrlab-{staged.id}.conf\n"
+    boot.home(_soon())
+    assert (tools / "oneshot").read_text() == "\n"
+    assert boot.prune(0, _soon()) == [staged.id]
+    assert list(Path(spec.boot, "loader", "entries").iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1/boot/", None], ids=["ipxe", "pxelinux"])
+def test_network_files_say_the_disk_but_between_once_and_home(
+    link: Ssh, tmp_path: Path, url: str | None
+) -> None:
+    spec = ways.PxeBoot(
+        directory=str(tmp_path / "tftp"),
+        mac="52:54:00:12:34:56",
+        url=url,
+        modules=str(tmp_path / "modules"),
+        notes=str(tmp_path / "notes"),
+    )
+    boot = PxeBoot(link, spec)
+    staged = boot.install(_kernel(tmp_path / "build"), _soon())
+    assert not boot.config.exists()
+    boot.once(staged, _soon())
+    text = boot.config.read_text()
+    name = "52-54-00-12-34-56.ipxe" if url else "01-52-54-00-12-34-56"
+    assert boot.config.name == name
+    where = f"http://10.0.0.1/boot/tdrlab-{staged.id}" if url else f"/tdrlab-{staged.id}"
+    assert f"{where}/vmlinuz" in text
+    assert f"{where}/initrd.img" in text
+    assert f"tdrlab={staged.id} panic=10\n" in text
+    boot.home(_soon())
+    assert "vmlinuz" not in boot.config.read_text()
+    assert boot.prune(0, _soon()) == [staged.id]
+    assert not (tmp_path / "tftp" / f"tdrlab-{staged.id}").exists()
+    assert not Path(spec.modules, staged.kernel.release).exists()
+
+
+def test_what_is_configured_is_taken(link: Ssh) -> None:
+    def box(way: ways.BootWay) -> Target:
+        return Target(driver="i915", name="box", address="box", host_key="SHA256:x", boot=way)
+
+    pxe = ways.PxeBoot(directory="/srv/tftp", mac="52:54:00:12:34:56")
+    assert isinstance(boot_for(box(ways.GrubBoot()), link), GrubBoot)
+    assert isinstance(boot_for(box(ways.SystemdBoot()), link), SystemdBoot)
+    assert isinstance(boot_for(box(pxe), link), PxeBoot)
+    with pytest.raises(UsageError, match="boots whatever it boots"):
+        boot_for(box(ways.AsIsBoot()), link)
+
+
+def _note(owner: bytes, kind: int, body: bytes) -> bytes:
+    head = struct.pack("<III", len(owner), len(body), kind)
+    return head + owner + b"\0" * (-len(owner) % 4) + body + b"\0" * (-len(body) % 4)
+
+
+def test_the_running_kernel_is_told_by_its_build_id(tmp_path: Path) -> None:
+    mine = bytes.fromhex("ab" * 20)
+    xen = _note(b"Xen\0", 3, b"not it")
+    notes = xen + _note(b"Linux\0", 0x100, b"\0" * 5) + _note(b"GNU\0", 3, mine)
+    assert build_id(notes) == mine.hex()
+    assert build_id(notes[:-1]) == ""
+    assert build_id(b"") == ""
+    kernel = _kernel(tmp_path)
+    verify(notes, kernel)
+    with pytest.raises(TargetError, match="another kernel runs: its build id is cd"):
+        verify(_note(b"GNU\0", 3, b"\xcd" * 20), kernel)
+    # This host's own, if it shows them, read by the same code.
+    own = Path("/sys/kernel/notes")
+    if own.exists():
+        assert len(build_id(own.read_bytes())) in (0, 40, 32)
+
+
+def test_the_command_line_is_the_machines_own() -> None:
+    booted = "BOOT_IMAGE=/vmlinuz root=UUID=1 ro quiet initrd=\\x"
+    assert own_cmdline(f"{booted} console=ttyS0\n") == "root=UUID=1 ro quiet console=ttyS0"
+    assert own_cmdline("root=UUID=1 tdrlab=abc panic=10 root=/dev/sdb") == "root=UUID=1"

@@ -1,0 +1,201 @@
+"""The night's parts without a target: what is told before it begins, and what is said after it."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from harness.cli import main
+from harness.errors import LabError
+from harness.evidence import journal
+from harness.lab import nightly, summary
+from harness.lab.board import Lines, LiveTable, board_for
+from harness.lab.diff import Diff, compare
+from harness.lab.history import History, default_url
+from harness.lab.nightly import Job, Settings
+from harness.lab.nights import NightDir, Plan, run_of
+from harness.lab.progress import Progress
+from harness.tests.inner import ROOT
+from harness.tests.nights import Test, night_of
+
+HANG = "testcases/test_hang.py::test_recovers[gfx]"
+LIST = """
+[targets.navi]
+driver = "amdgpu"
+tags = ["fast"]
+vm = { gpu = "ati-vga" }
+[targets.gen3]
+driver = "i915"
+vm = { chip = "g33" }
+"""
+
+
+@pytest.fixture
+def targets(tmp_path: Path) -> Path:
+    path = tmp_path / "targets.toml"
+    path.write_text(LIST)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--targets=slow"], 2, "no target has the name or tag slow"),
+        (["--budget=soon"], 2, "write 90, 45m, 2h or 30d"),
+        (["--resume"], 2, "there is no night to go on with"),
+        (["--resume", "--", "-k", "x"], 2, "with the targets and tests that it began with"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_runs(
+    targets: Path, words: list[str], status: int, said: str
+) -> None:
+    done = CliRunner().invoke(main, [f"--inventory={targets}", "nightly", *words])
+    assert done.exit_code == status
+    assert said in done.output
+    assert not (targets.parent / "runs").exists()
+
+
+def test_a_session_that_cannot_begin(targets: Path) -> None:
+    """The rest of the night goes on, and so does the next night."""
+    runs = targets.parent / "runs"
+    words = ["nightly", "--targets=fast", "--", "testcases/no_such.py"]
+    done = CliRunner().invoke(main, [f"--inventory={targets}", *words])
+    assert done.exit_code == summary.LAB, done.output
+    assert "pytest ended with 4" in done.output
+    assert "file or directory not found" in done.output
+    (night,) = (runs / "nights").iterdir()
+    entries = list(journal.read(night / "night.jsonl"))
+    assert [entry["what"] for entry in entries] == [
+        *("night-start", "target-start", "target-end", "night-end")
+    ]
+    assert entries[0]["targets"] == ["navi"]
+
+
+def test_the_rest_of_a_night_is_known_from_its_journal(tmp_path: Path) -> None:
+    night = NightDir.create(tmp_path, Plan(("a", "b", "c"), ("-k", "x")))
+    night.started("a", 1, None)
+    night.ended("a", "unfit", done=True)
+    night.started("b", 2, None)
+    night.ended("b", "the night was interrupted", done=False)
+    again = NightDir.resume(night.path)
+    assert again.plan == night.plan
+    assert again.left() == ["b", "c"]
+    assert again.done == {"a": "unfit"}
+    other = NightDir.create(tmp_path, Plan((), ()))
+    assert other.name != night.name
+
+
+def test_a_run_is_found_by_what_it_says_of_itself(tmp_path: Path) -> None:
+    name = night_of(tmp_path, 0, {"a": [Test(HANG)], "b-a-c": [Test(HANG)]})
+    found = run_of(tmp_path, name, "a")
+    assert found is not None
+    assert "-a-" in found.name
+    assert "-b-" not in found.name
+    assert run_of(tmp_path, name, "a", [found.name]) is None
+    assert run_of(tmp_path, "another night", "a") is None
+
+
+def test_progress_reads_whole_lines_only(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    progress = Progress(path)
+    assert progress.advance() == []
+    path.write_text('{"what":"test-start","test":"t1"}\n{"what":"test-e')
+    assert (progress.advance(), progress.now) == ([], "t1")
+    with path.open("a") as out:
+        out.write('nd","test":"t1","outcome":"fail"}\ntorn}\n{"what":"unfit","reason":"dead"}\n')
+    assert progress.advance() == [("t1", "fail")]
+    assert (progress.now, progress.told(), progress.trouble) == ("", "1 fail", "dead")
+
+
+def test_a_terminal_has_a_table_and_a_log_has_lines() -> None:
+    log = io.StringIO()
+    with board_for(Console(file=log)) as board:
+        assert type(board) is Lines
+        board.show([Job("navi", "running")])
+        board.say("navi: [red]fail[/]: x[gfx]")
+    assert log.getvalue().endswith(" navi: [red]fail[/]: x[gfx]\n")
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100, color_system=None)
+    with board_for(console) as board:
+        assert isinstance(board, LiveTable)
+        board.show([Job("na[b]vi", "running", seconds=61), Job("gen3")])
+    assert "na[b]vi" in screen.getvalue()
+    assert "1:01" in screen.getvalue()
+    assert "1 waiting, 0 ended" in screen.getvalue()
+
+
+@pytest.fixture
+def morning(tmp_path: Path) -> Diff:
+    """Two drivers, three targets each: a known issue, a flake, a regression and a dead box."""
+    good = Test(HANG)
+    known = Test(HANG, "xfail", "deadlock", reason="known issue dl: it waits", known=("dl",))
+    bad = Test(HANG, "fail", "WARNING in x")
+    usual = {"navi-1": [good], "navi-2": [good], "navi-3": [good]}
+    usual |= {"gen3-1": [known], "gen3-2": [known], "gen3-3": [known]}
+    night_of(tmp_path, 0, usual)
+    night_of(tmp_path, 1, usual | {"navi-2": [bad]})
+    changed = usual | {"navi-1": [Test(HANG, "fail", "KASAN in y")]}
+    del changed["gen3-3"]
+    night_of(tmp_path, 2, changed, {"gen3-3": "recovery failed: no answer"})
+    with History.open(default_url(tmp_path)) as history:
+        history.add([tmp_path])
+        return compare(history)
+
+
+def test_the_morning(morning: Diff) -> None:
+    assert [(c.kind, c.target) for c in morning.changes] == [
+        ("new", "navi-1"),
+        ("flaky", "navi-2"),
+        ("missing", "gen3-3"),
+        ("known", "gen3-1"),
+        ("known", "gen3-2"),
+    ]
+    assert summary.status(morning) == summary.REGRESSIONS
+    told = summary.text(morning)
+    assert "1 new, 1 newly flaky, 1 did not run, 2 known issues; 5 tests judged" in told
+    assert "KASAN in y" in told
+    assert "recovery failed: no answer (1 test)" in told
+    assert "passes again on the same kernel: 1 of 3 failed" in told
+
+
+def test_notify_gets_the_summary(morning: Diff, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = (
+        "import os, sys, pathlib; pathlib.Path(sys.argv[1]).write_text("
+        "os.environ['LAB_STATUS'] + sys.stdin.read())"
+    )
+    told = summary.text(morning)
+    summary.notify([sys.executable, "-c", code, str(out)], told, morning, 1)
+    assert out.read_text() == "regressions" + told
+    for argv, said in ((["false"], "ended with 1"), (["/no/such"], "No such file")):
+        with pytest.raises(LabError, match=said):
+            summary.notify(argv, told, morning, 1)
+
+
+def test_pytest_is_asked_for_this_target_only(tmp_path: Path) -> None:
+    night = NightDir.create(tmp_path, Plan(("a",), ("-k", "gfx")))
+    settings = Settings(tmp_path, tmp_path / "targets.toml")
+    words = nightly.argv("a", night, settings, None)
+    assert [word for word in words if word.startswith("--target=")] == ["--target=a"]
+    assert f"--night={night.name}" in words
+    assert words[-3:] == ["testcases", "-k", "gfx"]
+    again = nightly.argv("a", night, settings, tmp_path / "x")
+    assert f"--resume={tmp_path / 'x'}" in again
+
+
+def test_the_systemd_units_are_valid() -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze here")
+    units = sorted((ROOT / "tools/systemd").glob("tdrlab-nightly@.*"))
+    assert [unit.suffix for unit in units] == [".service", ".timer"]
+    argv = ["systemd-analyze", "verify", "--recursive-errors=no", *map(str, units)]
+    done = subprocess.run(argv, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert "tdrlab" not in done.stderr

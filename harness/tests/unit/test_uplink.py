@@ -1,0 +1,231 @@
+"""How a target that stopped answering is judged, and brought back; the machine is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness import uplink
+from harness.deadline import Deadline
+from harness.errors import HarnessError, LabError, TargetError
+from harness.evidence import journal
+from harness.evidence.rundir import RunDir
+from harness.inventory import Target
+from harness.link.dial import Stranger, Unreachable
+from harness.link.machine import Box
+from harness.link.power import NoPower, Power
+from harness.uplink import Uplink
+
+OLD, NEW = "old-boot", "new-boot"
+PANIC = b"[    5.000000][    T1] Kernel panic - not syncing: by hand\nRebooting\n"
+
+
+class Machine(Box):
+    """A box whose console and buttons do as a test says."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self.done: list[str] = []
+        self.lives = False
+        self.button = True
+
+    def sysrq(self, key: str, deadline: Deadline) -> bool:
+        if self.lives:
+            self.done.append(f"sysrq {key}")
+        return self.lives
+
+    def answers(self, deadline: Deadline) -> bool:
+        return self.lives
+
+    def reset(self, deadline: Deadline) -> bool:
+        self.done.append("reset")
+        return self.button
+
+    def cycle(self, deadline: Deadline) -> None:
+        self.done.append("cycle")
+
+    @property
+    def power(self) -> Power:
+        return Nmi(self)
+
+
+class Nmi(NoPower):
+    """A power switch that can do nothing but interrupt."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__("box")
+        self._machine = machine
+
+    def nmi(self, deadline: Deadline) -> bool:
+        self._machine.done.append("nmi")
+        return True
+
+
+class Agent:
+    """Answers nothing but that it is there."""
+
+    alive = True
+    heard = 0.0
+
+    def call(self, op: str, deadline: Deadline, **_: Any) -> dict[str, Any]:
+        raise TargetError("no such thing", where="box", cure="none")
+
+    def lose(self, why: str) -> None:
+        self.alive = False
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine(Target(driver="amdgpu", name="box", address="box.lab"))
+
+
+@pytest.fixture
+def script() -> list[str | HarnessError]:
+    """What each attempt to attach comes to: the boot that is up, or an error."""
+    return [OLD]
+
+
+@pytest.fixture
+def link(
+    machine: Machine, script: list[str | HarnessError], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Uplink:  # fmt: skip
+    def attach(
+        target: Target, endpoint: object, boot_for: Callable[[str], Any], **_: object
+    ) -> SimpleNamespace:
+        wanted = script.pop(0)
+        if isinstance(wanted, HarnessError):
+            raise wanted
+        boot_for(wanted)
+        nothing = SimpleNamespace(absent="")
+        facts = {"pid": 7, "uname": {"release": "6.12"}}
+        return SimpleNamespace(
+            agent=Agent(), facts=facts, cards=[], recorder=nothing, drop=lambda: None,
+            close=lambda: None, ssh=SimpleNamespace(close=lambda: None, wait_reboot=_never),
+        )  # fmt: skip
+
+    monkeypatch.setattr(uplink, "Attachment", attach)
+    monkeypatch.setattr(uplink, "NMI_S", 0.0)
+    monkeypatch.setattr("harness.watch.SETTLE_S", 0.0)
+    made = Uplink(machine._target, RunDir.create(tmp_path, "box"), machine, print)
+    made._attach(wait=True)
+    return made
+
+
+def _never(old: str, deadline: Deadline) -> str:
+    raise TargetError("did not reboot", where="box", cure="cut its power")
+
+
+def _gone() -> Unreachable:
+    return Unreachable("no answer", where="box", cure="wait")
+
+
+def _rungs(link: Uplink) -> list[str]:
+    entries = journal.read(link.run.journal.path)
+    return [entry["name"] for entry in entries if entry["what"] == "rung"]
+
+
+def test_a_stall_is_no_death(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    machine.lives = True
+    script += [_gone(), OLD]
+    assert link._diagnose() == ("", " (the link broke and came back; same boot)")
+    assert machine.done == ["sysrq w", "sysrq l", "sysrq d"]
+    assert link.boot_id == OLD
+
+
+def test_a_silent_machine_is_dead_and_is_asked_for_its_stacks(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    script += [_gone(), NEW]
+    died, lab = link._diagnose()
+    assert (died, lab) == ("the target stopped answering (no answer)", "")
+    assert machine.done == ["nmi"]
+    link.recover()
+    assert _rungs(link) == ["sysrq", "reset button"], "it heeds no sysrq"
+    assert machine.done == ["nmi", "reset"]
+    assert (link.boot_id, link.unfit) == (NEW, "")
+
+
+def test_a_stranger_is_the_labs_error_and_nobody_resets_it(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    script.append(Stranger("host key mismatch", where="box", cure="look"))
+    assert link._diagnose() == ("", " (host key mismatch)")
+    assert link.unfit == "recovery failed: host key mismatch"
+    link.ready()
+    assert (machine.done, script) == ([], [])
+
+
+def test_a_panic_is_told_and_needs_no_questions(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    link._console(PANIC)
+    assert link._diagnose() == ("the kernel panicked: by hand", "")
+    script += [_gone(), NEW]
+    link.recover()
+    assert _rungs(link) == ["reset button", "power"]
+    assert machine.done == ["reset", "cycle"]
+    assert link.boot_id == NEW
+
+
+def test_what_no_rung_brings_back_is_unfit(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    machine.button = False
+    script += [_gone(), _gone()]
+    link._diagnose()
+    link.recover()
+    assert "reset button: it has no reset button; power: no answer" in link.unfit
+    told = [entry["what"] for entry in journal.read(link.run.journal.path)]
+    assert told[-1] == "unfit"
+
+
+def test_a_link_that_is_gone_between_tests_is_only_taken_up_again(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    link._drop()
+    script.append(OLD)
+    link.ready()
+    link.ready()
+    assert (_rungs(link), machine.done, script) == (["agent"], [], [])
+
+
+def test_streams_that_were_cut_are_begun_anew_on_the_same_boot(
+    link: Uplink, script: list[str | HarnessError]
+) -> None:
+    link._boot._kmsg._failed = LabError("full", where="disk", cure="free it")
+    cut = link._boot
+    script.append(OLD)
+    link.ready()
+    assert link._boot is not cut
+    assert (link.boot_id, link._boot.path, link._boot.failed) == (OLD, cut.path, False)
+
+
+def test_sysrq_is_no_cure_where_the_old_boot_answers_again(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    machine.lives = True
+    script += [OLD, NEW]
+    link.reboot()
+    assert _rungs(link) == ["reboot", "sysrq", "reset button"]
+    assert machine.done == ["sysrq s", "sysrq u", "sysrq b", "reset"]
+    assert link.boot_id == NEW
+
+
+def test_a_reboot_that_does_not_come_is_made_by_other_means(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    script.append(NEW)
+    link.reboot()
+    assert _rungs(link) == ["reboot", "sysrq", "reset button"]
+    assert link.boot_id == NEW
+    machine.button = False
+    script.append(_gone())
+    with pytest.raises(LabError, match="cannot be rebooted"):
+        link.reboot()

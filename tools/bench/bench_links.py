@@ -1,0 +1,196 @@
+"""The ways into a target: bulk evidence beside `ssh cat`, the harness's own time per test, boots.
+
+The first two against one sshd on loopback; the boots on the virtual target where that is
+set up, beside the same machine without any harness until its sshd answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import inventory
+from harness.deadline import Deadline
+from harness.dut import Dut
+from harness.errors import LabError, UsageError
+from harness.evidence.files import Stream
+from harness.evidence.rundir import RunDir
+from harness.inventory import Target
+from harness.lab.reservation import Reservation
+from harness.link import zipapp
+from harness.link.agent import Agent
+from harness.link.machine import machine_for
+from harness.link.qemu import Qemu
+from harness.link.ssh import Ssh
+from harness.link.virtual import load_manifest
+from harness.tests.inner import targets_file
+from harness.tests.loopback.sshd import Sshd, why_not
+from harness.tests.loopback.test_session import listed, posing
+from harness.verdict import judge
+from tools.bench.bench_agent_rate import _control_master
+from tools.bench.result import Result
+
+__all__ = ["run"]
+
+_ROUNDS = 5
+_BULK = 64 << 20
+_TESTS = 40
+_BOOT_S = 240.0
+# The issue's wishes: a share of ssh's rate, and tests a second (50 ms each).
+_WANTED_BULK = 0.8
+_WANTED_TESTS = 20.0
+# An agent whose kernel log is a file of our choice: what carries it is the same.
+_MAIN = b"""
+import sys
+from agent import session
+from agent.__main__ import main
+from agent.collector import Collector
+
+class File(Collector):
+    def __init__(self, stream, sink, start):
+        super().__init__(stream, sink, "file")
+        self.start_at = start
+
+    def collect(self):
+        with open(self.start_at, "rb", buffering=0) as source:
+            while True:
+                piece = source.read(1 << 16)
+                if not piece or not self.send(piece):
+                    return
+
+session.KmsgCollector = File
+sys.exit(main())
+"""
+
+
+def run() -> list[Result]:
+    """Raises UsageError without an sshd."""
+    if reason := why_not():
+        raise UsageError(reason, where="bench links", cure="install it and run this again")
+    with tempfile.TemporaryDirectory(prefix="tdrlab-bench-") as name:
+        folder = Path(name)
+        return [*_bulk(folder), *_tests(folder), *_boots(folder)]
+
+
+def _bulk(folder: Path) -> Iterator[Result]:
+    """A collector's bytes into a file of the run, beside the same bytes by ssh into one."""
+    data = folder / "bulk"
+    data.write_bytes(os.urandom(_BULK))
+    ours: list[float] = []
+    theirs: list[float] = []
+    with contextlib.ExitStack() as stack:
+        sshd = Sshd(folder / "bulk-sshd").start()
+        stack.callback(sshd.stop)
+        ssh = stack.enter_context(Ssh.connect(sshd.endpoint(), Deadline(30)))
+        app, _ = zipapp.build({"__main__.py": _MAIN})
+        path = str(folder / "agent.pyz")
+        ssh.put(app, path, 0o755, Deadline(30))
+        channel = ssh.channel([sys.executable, path, "serve"])
+        agent = stack.enter_context(Agent(channel, Deadline(30)))
+        control = stack.enter_context(_control_master(sshd, folder))
+        for number in range(_ROUNDS):
+            sink = folder / f"sink{number}"
+            began = time.perf_counter()
+            _collect(agent, data, sink)
+            ours.append(_BULK / (time.perf_counter() - began) / 1e6)
+            sink.unlink()
+            began = time.perf_counter()
+            with sink.open("wb") as out:
+                subprocess.run([*control, "cat", str(data)], stdout=out, check=True)
+            theirs.append(_BULK / (time.perf_counter() - began) / 1e6)
+            sink.unlink()
+    beside = {"ssh -S CONTROL HOST cat FILE": statistics.median(theirs)}
+    yield Result.of("links.bulk", statistics.median(ours), "MB/s", beside, _WANTED_BULK)
+
+
+def _collect(agent: Agent, source: Path, sink: Path) -> None:
+    whole = threading.Event()
+    with Stream(sink, _BULK) as stream:
+
+        def take(data: bytes) -> None:
+            stream.write(data)
+            if stream.size == _BULK:
+                whole.set()
+
+        agent.collect("kmsg", take, Deadline(30), **{"from": str(source)})
+        if not whole.wait(300):
+            raise LabError(f"{stream.size} of {_BULK} bytes arrived", where="bench links")
+        stream.check()
+
+
+def _tests(folder: Path) -> Iterator[Result]:
+    """What a test costs that does nothing: its window opened, closed and judged."""
+    try:
+        server = posing(folder / "posing")
+    except pytest.skip.Exception as reason:
+        print(f"no test is timed: {reason}", file=sys.stderr)
+        return
+    try:
+        target = inventory.load(listed(folder / "targets.toml", server)).get("box")
+        spent: list[float] = []
+        with _connected(target, folder / "runs") as dut:
+            for number in range(_TESTS):
+                began = time.perf_counter()
+                window = dut.begin(f"nothing[{number}]", destructive=False)
+                dut.end(window)
+                judge(dut.run, window)
+                spent.append(time.perf_counter() - began)
+                if window.died or window.lab_error:
+                    raise LabError(window.died or window.lab_error, where="bench links")
+    finally:
+        server.stop()
+    # The first ones pay for imports and caches.
+    rate = 1 / statistics.median(spent[5:])
+    yield Result.of("links.test", rate, "tests/s", {"50 ms each": _WANTED_TESTS}, 1.0)
+
+
+def _boots(folder: Path) -> Iterator[Result]:
+    """From power-on, and from a lockdep that is off, to where a test can begin."""
+    try:
+        manifest = load_manifest()
+    except LabError as error:
+        print(f"nothing is booted: {error.what}", file=sys.stderr)
+        return
+    target = inventory.load(targets_file(folder / "sim.toml", "sim-bench")).get("sim-bench")
+    bare = Qemu(target, manifest, folder / "bare", lambda data: None)
+    try:
+        began = time.perf_counter()
+        bare.start(Deadline(_BOOT_S))
+        alone = time.perf_counter() - began
+    finally:
+        bare.stop()
+    began = time.perf_counter()
+    with _connected(target, folder / "sim-runs") as dut:
+        dut.begin("first", destructive=False)
+        first = time.perf_counter() - began
+        began = time.perf_counter()
+        dut.rearm()
+        dut.begin("second", destructive=False)
+        again = time.perf_counter() - began
+    beside = {"the machine alone, until its sshd answers": 3600 / alone}
+    yield Result.of("links.power_on_to_first_test", 3600 / first, "boots/h", beside)
+    yield Result.of("links.rearm", 3600 / again, "boots/h", beside)
+
+
+@contextlib.contextmanager
+def _connected(target: Target, runs: Path) -> Iterator[Dut]:
+    runs.mkdir(parents=True, exist_ok=True)
+    with Reservation.take(target.name, "lab bench links"):
+        run = RunDir.create(runs, target.name)
+        dut = Dut(target, run, machine_for(target), lambda line: None)
+        try:
+            dut.connect()
+            yield dut
+        finally:
+            dut.close()
+            run.close()
