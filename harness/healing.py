@@ -60,13 +60,16 @@ def heal(dut: Dut) -> None:
 def _canary(dut: Dut) -> None:
     """Raises TargetError where an engine does no work."""
     dut.forget_engines()
-    for engine in dut.engines():
-        with dut.client() as client:
+    engines = dut.engines()
+    with dut.client() as client:
+        for engine in engines:
             canary = client.canary(engine)
-        if not canary.ok:
-            raise TargetError(
-                f"canary on {engine.name}: {canary}", where=dut.target.name, cure="reset the GPU"
-            )
+            if not canary.ok:
+                raise TargetError(
+                    f"canary on {engine.name}: {canary}",
+                    where=dut.target.name,
+                    cure="reset the GPU",
+                )
 
 
 def _rebind(dut: Dut, deadline: Deadline) -> None:

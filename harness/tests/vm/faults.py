@@ -249,7 +249,8 @@ def _harness_killed(row: Row, directory: Path, deep: bool) -> tuple[Result, str]
         if not Deadline(point).pause(point) or process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        resume = ["--resume"] if session.run_dirs() else []
+        # One that was killed before it knew its target has nothing to go on with.
+        resume = ["--resume"] if any(session.runs.glob("*/run.json")) else []
         done = session.run(*TESTS, *resume)
         outcomes = sorted(v.outcome for v in session.verdicts().values())
         whole = len(outcomes) == COUNT and set(outcomes[1:]) <= {"pass"}
