@@ -12,6 +12,7 @@ from typing import Any, Callable, NamedTuple
 
 from ..arguments import Arguments
 from ..errors import usage
+from . import COMM
 from .disturb import Disturber, Victim
 
 __all__ = ["Wait", "Waiters", "run"]
@@ -42,7 +43,8 @@ class _Waiter(threading.Thread):
     def __init__(
         self, wait: Wait, timeout_ns: int, victim: Victim | None, begin: threading.Event
     ) -> None:
-        super().__init__(name=wait.name, daemon=True)
+        # From Python 3.14 on a thread's name is its comm, too, by which traces are filtered.
+        super().__init__(name=f"{COMM}{wait.name}", daemon=True)
         self.wait = wait
         self.victim = victim
         self.done = threading.Event()

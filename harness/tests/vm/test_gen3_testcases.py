@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from harness.gpu.i915_error import parse
 from harness.tests.inner import Session, targets_file
 
 # What i915 itself is at odds with, and its own selftests, have tests of their own; what needs no
-# GPU is the same on the other target.
-ELSEWHERE = ("deadlock", "selftests", "generic")
+# GPU is the same on the other target, and reclaim takes long in one thread.
+LONG = ("generic", "pressure")
+ELSEWHERE = ("deadlock", "selftests", *LONG)
 LEFT_OUT = tuple(f"--ignore=testcases/test_{name}.py" for name in ELSEWHERE)
 
 # What gen3, this kernel or the model has not; the console has a boot of its own.
@@ -45,3 +48,12 @@ def test_every_testcase_passes_on_gen3(tmp_path: Path) -> None:
     told = json.loads(storm.read_text())
     requests = sum(told["counts"]["request"].values())
     assert requests == sum(told["submitted"]) + told["hangs"]
+
+
+@pytest.mark.deep
+def test_what_takes_long_passes_on_gen3(tmp_path: Path) -> None:
+    targets = targets_file(tmp_path / "targets.toml", "sim-g33-long", chip="g33")
+    session = Session(targets, tmp_path / "runs", "sim-g33-long")
+    done = session.run(*(f"testcases/test_{name}.py" for name in LONG))
+    assert done.returncode == 0, done.stdout
+    assert {v.outcome for v in session.verdicts().values()} == {"pass"}
