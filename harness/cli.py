@@ -17,9 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness import desk, doctor, inventory, known, verdict
+from harness import desk, doctor, inventory
 from harness.errors import HarnessError, UsageError
-from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
 from harness.kernel.parts import one_log
 from harness.lab import (
@@ -29,7 +28,7 @@ from harness.lab import (
     commands_known,
     commands_nightly,
     commands_report,
-    report,
+    commands_retention,
 )
 from harness.lab import dmesg as dmesg_text
 from harness.lab import fences as fence_text
@@ -328,32 +327,13 @@ def fences(ctx: click.Context, path: Path, form: str | None, out: IO[bytes]) -> 
     ctx.exit(1 if failing else 0)
 
 
-@main.command()
-@click.argument("path", type=click.Path(path_type=Path, file_okay=False))
-@click.pass_context
-@click.option(
-    "--known",
-    "issues",
-    type=click.Path(path_type=Path),
-    help="The known issues (default: known-issues.toml beside the target list, if there).",
-)
-def replay(ctx: click.Context, path: Path, issues: Path | None) -> None:
-    """Judge a recorded run again with today's parser and today's known issues."""
-    recorded = RunDir.open(path)
-    worst = 0
-    for judged in verdict.rejudge(recorded, known.of_list(_inventory(ctx), issues)):
-        click.echo(f"{judged.outcome:10} {judged.test}  {judged.reason}".rstrip())
-        worst |= judged.outcome in ("fail", "incomplete", "error", "blind")
-    click.echo(f"report: {report.write(recorded)}")
-    ctx.exit(worst)
-
-
 COMMANDS = (
     *commands_bisect.COMMANDS,
     commands_death.log,
     *commands_known.COMMANDS,
     *commands_nightly.COMMANDS,
     *commands_report.COMMANDS,
+    *commands_retention.COMMANDS,
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -33,6 +33,8 @@ def console(target: Target) -> int:
         machine = machine_for(target)
         try:
             _say(f"{target.name}: {machine.describe()}")
+            # Left by a run that was killed: the reservation says that nobody serves it now.
+            socket.unlink(missing_ok=True)
             machine.up(lambda data: None, Deadline(target.limits.boot_s))
             if not socket.exists():
                 raise LabError(

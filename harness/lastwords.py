@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from harness.evidence.packed import plain
 from harness.kernel import pstore, splats
 from harness.kernel.merge import read_netconsole
 from harness.kernel.records import Record, parse_console
@@ -30,7 +31,7 @@ def last_words(boot: Path, last: int) -> tuple[str, list[Record]]:
 def _streams(boot: Path) -> Iterator[tuple[str, Iterable[Record]]]:
     """In this order where they tell the same."""
     for name, read in (("console.log", parse_console), ("netconsole.log", read_netconsole)):
-        path = boot / name
+        path = plain(boot / name)
         if path.exists():
             with path.open("rb") as stream:
                 yield name, read(stream)

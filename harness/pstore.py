@@ -15,6 +15,7 @@ from harness.deadline import Deadline
 from harness.errors import HarnessError, TargetError
 from harness.evidence import journal
 from harness.evidence.files import write_bytes
+from harness.evidence.packed import plain
 from harness.evidence.rundir import RunDir
 from harness.kernel import pstore, records
 from harness.kernel.records import Record
@@ -74,7 +75,7 @@ def _fetch(agent: Agent, place: str, deadline: Deadline) -> Iterator[tuple[str, 
 def _records(run: RunDir, boot: str) -> Iterator[Record]:
     """All that is known of a boot."""
     for name, read in (("kmsg", records.parse), ("console.log", records.parse_console)):
-        path = run.boot(boot) / name
+        path = plain(run.boot(boot) / name)
         if path.exists():
             with path.open("rb") as stream:
                 yield from read(stream)

@@ -21,6 +21,7 @@ from harness.account import Account, Accounted, draw, durations, open_account
 from harness.errors import LabError
 from harness.evidence.files import read_json, write_bytes, write_json
 from harness.evidence.finding import Finding, Place, Severity, signature
+from harness.evidence.packed import plain
 from harness.evidence.rundir import RunDir, Window
 from harness.kernel import commits, lockdep, modtests, picture, records, resets, splats, uevents
 from harness.kernel import selftests as module_tests
@@ -181,7 +182,7 @@ def recorded(run: RunDir) -> dict[str, Verdict]:
 
 def slice_of(run: Path, window: Window) -> Iterator[records.Record]:
     """The kernel log of a window, from its first record to its last (or the stream's end)."""
-    path = run / f"boot-{window.boot_id}" / "kmsg"
+    path = plain(run / f"boot-{window.boot_id}" / "kmsg")
     if not path.exists():
         return
     with path.open("rb") as stream:
@@ -292,7 +293,7 @@ def _deadlock(finding: Finding) -> bool:
 def _ends(run: RunDir, window: Window, kmsg: list[records.Record]) -> list[tuple[int, str]]:
     """When each reset ended, and how, in order; in usec of the log's clock."""
     ended = [(event.usec, event.step) for event in resets.find(kmsg) if event.step in ENDS]
-    path = run.path / f"boot-{window.boot_id}" / "uevents.jsonl"
+    path = plain(run.path / f"boot-{window.boot_id}" / "uevents.jsonl")
     if window.mono and kmsg[0].seq == window.first_seq and path.exists():
         # The first record is the mark that was made at `mono`: it ties the two clocks together.
         ahead = window.mono // 1000 - kmsg[0].usec

@@ -33,6 +33,8 @@ MOCK_S, LIVE_S = 1200.0, 3600.0
 LONG = {
     "mock": ("mock_hwsp_freelist", "igt_vma_rotate_remap", "igt_vma_partial"),
     "live": ("igt_mmap",),
+    # of dma-buf: at each of 4096 signals of a chain they walk what is left of it
+    "dma-buf": ("wait_backward", "wait_race"),
 }
 # They may keep a CPU for longer than a driver may: write an aperture word by word, for one.
 PATIENT = {
@@ -64,9 +66,7 @@ def run(dut: Dut, window: Window, chosen: list[Group], seconds: float, deep: boo
     module, kind = dut.module(selftests.MODULE), chosen[0].kind
     without = () if deep else LONG[kind]
     with dut.without(window, module):
-        for path, value in PATIENT.items():
-            with contextlib.suppress(TargetError):  # a kernel without that watchdog
-                dut.call("knob", path=path, value=value)
+        be_patient(dut)
         for ended, ran in loads(module, chosen, without, seconds, lambda: dut.log(window)):
             assert ran, f"no selftest ran: {kind}_selftests is {ended!r}"
             why = ended == str(selftests.PASSED) or ran[-1].failed
@@ -74,6 +74,13 @@ def run(dut: Dut, window: Window, chosen: list[Group], seconds: float, deep: boo
     ran = selftests.find(dut.log(window))
     told = {"left out": without, "groups": [asdict(group) for group in ran]}
     dut.keep(window, "selftests.json", json.dumps(told, indent=1).encode())
+
+
+def be_patient(dut: Dut) -> None:
+    """Until the test's end."""
+    for path, value in PATIENT.items():
+        with contextlib.suppress(TargetError):  # a kernel without that watchdog
+            dut.call("knob", path=path, value=value)
 
 
 def groups(dut: Dut, kind: Kind) -> list[Group]:
@@ -112,16 +119,19 @@ def test_live(dut: Dut, window: Window, deep: bool) -> None:
     run(dut, window, groups(dut, "live"), LIVE_S, deep)
 
 
-def own(dut: Dut, window: Window, names: tuple[str, ...], config: str) -> None:
+def own(
+    dut: Dut, window: Window, names: tuple[str, ...], config: str, without: tuple[str, ...] = ()
+) -> None:
     """Load modules that test while they load, and no device's driver; out again with each."""
     modules = [module for name in names if (module := dut.module(name)).exists()]
     if not modules:
         pytest.skip(f"this kernel has no module {names[0]}: {config}")
+    be_patient(dut)
     refused: list[str] = []
     for module in modules:
         module.unload()
         try:
-            module.load([], OWN_S)
+            module.load(selftests.leave_out(without), OWN_S)
         except TargetError as error:  # the log says which test it was
             refused.append(str(error))
         module.unload()
@@ -137,19 +147,32 @@ def own(dut: Dut, window: Window, names: tuple[str, ...], config: str) -> None:
 
 @pytest.mark.destructive
 def test_drm_kunit(dut: Dut, window: Window) -> None:
-    """DRM's suites, on devices of their own."""
+    """DRM's own suites of its helpers pass, on devices of their own.
+
+    Source: drivers/gpu/drm/tests/Makefile, lib/kunit/test.c.
+    Runs on: sim-navi, sim-gen3 (where the kernel has the modules).
+    """
     own(dut, window, KUNIT, "CONFIG_DRM_KUNIT_TEST=m")
     for name in HELPERS:
         dut.module(name).unload()
 
 
 @pytest.mark.destructive
-def test_dma_buf(dut: Dut, window: Window) -> None:
-    """Fences, their chains and containers, and reservations."""
-    own(dut, window, ("dmabuf_selftests",), "CONFIG_DMABUF_SELFTESTS=m")
+def test_dma_buf(dut: Dut, window: Window, deep: bool) -> None:
+    """dma-buf's selftests of fences, their chains and containers, and of reservations pass.
+
+    Source: drivers/dma-buf/selftests.h.
+    Runs on: sim-navi, sim-gen3 (where the kernel has the module).
+    """
+    without = () if deep else LONG["dma-buf"]
+    own(dut, window, ("dmabuf_selftests",), "CONFIG_DMABUF_SELFTESTS=m", without)
 
 
 @pytest.mark.destructive
 def test_ww_mutex(dut: Dut, window: Window) -> None:
-    """The locks of reservations and of modesetting: deadlocks found, and orders that back off."""
+    """The locks of reservations and of modesetting find deadlocks, and orders that back off work.
+
+    Source: kernel/locking/test-ww_mutex.c.
+    Runs on: sim-navi, sim-gen3 (where the kernel has the module).
+    """
     own(dut, window, ("test-ww_mutex",), "CONFIG_WW_MUTEX_SELFTEST=m")

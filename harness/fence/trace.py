@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from harness.errors import LabError, UsageError
+from harness.evidence.packed import plain
 from harness.fence import decode, formats, pages
 from harness.fence.decode import Loss, Table
 from harness.fence.formats import Format
@@ -141,7 +142,7 @@ class Trace:
         return {line.cpu: line for line in _lines(self.path / "stats.jsonl", Stats)}
 
     def _files(self) -> dict[int, Path]:
-        files = {cpu: self.path / f"cpu{cpu}.raw" for cpu in sorted({*self.meta.cpus})}
+        files = {cpu: plain(self.path / f"cpu{cpu}.raw") for cpu in sorted({*self.meta.cpus})}
         return {cpu: file for cpu, file in files.items() if file.is_file()}
 
     def _refuse_big_endian(self) -> None:

@@ -114,7 +114,9 @@ def _stalled(lines: Sequence[str], interrupted: bool) -> tuple[str, ...]:
         if name.startswith("smp_call_function"):  # another CPU does not answer
             return ("smp_call_function", name)
         if ANCHORS(name):
-            break
+            if before or interrupted:
+                break
+            continue  # the clock struck in the dispatcher itself: what that cut is below
         if not skip(name) and not is_plumbing(name):
             before = name
     if not before:  # nothing but helpers ran: the innermost that is not the report's own
@@ -154,7 +156,8 @@ def _sleeping(lines: Sequence[str]) -> tuple[str, ...]:
         for start, pattern, common in _VICTIMS:
             if name.startswith(start) and pattern.match(name):
                 return (common,) if common == name else (common, name)
-    ours = [name for name in names if not is_plumbing(name)]
+    # nobody sleeps in a clock: the address behind a call that ends a function may look like one
+    ours = [name for name in names if not is_plumbing(name) and not GROUPS["stall"](name)]
     for skip in (GROUPS["sleep"], GROUPS["schedule"]):
         if (found := next((name for name in ours if not skip(name)), "")) and not ANCHORS(found):
             return aliases(found)

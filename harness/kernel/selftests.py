@@ -24,6 +24,7 @@ __all__ = [
     "arguments",
     "find",
     "groups",
+    "leave_out",
     "result",
 ]
 
@@ -92,12 +93,14 @@ def arguments(chosen: Sequence[Group], without: Iterable[str] = ()) -> list[str]
     """The module parameters that run these groups of one kind, up to the first that fails, and
     then leave the device without a driver; `without` are subtests to leave out."""
     chosen_ones = [f"{group.parameter}=1" for group in chosen]
-    left_out = ",".join(f"!{name}" for name in without)
-    return [
-        f"{chosen[0].kind}_selftests=-1",
-        *([f"st_filter={left_out}"] if left_out else []),
-        *chosen_ones,
-    ]
+    return [f"{chosen[0].kind}_selftests=-1", *leave_out(without), *chosen_ones]
+
+
+def leave_out(names: Iterable[str]) -> list[str]:
+    """The module parameter that leaves subtests out, of i915 and of dma-buf
+    (drivers/dma-buf/selftest.c, apply_subtest_filter())."""
+    filtered = ",".join(f"!{name}" for name in names)
+    return [f"st_filter={filtered}"] if filtered else []
 
 
 def result(kind: Kind) -> str:

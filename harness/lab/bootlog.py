@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from harness.errors import UsageError
+from harness.evidence.packed import plain
 from harness.evidence.rundir import RunDir
 from harness.kernel import pstore, records
 from harness.kernel.merge import Gap, Line, Merged, merge, read_netconsole
@@ -40,11 +41,11 @@ def of_boot(run: RunDir, boot: str) -> Merged:
     folder = run.path / f"boot-{boot}"
     others: dict[str, Iterable[Record]] = {}
     for name, read in _READERS:
-        if (folder / f"{name}.log").exists():
-            others[name] = _stream(folder / f"{name}.log", read)
+        if (path := plain(folder / f"{name}.log")).exists():
+            others[name] = _stream(path, read)
     for path in sorted((folder / "pstore").glob("*")):
         others[f"pstore/{path.name}"] = pstore.read(path.read_bytes())
-    kmsg = folder / "kmsg"
+    kmsg = plain(folder / "kmsg")
     return merge(_stream(kmsg, records.parse) if kmsg.exists() else (), others)
 
 

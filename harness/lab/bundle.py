@@ -17,6 +17,7 @@ import zstandard
 
 from harness.errors import UsageError
 from harness.evidence import journal
+from harness.evidence.packed import plain
 from harness.evidence.rundir import Window
 from harness.lab import mail
 from harness.lab.casefile import Case
@@ -83,14 +84,15 @@ def _members(
     if boot is not None and window is not None and boot.is_dir():
         offset = window.offset
         for stream in _STREAMS:
-            if (boot / stream).exists():
-                data, moved = _stream(boot / stream, window, redactor)
+            path = plain(boot / stream)
+            if path.exists():
+                data, moved = _stream(path, stream, window, redactor)
                 offset = moved if stream == "kmsg" else offset
                 yield f"{boot.name}/{stream}", data
         yield from _boot_files(boot, redactor, trace)
         window = msgspec.structs.replace(window, offset=offset)
-    for path in sorted(case.directory.iterdir()):
-        name = f"tests/{case.directory.name}/{path.name}"
+    for path in sorted(case.directory.rglob("*")):
+        name = f"tests/{case.directory.name}/{path.relative_to(case.directory)}"
         if path.name == "window.json" and window is not None:
             yield name, _json(redactor.value(msgspec.to_builtins(window)))
         elif path.is_file() and path.name not in _LEFT_OUT:
@@ -110,13 +112,13 @@ def _boot_files(boot: Path, redactor: Redactor, trace: bool) -> Iterator[tuple[s
             yield str(path.relative_to(boot.parent)), _file(path, redactor)
 
 
-def _stream(path: Path, window: Window, redactor: Redactor) -> tuple[bytes, int]:
+def _stream(path: Path, name: str, window: Window, redactor: Redactor) -> tuple[bytes, int]:
     """A stream without secrets, and where in it the byte at the window's offset has come to lie.
 
     Of the kernel log only the boot's beginning and what lies about the test: its window is known.
     """
     raw = path.read_bytes()
-    if path.name != "kmsg":
+    if name != "kmsg":
         cut = raw if len(raw) <= _LARGEST else raw[:_HEAD] + b"\n" + raw[-_LARGEST + _HEAD :]
         return _clean(cut.splitlines(keepends=True), redactor), 0
     begin, end = window.offset, _end(raw, window)

@@ -17,6 +17,7 @@ from harness.account import PICTURE
 from harness.errors import HarnessError
 from harness.evidence import journal
 from harness.evidence.finding import Finding
+from harness.evidence.packed import plain
 from harness.evidence.rundir import RunDir, attempt_of, slug
 from harness.kernel.records import Record
 from harness.lab.casefile import Case, case_of
@@ -158,7 +159,7 @@ def _last_words(case: Case) -> list[str]:
     window = case.window
     if window is None or not window.died:
         return []
-    path = case.run.path / f"boot-{window.boot_id}" / "console.log"
+    path = plain(case.run.path / f"boot-{window.boot_id}" / "console.log")
     if not path.exists():
         return []
     with path.open("rb") as stream:

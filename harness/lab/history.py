@@ -207,39 +207,37 @@ class History:
             )
             conditions.append(found.exists())
         with self._reading() as connection:
-            runs = {row.id: row for row in connection.execute(sql.select(tables.runs))}
-            paths = {number: Path(row.path) for number, row in runs.items()}
+            runs: dict[int, tuple[Any, ...]] = {
+                row.id: (
+                    row.name,
+                    Path(row.path),
+                    row.night,
+                    row.target,
+                    row.driver,
+                    row.kernel,
+                    row.build,
+                )
+                for row in connection.execute(sql.select(tables.runs))
+            }
             tests = {row.id: row.name for row in connection.execute(sql.select(tables.tests))}
             failings = _by_result(connection, tables.failings, conditions)
             times = _by_result(connection, tables.times, conditions)
             rows = connection.execute(_joined(tables.results, conditions)).all()
-        made = [
-            Result(
-                runs[row.run].name,
-                paths[row.run],
-                runs[row.run].night,
-                runs[row.run].target,
-                runs[row.run].driver,
-                runs[row.run].kernel,
-                runs[row.run].build,
-                tests[row.test],
-                row.attempt,
-                row.started,
-                row.outcome,
-                row.reason,
-                row.seconds,
-                row.lockdep,
-                row.fences,
-                tuple(row.known.split("\n")) if row.known else (),
-                tuple(row.fixed.split("\n")) if row.fixed else (),
-                tuple(
-                    Failing(found.signature, found.kind, found.severity, found.title)
-                    for found in failings.get((row.run, row.test, row.attempt), ())
-                ),
-                {t.what: t.seconds for t in times.get((row.run, row.test, row.attempt), ())},
-            )
-            for row in rows
-        ]
+        # By place, not by name: there are hundreds of thousands.
+        made = []
+        for run_id, test_id, attempt, *told, known, fixed in rows:
+            key = (run_id, test_id, attempt)
+            values: list[Any] = [
+                *runs[run_id],
+                tests[test_id],
+                attempt,
+                *told,
+                tuple(known.split("\n")) if known else (),
+                tuple(fixed.split("\n")) if fixed else (),
+                tuple(Failing(*found[4:]) for found in failings.get(key, ())),
+                {what: took for *_, what, took in times.get(key, ())},
+            ]
+            made.append(Result(*values))
         made.sort(key=lambda result: (result.started, result.run, result.test, result.attempt))
         return made
 
@@ -308,7 +306,7 @@ def _by_result(
 ) -> dict[tuple[int, int, int], list[Any]]:
     rows: dict[tuple[int, int, int], list[Any]] = {}
     for row in connection.execute(_joined(table, conditions).order_by(*table.primary_key.columns)):
-        rows.setdefault((row.run, row.test, row.attempt), []).append(row)
+        rows.setdefault(row[:3], []).append(row)
     return rows
 
 

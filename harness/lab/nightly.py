@@ -111,9 +111,8 @@ def run(night: NightDir, settings: Settings, board: Board) -> str:
 
 def argv(target: str, night: NightDir, settings: Settings, resumed: Path | None) -> list[str]:
     """What tests one target."""
-    places = (
-        [] if any("testcases" in arg or "::" in arg for arg in night.plan.args) else ["testcases"]
-    )
+    named = any(word.endswith(".py") or "::" in word or _is_place(word) for word in night.plan.args)
+    places = [] if named else ["testcases"]
     return [
         *settings.program,
         *(f"--target={target}", f"--inventory={settings.inventory.absolute()}"),
@@ -123,6 +122,10 @@ def argv(target: str, night: NightDir, settings: Settings, resumed: Path | None)
         *places,
         *night.plan.args,
     ]
+
+
+def _is_place(word: str) -> bool:
+    return not word.startswith("-") and (ROOT / word).exists()
 
 
 def _start(job: Job, night: NightDir, settings: Settings) -> None:

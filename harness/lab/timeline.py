@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from harness.evidence import jobs
 from harness.evidence.finding import Finding
+from harness.evidence.packed import plain
 from harness.kernel import merge, resets, uevents
 from harness.kernel.records import Record, gaps, parse_console
 from harness.lab.casefile import Case
@@ -69,7 +70,7 @@ def _gpu(case: Case, records: list[Record], start: int) -> Iterator[Step]:
         yield Step((event.usec - start) / 1e6, "gpu", event.step, detail, f"r{event.seq}")
     window = case.window
     assert window is not None
-    path = case.run.path / f"boot-{window.boot_id}" / "uevents.jsonl"
+    path = plain(case.run.path / f"boot-{window.boot_id}" / "uevents.jsonl")
     begun = _start(case)
     if begun and path.exists():
         with path.open("rb") as lines:
@@ -154,7 +155,7 @@ def _merged(case: Case, records: list[Record]) -> Iterator[merge.Line | merge.Ga
     # Of a healthy test kmsg has all there is.
     whole = not window.died and not gaps(records)
     for name, reader in () if whole else _OTHERS.items():
-        if (path := boot / name).exists() and path.stat().st_size <= LARGEST:
+        if (path := plain(boot / name)).exists() and path.stat().st_size <= LARGEST:
             read = reader(path.read_bytes().splitlines(keepends=True))
             others[name] = [record for record in read if record.usec >= start]
     for entry in merge.merge(records, others).lines:

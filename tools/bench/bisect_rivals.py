@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import comb
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from harness.bisect.dag import Dag
 from harness.bisect.forecast import Lab
+from harness.errors import LabError
 
 __all__ = ["Played", "Repeat", "bayesect", "best_repeat", "git_bisect", "repeats"]
 
 # Most runs of one commit that a fixed repeat is tried with.
-_MOST = 160
+_MOST = 400
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,17 @@ class Repeat:
 
     def wrong(self, chance: float, bad: bool) -> float:
         """Chance to misjudge a commit whose runs are bad with `chance`."""
-        fewer = sum(_binomial(self.runs, hits, chance) for hits in range(self.needed))
+        fewer = float(_at_most(chance)[self.runs, self.needed - 1])
         return fewer if bad else 1 - fewer
 
     def expected(self, chance: float) -> float:
         """Runs that one commit takes."""
-        spare = self.runs - self.needed
-        return sum(
-            sum(_binomial(ran, hits, chance) for hits in range(max(0, ran - spare), self.needed))
-            for ran in range(self.runs)
-        )
+        ran = np.arange(self.runs)
+        # Undecided after so many: fewer bad ones than needed, and not too many good ones.
+        below = ran - (self.runs - self.needed) - 1
+        table = _at_most(chance)
+        early = np.where(below >= 0, table[ran, np.maximum(below, 0)], 0.0)
+        return float((table[ran, self.needed - 1] - early).sum())
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,15 @@ class Played:
     told: str = ""
 
 
-def _binomial(runs: int, hits: int, chance: float) -> float:
-    return comb(runs, hits) * chance**hits * (1 - chance) ** (runs - hits)
+@cache
+def _at_most(chance: float) -> NDArray[np.float64]:
+    """For each number of runs, by k: the chance that at most k of them are bad."""
+    exactly = np.zeros((_MOST + 1, _MOST + 1))
+    exactly[0, 0] = 1.0
+    for runs in range(_MOST):
+        exactly[runs + 1] = exactly[runs] * (1 - chance)
+        exactly[runs + 1, 1:] += exactly[runs, :-1] * chance
+    return exactly.cumsum(axis=1)
 
 
 def repeats(shows: float, unrelated: float, steps: float) -> Iterator[Repeat]:
@@ -67,25 +76,26 @@ def repeats(shows: float, unrelated: float, steps: float) -> Iterator[Repeat]:
     bad = shows + (1 - shows) * unrelated
     found = []
     for runs in range(1, _MOST + 1):
-        for needed in range(1, runs // 2 + 2):
-            one = Repeat(runs, needed)
-            errors = one.wrong(bad, True) + one.wrong(unrelated, False)
-            if (1 - errors / 2) ** steps >= 0.985:
-                found.append((one.expected(bad) + one.expected(unrelated), runs, needed))
-                break  # more runs are needed only where they are worth less
+        errors = _at_most(bad)[runs] + 1 - _at_most(unrelated)[runs]
+        one = Repeat(runs, int(errors[:runs].argmin()) + 1)
+        if (1 - errors[one.needed - 1] / 2) ** steps >= 0.985:
+            found.append((one.expected(bad) + one.expected(unrelated), runs, one.needed))
     for _, runs, needed in sorted(found):
         yield Repeat(runs, needed)
 
 
 def best_repeat(dag: Dag, lab: Lab, seed: int) -> tuple[Repeat, Played]:
     """The cheapest that is right in 99 of 100 of these very searches."""
-    steps = np.log2(len(dag))
     chooser = _Chooser(dag)
-    for one in repeats(lab.shows, lab.unrelated, float(steps)):
-        played = git_bisect(chooser, lab, one, np.random.default_rng(seed))
+    for one in repeats(lab.shows, lab.unrelated, float(np.log2(len(dag)))):
+        played = git_bisect(dag, lab, one, np.random.default_rng(seed), chooser)
         if played.right >= 0.99:
             return one, played
-    return one, played
+    raise LabError(
+        f"no repeat of up to {_MOST} runs is right 99 times of 100 at {lab.shows:g}",
+        where="bench bisect",
+        cure="raise _MOST",
+    )
 
 
 class _Chooser:
@@ -114,12 +124,15 @@ class _Chooser:
         return found
 
 
-def git_bisect(chooser: _Chooser, lab: Lab, repeat: Repeat, random: np.random.Generator) -> Played:
+def git_bisect(
+    dag: Dag, lab: Lab, repeat: Repeat, random: np.random.Generator, chooser: _Chooser | None = None
+) -> Played:
     """`git bisect run` with a script that repeats."""
-    ancestors = chooser.dag.ancestors
+    ancestors = dag.ancestors
+    chooser = chooser or _Chooser(dag)
     ran = right = 0
     for culprit, row in zip(lab.culprit, lab.broken, strict=True):
-        left, barren = (1 << len(chooser.dag)) - 1, 0
+        left, barren = (1 << len(dag)) - 1, 0
         while (commit := chooser.pick(left, barren)) >= 0:
             if row[commit]:
                 barren |= 1 << commit
@@ -147,7 +160,8 @@ def bayesect(
 ) -> Played | None:
     """git-bayesect at a confidence of 0.99 on a line; None where it is not installed.
 
-    Its own loop: run what it selects, record, until one commit is that likely.  An answer beside
+    Its own loop: run what it selects, record, until one commit is that likely.  It selects commits
+    that were skipped again and again; the next one that was not is run instead.  An answer beside
     the culprit counts as right where only commits without a verdict lie between.
     """
     if importlib.util.find_spec("git_bayesect") is None:
@@ -162,6 +176,10 @@ def bayesect(
         while search.distribution.max() < 0.99 and runs < most_runs:
             index = search.select()
             commit = commits - 1 - index
+            if skipped[commit]:
+                tried = np.flatnonzero(~skipped)
+                commit = int(tried[np.abs(tried - commit).argmin()])
+                index = commits - 1 - commit
             if row[commit]:
                 search.record(index, None)
                 skipped[commit] = True

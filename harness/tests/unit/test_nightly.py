@@ -179,6 +179,14 @@ def test_notify_gets_the_summary(morning: Diff, tmp_path: Path) -> None:
             summary.notify(argv, told, morning, 1)
 
 
+@pytest.mark.parametrize("place", ["testcases/test_hang.py", "harness/tests", "x.py::test_y"])
+def test_places_that_are_named_are_all_that_is_run(tmp_path: Path, place: str) -> None:
+    night = NightDir.create(tmp_path, Plan(("a",), ("-k", "gfx", place)))
+    words = nightly.argv("a", night, Settings(tmp_path, tmp_path / "targets.toml"), None)
+    assert words[-3:] == ["-k", "gfx", place]
+    assert "testcases" not in words
+
+
 def test_pytest_is_asked_for_this_target_only(tmp_path: Path) -> None:
     night = NightDir.create(tmp_path, Plan(("a",), ("-k", "gfx")))
     settings = Settings(tmp_path, tmp_path / "targets.toml")

@@ -23,7 +23,7 @@ from harness.lab.past import Night
 from harness.lab.strips import Grid
 from harness.lab.weeks import Spread, Weeks, gather
 from harness.tests import sites
-from harness.tests.nights import Test, night_of
+from harness.tests.nights import Test, night_of, run_of
 from harness.tests.sites import EVIL, EVIL_TEST, LOCKED, links_of
 
 
@@ -89,7 +89,7 @@ def test_hostile_text_is_text(front: Path) -> None:
     assert "onerror=window.owned" in said(front)
     # It can be read nevertheless.
     assert "<script>window.owned=1</script>" in said(front)
-    assert "\\u202ecba\\x1b[31m\\x00" in said(front)
+    assert "\\u202ecba\\x1b[31m" in said(front)
 
 
 def test_a_finding_tells_since_when_and_what_it_means(front: Path) -> None:
@@ -123,6 +123,16 @@ def test_a_target_shows_its_health_and_its_latency(front: Path) -> None:
     assert len(root.findall(".//circle")) == sites.NIGHTS
     assert "6.12.2" in "".join(root.itertext())
     assert "no answer" in said(page_of(front, "dead"))
+
+
+def test_a_target_tells_for_how_long_it_was_unfit(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    path = run_of(runs, "navi", [Test("t.py::a")], unfit="no answer to three resets", how="")
+    ended = {"time": "2026-05-01T01:10:01.000+00:00", "what": "run-end", "how": "done"}
+    with (path / "journal.jsonl").open("a") as journal:
+        journal.write(json.dumps(ended) + "\n")
+    text = said(page_of(sites.write(runs, runs / "site"), "navi"))
+    assert "10 min E no answer to three resets" in text
 
 
 def test_a_run_that_is_no_more_costs_the_log_alone(tmp_path: Path) -> None:

@@ -249,6 +249,53 @@ def test_a_hard_lockup_is_not_named_by_the_loop_it_was_caught_in(where: str) -> 
     assert splat.functions == ("sim_timedout", "sim_recover")
 
 
+def test_a_soft_lockup_is_named_by_what_ran_whatever_cut_into_it() -> None:
+    lines = [
+        "watchdog: BUG: soft lockup - CPU#1 stuck for 29s! [modprobe:155]",
+        "CPU: 1 UID: 0 PID: 155 Comm: modprobe Not tainted 6.12.0 #1",
+        "RIP: 0010:handle_softirqs+0x8a/0x2e4",
+        "Call Trace:",
+        " <IRQ>",
+        " __irq_exit_rcu+0x4b/0x84",
+        " sysvec_irq_work+0x5b/0x70",
+        " </IRQ>",
+        " <TASK>",
+        " asm_sysvec_irq_work+0x16/0x20",
+        "RIP: 0010:_raw_spin_unlock_irqrestore+0x31/0x34",
+        " dma_fence_signal+0x3e/0x57",
+        " sim_signal_all+0x92/0xb5 [sim]",
+        " sim_ioctl+0x6f/0x85 [sim]",
+        " __x64_sys_ioctl+0x4a/0x64",
+        " do_syscall_64+0x6a/0xc5",
+        " </TASK>",
+    ]
+    cut = scanned(b"".join(printed(lines)))[0]
+    between = [line for n, line in enumerate(lines) if not 1 < n < 11]
+    uncut = scanned(
+        b"".join(printed([*between[:2], "RIP: 0010:dma_fence_signal+0x1/0x57", *between[2:]]))
+    )[0]
+    assert cut.title == uncut.title == "BUG: soft lockup in sim_ioctl"
+    assert cut.signature == uncut.signature
+
+
+def test_a_task_does_not_hang_in_a_clock() -> None:
+    lines = [
+        "INFO: task dmabuf/wait:163 blocked for more than 120 seconds.",
+        "task:dmabuf/wait state:D stack:0 pid:163 tgid:163 ppid:2 flags:0x00004000",
+        "Call Trace:",
+        " <TASK>",
+        " __schedule+0x613/0x64e",
+        " schedule+0x3e/0x56",
+        " dma_fence_default_wait+0x122/0x1b6",
+        " dma_fence_wait_timeout+0xdb/0x15f",
+        " trace_clock_x86_tsc+0xd/0xd",
+        " kthread+0xe9/0xf1",
+        " </TASK>",
+    ]
+    (splat,) = scanned(b"".join(printed(lines)))
+    assert splat.title == "INFO: task hung in dma_fence_default_wait"
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(KINDS), max_size=3), st.integers(0, 3000), st.binary(max_size=64))
 @example([], 0, b"BZh")
