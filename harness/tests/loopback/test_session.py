@@ -268,13 +268,12 @@ def test_a_killed_test_is_incomplete_once_and_never_run_again(
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     flag.unlink()
-    for _ in range(2):
-        done = session.run(VICTIMS, "-k", "waits or quiet", "--allow-blind", "--resume")
-        (run,) = session.run_dirs()
-        outcomes = {name: v.outcome for name, v in session.verdicts().items()}
-        assert outcomes == {"test_waits_to_be_killed": "incomplete", "test_quiet": "blind"}
-        assert not flag.exists(), "it ran again"
-    assert "not run again" not in done.stdout, "told once"
+    done = session.run(VICTIMS, "-k", "waits or quiet", "--allow-blind", "--resume")
+    (run,) = session.run_dirs()
+    outcomes = {name: v.outcome for name, v in session.verdicts().items()}
+    assert outcomes == {"test_waits_to_be_killed": "incomplete", "test_quiet": "blind"}
+    assert not flag.exists(), "it ran again"
+    assert "not run again" in done.stdout
     begun = [e["test"] for e in journal.read(run.journal.path) if e["what"] == "test-start"]
     assert begun == [f"{VICTIMS}::test_waits_to_be_killed", f"{VICTIMS}::test_quiet"]
 
@@ -294,6 +293,25 @@ def test_sigterm_ends_a_session_as_ctrl_c_does(
     assert [e["how"] for e in journal.read(run.journal.path) if e["what"] == "run-end"] == [
         "interrupted"
     ]
+
+
+def test_a_disk_that_fills_up_costs_one_test(session: Session, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(small)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        session.runs = small / "runs"
+        done = session.run(str(Path(VICTIMS).with_name("full_disk.py")), "--allow-blind")
+        got = {name: (v.outcome, v.reason) for name, v in session.verdicts().items()}
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+    assert got["test_a_disk_fills_up"][0] == "error", done.stdout
+    assert "No space left on device" in got["test_a_disk_fills_up"][1]
+    assert got["test_b_after_the_disk"][0] == "blind", done.stdout
 
 
 def test_full_disk_here_is_an_error_of_the_lab(session: Session, tmp_path: Path) -> None:
