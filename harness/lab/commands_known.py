@@ -85,10 +85,13 @@ def known_add(
 def known_check(
     ctx: click.Context, runs: Path | None, url: str | None, issues: Path | None
 ) -> None:
-    """Entries that have expired, overlap, or did not show; the exit status is 1 if there are."""
+    """Entries that have expired, overlap, or did not show in the last thirty nights.
+
+    The exit status is 1 if there are.
+    """
     listed = listed_of(ctx)
     with open_history(listed, url, runs) as history:
-        last = [night.name for night in history.nights(nightly=False, last=30)]
+        last = [night.name for night in history.nights(last=30)]
         results = history.results(nights=last) if last else []
     lines = knowing.check(known.of_list(listed, issues), results)
     for line in lines:

@@ -83,6 +83,9 @@ def run(night: NightDir, settings: Settings, board: Board) -> str:
 
     Either way everything that was started has ended, and each target's end is in the journal.
     """
+    leaving = Deadline(settings.grace_s)
+    while night.held() and leaving.pause(LOOK_S):
+        pass  # a night that was killed: its sessions end by themselves, and let their targets go
     waiting = [Job(target) for target in night.left()]
     jobs = list(waiting)
     with _asked() as stop:

@@ -33,12 +33,14 @@ class Plan:
 @dataclass
 class NightDir:
     """One night.  `done` says of each target whose tests have all been run why they may have
-    come to nothing, ""; those are not started again."""
+    come to nothing, ""; those are not started again.  `leaving`: pids of sessions of a night that
+    was killed, which may still be at their end."""
 
     path: Path
     plan: Plan
     journal: Journal
     done: dict[str, str] = field(default_factory=dict)
+    leaving: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -67,24 +69,33 @@ class NightDir:
     def resume(cls, path: Path) -> Self:
         """An earlier night, to do what it left.  Raises UsageError where `path` is none."""
         plan, done = None, {}
+        leaving: dict[str, int] = {}
         for entry in journal.read(path / "night.jsonl"):
             if entry["what"] == "night-start":
                 plan = Plan(tuple(entry["targets"]), tuple(entry["args"]))
-            elif entry["what"] == "target-end" and entry.get("done"):
-                done[entry["target"]] = entry["why"]
+            elif entry["what"] == "target-start":
+                leaving[entry["target"]] = entry["pid"]
+            elif entry["what"] == "target-end":
+                leaving.pop(entry["target"], None)
+                if entry.get("done"):
+                    done[entry["target"]] = entry["why"]
         if plan is None:
             raise UsageError(
                 "not a night: its journal has no beginning",
                 where=str(path),
                 cure="give a folder under RUNS/nights",
             )
-        made = cls(path, plan, Journal(path / "night.jsonl"), done)
+        made = cls(path, plan, Journal(path / "night.jsonl"), done, leaving)
         made.journal.add("night-start", targets=plan.targets, args=plan.args)
         return made
 
     def left(self) -> list[str]:
         """Targets that are still to be tested."""
         return [target for target in self.plan.targets if target not in self.done]
+
+    def held(self) -> list[str]:
+        """Targets that a session of this very night still holds."""
+        return [target for target, pid in self.leaving.items() if _of_night(pid, self.name)]
 
     def log(self, target: str) -> Path:
         """Where what a target's pytest prints goes."""
@@ -146,3 +157,11 @@ def chosen(tags: Sequence[str], all_targets: Iterable[tuple[str, Sequence[str]]]
             cure="see lab targets",
         )
     return [name for name, tagged in listed if not tags or {name, *tagged} & set(tags)]
+
+
+def _of_night(pid: int, night: str) -> bool:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return f"--night={night}".encode() in words.split(b"\0")

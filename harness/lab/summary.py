@@ -24,7 +24,8 @@ def status(diff: Diff) -> int:
     """1: something must be looked at; else 3: something did not run; else 0."""
     if diff.regressions:
         return REGRESSIONS
-    return LAB if diff.lab_troubles or diff.after.how != "done" else CLEAN
+    unfinished = diff.after.nightly and diff.after.how != "done"
+    return LAB if diff.lab_troubles or unfinished else CLEAN
 
 
 def headline(diff: Diff) -> str:

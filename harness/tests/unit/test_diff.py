@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
+from harness.lab import summary
 from harness.lab.diff import Change, Diff, compare
 from harness.lab.history import History, default_url
 from harness.lab.rates import Rate, slower
@@ -186,7 +187,9 @@ def test_two_nights_by_name_and_two_runs_by_hand(history: History, runs: Path) -
     ]
     history.add([runs])
     before, now = map(str, by_hand)
-    assert only(compare(history, before, now)).kind == "fixed"
+    diff = compare(history, before, now)
+    assert only(diff).kind == "fixed"
+    assert summary.status(diff) == summary.CLEAN
     # A night in between does not see what somebody did by hand.
     night_of(runs, 10, {"box": [WORSE]})
     history.add([runs])

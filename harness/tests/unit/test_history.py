@@ -163,7 +163,7 @@ def test_two_processes_at_once(runs: Path, history: History) -> None:
     )
     argv = [sys.executable, "-c", code, default_url(runs), str(runs)]
     beside = [subprocess.Popen(argv, cwd=ROOT) for _ in range(2)]
-    assert [process.wait(60) for process in beside] == [0, 0]
+    assert [process.wait(300) for process in beside] == [0, 0]
     assert len(history.results()) == 100
     assert history.add([runs]) == Added(read=0, known=20, results=0)
 

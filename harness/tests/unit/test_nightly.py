@@ -92,6 +92,30 @@ def test_the_rest_of_a_night_is_known_from_its_journal(tmp_path: Path) -> None:
     assert other.name != night.name
 
 
+def test_sessions_of_a_killed_night_are_waited_for(tmp_path: Path) -> None:
+    night = NightDir.create(tmp_path, Plan(("a", "b"), ()))
+    waits = "import sys; print(flush=True); sys.stdin.read()"
+    mine, other = (
+        subprocess.Popen(
+            [sys.executable, "-c", waits, f"--night={name}"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for name in (night.name, "another")
+    )  # fmt: skip
+    try:
+        for process, target in ((mine, "a"), (other, "b")):
+            assert process.stdout is not None
+            process.stdout.readline()  # now its command line is its own
+            night.started(target, process.pid, None)
+        again = NightDir.resume(night.path)
+        assert again.held() == ["a"]
+        mine.communicate()
+        assert again.held() == []
+    finally:
+        mine.communicate()
+        other.communicate()
+
+
 def test_a_run_is_found_by_what_it_says_of_itself(tmp_path: Path) -> None:
     name = night_of(tmp_path, 0, {"a": [Test(HANG)], "b-a-c": [Test(HANG)]})
     found = run_of(tmp_path, name, "a")
