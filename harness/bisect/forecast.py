@@ -116,7 +116,8 @@ def forecast(
         settled = settle(weights, [labels[one] for one in active])
         bits = score(posterior, weights, hope[active], active)
         chosen = bits.argmax(axis=-1)
-        best = bits[np.arange(len(active)), chosen]
+        # Little hope is a reason to go elsewhere, not to give up.
+        best = (bits / np.maximum(hope[active], 1e-9))[np.arange(len(active)), chosen]
         sure = settled.chance >= confidence
         over = sure | (best < LEAST_BITS) | (done.runs[active] >= most_runs)
         for where in np.flatnonzero(over):

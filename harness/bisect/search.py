@@ -100,8 +100,7 @@ class Search:
         if settle(weights, self._labels()).chance[0] >= self.assumed.confidence:
             return None
         gains = score(self._posterior, weights, self._hope, price=price)[0]
-        bits = self._posterior.information(weights)[0] * self._hope[0]
-        gains[bits < _LEAST_BITS] = 0.0
+        gains[self._posterior.information(weights)[0] < _LEAST_BITS] = 0.0
         gains[list(without)] = 0.0
         best = int(gains.argmax())
         return best if gains[best] > 0.0 else None
