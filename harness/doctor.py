@@ -16,12 +16,12 @@ from typing import Any
 from harness import doctor_ways
 from harness.check import Check
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.errors import HarnessError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Target
 from harness.lab.reservation import Reservation
 from harness.link.machine import machine_for
+from harness.live.dut import Dut
 
 __all__ = ["Check", "examine"]
 

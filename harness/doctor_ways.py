@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from harness import ways
 from harness.check import Check
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.errors import HarnessError
 from harness.inventory import Target
 from harness.link.console_source import source_for
 from harness.link.power import power_for
+from harness.live.dut import Dut
 
 __all__ = ["configured", "standing"]
 

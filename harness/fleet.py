@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from harness.dut import Dut
 from harness.errors import HarnessError, UsageError
 from harness.evidence.files import RESERVE, reserve
 from harness.evidence.rundir import RunDir
@@ -17,6 +16,7 @@ from harness.inventory import Inventory, Target
 from harness.lab.reservation import Reservation
 from harness.lab.resume import close_guilty, guilty, newest
 from harness.link.machine import machine_for
+from harness.live.dut import Dut
 from harness.verdict import recorded
 
 __all__ = ["Fleet"]

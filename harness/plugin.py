@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from harness import healing, inventory, known, masking, verdict
-from harness.dut import Dut
+from harness import inventory, known, masking, verdict
 from harness.errors import HarnessError, LabError
 from harness.evidence.rundir import Window
 from harness.fence.ledger import Ledger
@@ -25,6 +24,8 @@ from harness.fleet import Fleet
 from harness.gpu.base import Engine
 from harness.known import KnownIssues
 from harness.lab import report, telling
+from harness.live import healing
+from harness.live.dut import Dut
 from harness.verdict import Verdict
 
 _FLEET = pytest.StashKey[Fleet]()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
+from harness.live.dut import Dut
 
 # Lines a second, and for how long at least, in seconds; a log of that is still no flood.
 RATE, SPAN_S = 200, 5.0

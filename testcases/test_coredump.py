@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.evidence.rundir import Window
+from harness.live.dut import Dut
 
 # Within which the dump of a reset must be there, in seconds after the fence.
 PATIENCE_S = 20.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
+from harness.live.dut import Dut
 
 
 @pytest.mark.destructive

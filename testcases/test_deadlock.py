@@ -12,11 +12,11 @@ from contextlib import contextmanager
 import pytest
 
 from harness.deadline import Deadline
-from harness.display import Display
-from harness.dut import Dut
 from harness.evidence.rundir import Window
 from harness.gpu.base import Engine
-from harness.pending import How, Pending
+from harness.live.display import Display
+from harness.live.dut import Dut
+from harness.live.pending import How, Pending
 
 # As test_display: within this a display is back after a reset, and a flip comes.
 PATIENCE_S = 10.0

@@ -9,8 +9,8 @@ from __future__ import annotations
 import pytest
 
 from harness.deadline import Deadline
-from harness.display import Display, Output
-from harness.dut import Dut
+from harness.live.display import Display, Output
+from harness.live.dut import Dut
 
 # Within which a display is back after a reset, and a flip or a vblank comes, in seconds: hundreds
 # of frames, yet less than it takes a user to reach for the power button.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.gpu.base import Engine
+from harness.live.dut import Dut
 
 # Small jobs that an innocent has behind the hang.
 JOBS = 8

@@ -11,8 +11,8 @@ import errno
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
-from harness.generic import Generic
+from harness.live.dut import Dut
+from harness.live.generic import Generic
 
 # A look, no wait; and what any step may take on a slow machine, in seconds.
 NOW, PATIENCE_S = 0.0, 60.0

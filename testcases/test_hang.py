@@ -11,10 +11,10 @@ from collections import Counter
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.evidence.rundir import Window
 from harness.gpu.base import Engine
-from harness.waiters import named
+from harness.live.dut import Dut
+from harness.live.waiters import named
 
 
 @pytest.mark.destructive

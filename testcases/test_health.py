@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.dut import Dut
 from harness.gpu.base import Engine
+from harness.live.dut import Dut
 
 
 def test_canary(dut: Dut, engine: Engine) -> None:

@@ -7,10 +7,10 @@ from base64 import b64decode, b64encode
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.errors import TargetError
 from harness.evidence.rundir import Window
-from harness.held import grown
+from harness.live.dut import Dut
+from harness.live.held import grown
 
 # What is allocated for good at the first resets is no leak.
 WARM_UP, RESETS, DEEP = 5, 10, 50

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
-from harness.pressure import Pressure
-from harness.waiters import READY
+from harness.live.dut import Dut
+from harness.live.pressure import Pressure
+from harness.live.waiters import READY
 
 
 @pytest.mark.destructive

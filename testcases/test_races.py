@@ -8,9 +8,9 @@ from typing import Literal
 import pytest
 
 from harness.deadline import Deadline
-from harness.display import Display
-from harness.dut import Dut
 from harness.evidence.rundir import Window
+from harness.live.display import Display
+from harness.live.dut import Dut
 
 # How long the display changes while hang follows upon hang, in seconds.
 SPAN_S, DEEP_S = 3.0, 120.0

@@ -13,12 +13,12 @@ from dataclasses import asdict
 
 import pytest
 
-from harness.dut import Dut
 from harness.errors import TargetError
 from harness.evidence.rundir import Window
 from harness.kernel import modtests, selftests
 from harness.kernel.selftests import Group, Kind
-from harness.selftests import loads
+from harness.live.dut import Dut
+from harness.live.selftests import loads
 
 # drivers/gpu/drm/i915/selftests/i915_mock_selftests.h of 6.12.  "" is for what newer kernels have.
 MOCK = (

@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.evidence.rundir import Window
+from harness.live.dut import Dut
 
 HANGS, DEEP = 5, 50
 # Within which a display is back after a reset, and a flip comes, in seconds.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import pytest
 
-from harness.client import Client
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.evidence.rundir import Window
-from harness.generic import Generic
 from harness.gpu.base import Engine
+from harness.live.client import Client
+from harness.live.dut import Dut
+from harness.live.generic import Generic
 
 # How long a job is looked at that must not run, and what vgem's own steps may take, in seconds.
 # vgem ends its fences after 10 s, and i915 waits no longer for another driver's.

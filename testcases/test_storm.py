@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from harness.client import Storm
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.evidence.rundir import Window
 from harness.fence.fences import State
 from harness.fence.ledger import Ledger
+from harness.live.client import Storm
+from harness.live.dut import Dut
 
 ENDED = {State.IN_TIME, State.LATE, State.IN_RECOVERY, State.FORCED}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.evidence.rundir import Window
+from harness.live.dut import Dut
 
 # Within which a reset is announced once it is over, in seconds.
 PATIENCE_S = 10.0

@@ -10,11 +10,11 @@ from collections import defaultdict
 
 import pytest
 
-from harness.client import Client, Fence
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.gpu.base import Engine
-from harness.waiters import READY, Waiter, named
+from harness.live.client import Client, Fence
+from harness.live.dut import Dut
+from harness.live.waiters import READY, Waiter, named
 
 # Who sleeps so long before a fence signals is hit by a signal, in seconds.
 LONG_S = 0.5

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.dut import Dut
 from harness.errors import HarnessError
+from harness.live.dut import Dut
 from harness.verdict import Verdict
 
 __all__ = ["headline", "of_issues", "tell"]

@@ -16,14 +16,14 @@ from msgspec.structs import replace
 
 from harness import inventory
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.errors import LabError, UsageError
 from harness.evidence.boot import Boot
 from harness.evidence.rundir import RunDir
 from harness.inventory import Target
 from harness.lab.reservation import Reservation
 from harness.link.machine import machine_for
-from harness.recorder import Recorder
+from harness.live.dut import Dut
+from harness.live.recorder import Recorder
 from tools.bench.result import Result
 
 __all__ = ["run"]

@@ -21,7 +21,6 @@ import pytest
 
 from harness import inventory
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.errors import LabError, UsageError
 from harness.evidence.files import Stream
 from harness.evidence.rundir import RunDir
@@ -33,6 +32,7 @@ from harness.link.machine import machine_for
 from harness.link.qemu import Qemu
 from harness.link.ssh import Ssh
 from harness.link.virtual import load_manifest
+from harness.live.dut import Dut
 from harness.tests.inner import targets_file
 from harness.tests.loopback.sshd import Sshd, why_not
 from harness.tests.loopback.test_session import listed, posing

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from harness import coredump
-from harness.coredump import Coredump
 from harness.errors import TargetError
 from harness.gpu.amdgpu_coredump import problems
 from harness.gpu.base import Dump
 from harness.link.agent import Agent
+from harness.live import coredump
+from harness.live.coredump import Coredump
 
 
 def ring(name: str, dwords: int) -> str:

@@ -8,13 +8,13 @@ from typing import Any, Literal, cast
 
 import pytest
 
-from harness.dut import Dut
 from harness.errors import LabError
 from harness.evidence import journal
 from harness.evidence.rundir import RunDir, Window
 from harness.gpu.base import Engine
 from harness.inventory import Target
 from harness.link.machine import Box
+from harness.live.dut import Dut
 
 
 class Broken(Box):

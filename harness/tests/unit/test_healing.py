@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from harness import healing
-from harness.dut import Dut
 from harness.errors import LabError
 from harness.evidence import journal
 from harness.evidence.journal import Journal
-from harness.health import Ailment
 from harness.inventory import Target
+from harness.live import healing
+from harness.live.dut import Dut
+from harness.live.health import Ailment
 
 STUCK = Ailment("task", "kworker/0:1 (pid 7) sleeps uninterruptibly")
 WEDGED = Ailment("gpu", "wedged")

@@ -8,7 +8,7 @@ import pytest
 
 from harness.agent import facts
 from harness.evidence.finding import Finding
-from harness.health import Ailment, ailments
+from harness.live.health import Ailment, ailments
 
 PCI = "0000:00:02.0"
 WELL: dict[str, Any] = {"taint": 0, "stuck": [], "devices": [PCI]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.held import LIMITS, Held, grown
+from harness.live.held import LIMITS, Held, grown
 
 NAMES = list(LIMITS)
 

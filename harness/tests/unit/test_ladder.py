@@ -7,16 +7,16 @@ from typing import cast
 
 import pytest
 
-from harness import watch
 from harness.deadline import Deadline
 from harness.errors import LabError
 from harness.evidence import journal
 from harness.evidence.journal import Journal
 from harness.kernel import pstore
 from harness.kernel.records import parse_console
-from harness.ladder import Rung, climb
 from harness.link.agent import Agent
-from harness.watch import Watch
+from harness.live import watch
+from harness.live.ladder import Rung, climb
+from harness.live.watch import Watch
 
 BOOT = b"[    0.000000][    T0] Linux version 6.12.117-lab (a@b) #1\n"
 PANIC = b"[    5.000000][    T1] Kernel panic - not syncing: by hand\n"

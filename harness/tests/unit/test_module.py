@@ -10,7 +10,7 @@ import pytest
 from harness.deadline import Deadline
 from harness.errors import TargetError
 from harness.link.agent import Agent
-from harness.module import Module
+from harness.live.module import Module
 
 CONSOLE = "/sys/class/vtconsole/vtcon1"
 

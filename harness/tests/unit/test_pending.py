@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from harness.client import Client, Fence
 from harness.deadline import Deadline
-from harness.display import Commit, Display, Frame
 from harness.gpu.base import Engine
-from harness.pending import Pending
+from harness.live.client import Client, Fence
+from harness.live.display import Commit, Display, Frame
+from harness.live.pending import Pending
 
 PENDING, SIGNALED = Fence(False, 0, None), Fence(True, 0, 1.0)
 
@@ -74,7 +74,7 @@ def test_a_commit_that_does_not_wait_is_none_that_has_begun() -> None:
 def test_a_recovery_that_stands_still_is_looked_at(
     hung: bool, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.pending._STILL_S", (0.0,))
+    monkeypatch.setattr("harness.live.pending._STILL_S", (0.0,))
     seen: list[str] = []
     with made(Played("pipe_read", fences=(PENDING, PENDING, SIGNALED))) as commit:
         assert commit.watch(Deadline(10.0), lambda: hung, seen.append) == SIGNALED

@@ -10,10 +10,10 @@ import pytest
 
 from harness.deadline import Deadline
 from harness.errors import TargetError
-from harness.generic import Generic
 from harness.gpu.base import Knob
 from harness.link.agent import Agent
-from harness.pressure import Pressure
+from harness.live.generic import Generic
+from harness.live.pressure import Pressure
 
 __all__: list[str] = []
 
@@ -66,8 +66,8 @@ def test_the_kernel_reclaims_and_somebody_reads_until_the_end() -> None:
 
 
 def test_without_reclaim_there_is_no_pressure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.pressure._LIMIT_S", 0.05)
-    monkeypatch.setattr("harness.pressure._LOOK_S", 0.01)
+    monkeypatch.setattr("harness.live.pressure._LIMIT_S", 0.05)
+    monkeypatch.setattr("harness.live.pressure._LOOK_S", 0.01)
     with pytest.raises(TargetError, match="nothing is reclaimed"), on(Machine(reclaims=False)):
         raise AssertionError("the block is not to run")
 

@@ -10,8 +10,8 @@ import pytest
 from harness.evidence.rundir import RunDir
 from harness.kernel.records import Record, parse
 from harness.kernel.selftests import Group, Subtest, arguments, find, groups, result
-from harness.module import Module
-from harness.selftests import loads
+from harness.live.module import Module
+from harness.live.selftests import loads
 from harness.tests.kmsg import of_dmesg, raw
 from harness.tests.unit.test_verdict import closed
 from harness.verdict import judge

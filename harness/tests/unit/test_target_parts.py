@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 
 from harness.errors import TargetError
-from harness.fbcon import FramebufferConsole
 from harness.link.agent import Agent
-from harness.sleep import Sleep
-from harness.udev import Udev
+from harness.live.fbcon import FramebufferConsole
+from harness.live.sleep import Sleep
+from harness.live.udev import Udev
 
 GRAPHICS = "/sys/class/drm/card0/device/graphics"
 CONSOLES = "/sys/class/vtconsole"

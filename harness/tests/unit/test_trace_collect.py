@@ -27,7 +27,7 @@ from harness.evidence.rundir import RunDir
 from harness.evidence.trace import TraceFiles
 from harness.gpu import observe
 from harness.inventory import Policy, Target
-from harness.recorder import Recorder
+from harness.live.recorder import Recorder
 
 __all__: list[str] = []
 

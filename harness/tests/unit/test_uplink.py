@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from harness import uplink
 from harness.deadline import Deadline
 from harness.errors import HarnessError, LabError, TargetError
 from harness.evidence import journal
@@ -18,7 +17,8 @@ from harness.inventory import Target
 from harness.link.dial import Stranger, Unreachable
 from harness.link.machine import Box
 from harness.link.power import NoPower, Power
-from harness.uplink import Uplink
+from harness.live import uplink
+from harness.live.uplink import Uplink
 
 OLD, NEW = "old-boot", "new-boot"
 PANIC = b"[    5.000000][    T1] Kernel panic - not syncing: by hand\nRebooting\n"
@@ -110,7 +110,7 @@ def link(
 
     monkeypatch.setattr(uplink, "Attachment", attach)
     monkeypatch.setattr(uplink, "NMI_S", 0.0)
-    monkeypatch.setattr("harness.watch.SETTLE_S", 0.0)
+    monkeypatch.setattr("harness.live.watch.SETTLE_S", 0.0)
     made = Uplink(machine._target, RunDir.create(tmp_path, "box"), machine, print)
     made._attach(wait=True)
     return made

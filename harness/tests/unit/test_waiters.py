@@ -21,7 +21,7 @@ from harness.agent.workload.fence_waits import poll, ready
 from harness.agent.workload.generic import GenericWorkload
 from harness.agent.workload.own_memory import Page
 from harness.agent.workload.waiters import Wait, Waiters
-from harness.waiters import LATE, READY, STUCK, Waiter
+from harness.live.waiters import LATE, READY, STUCK, Waiter
 
 __all__: list[str] = []
 

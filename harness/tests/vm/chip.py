@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.link.gen3 import CONTROL_SOCKET
 from harness.link.machine import state_dir
+from harness.live.dut import Dut
 from harness.tests.vm.guest import PATIENCE_S
 from harness.tests.vm.screen import MODES, crc_lines, shown
 from tools.gen3.control import Client

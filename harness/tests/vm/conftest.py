@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from harness import inventory
-from harness.dut import Dut
 from harness.evidence.rundir import RunDir, Window
 from harness.lab.reservation import Reservation
 from harness.link.machine import machine_for
+from harness.live.dut import Dut
 from harness.tests.inner import targets_file
 from harness.tests.vm.guest import sh
 from harness.verdict import judge

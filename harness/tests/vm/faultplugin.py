@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.dut import Dut
 from harness.errors import HarnessError
 from harness.gpu.base import debugfs
+from harness.live.dut import Dut
 from harness.tests.vm.matrix import ENGINE, ROWS
 
 __all__ = ["choose", "switch"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.gpu.base import Engine
+from harness.live.dut import Dut
 
 __all__ = ["PATIENCE_S", "agent_file", "engine_of", "nodes", "put", "run", "sh"]
 

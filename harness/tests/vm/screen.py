@@ -13,8 +13,8 @@ from typing import Any
 from zlib import crc32
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.gpu.base import debugfs
+from harness.live.dut import Dut
 from harness.tests.vm.guest import PATIENCE_S, agent_file, put, run, sh
 
 __all__ = [

@@ -7,8 +7,8 @@ from zlib import crc32
 
 import pytest
 
-from harness.dut import Dut
 from harness.errors import TargetError, UsageError
+from harness.live.dut import Dut
 from harness.tests.vm.screen import MODES
 
 PATIENCE_S = 30.0

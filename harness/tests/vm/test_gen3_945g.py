@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
+from harness.live.dut import Dut
 from harness.tests.vm.chip import Chip
 from harness.tests.vm.guest import PATIENCE_S, sh
 

@@ -12,12 +12,12 @@ import msgspec
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.evidence.files import read_json
 from harness.evidence.finding import Finding
 from harness.evidence.rundir import RunDir, Window
 from harness.fence.trace import Trace
 from harness.kernel import resets
+from harness.live.dut import Dut
 from harness.tests.inner import Session, targets_file
 from harness.tests.vm.chip import Chip
 from harness.tests.vm.guest import PATIENCE_S

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.gpu.base import debugfs
+from harness.live.dut import Dut
 from harness.tests.vm.chip import Chip, crc_line, crcs, decoded, displayed, the_crc_line
 from harness.tests.vm.guest import PATIENCE_S, sh
 from harness.tests.vm.screen import MODES, connector, connector_id, modetest, rates, uevents

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.errors import LabError
 from harness.kernel import formats
 from harness.link.machine import Virtual
+from harness.live.dut import Dut
 from harness.tests.vm.guest import PATIENCE_S, put, run, sh
 from harness.ways import Watchdog
 

@@ -9,9 +9,9 @@ import pytest
 
 from harness.agent.workload.amdgpu_packets import RECIPES
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.errors import TargetError
 from harness.gpu.base import debugfs
+from harness.live.dut import Dut
 from harness.tests.vm.faultplugin import switch
 from harness.tests.vm.guest import PATIENCE_S, engine_of, nodes, run, sh
 from harness.tests.vm.matrix import ROWS

@@ -10,8 +10,8 @@ from itertools import pairwise
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.errors import TargetError
+from harness.live.dut import Dut
 from harness.tests.vm.guest import PATIENCE_S, engine_of, nodes, run, sh
 from harness.tests.vm.screen import (
     MODES,

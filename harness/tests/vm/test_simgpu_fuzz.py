@@ -11,7 +11,7 @@ import secrets
 
 import pytest
 
-from harness.dut import Dut
+from harness.live.dut import Dut
 from harness.tests.vm.clients.run import run_client
 
 SECONDS = 120

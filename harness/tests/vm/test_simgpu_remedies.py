@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.errors import TargetError
 from harness.evidence.rundir import Window
+from harness.live.dut import Dut
 from harness.tests.vm.guest import PATIENCE_S, engine_of, sh
 from harness.tests.vm.screen import flipper, told, wedged
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from harness.client import Client
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.evidence.rundir import Window
 from harness.gpu.base import Engine
+from harness.live.client import Client
+from harness.live.dut import Dut
 from harness.tests.inner import Session, targets_file
 from harness.tests.vm.guest import PATIENCE_S, engine_of, sh
 from harness.tests.vm.screen import flipper, told, wedged

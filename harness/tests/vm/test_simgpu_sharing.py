@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.dut import Dut
+from harness.live.dut import Dut
 from harness.tests.vm.clients.run import run_client
 from harness.tests.vm.guest import PATIENCE_S, engine_of, sh
 

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.errors import HarnessError
 from harness.evidence import jobs
 from harness.evidence.boot import Boot
@@ -17,6 +16,7 @@ from harness.evidence.trace import TraceFiles
 from harness.fence.trace import Recording, Trace
 from harness.link import zipapp
 from harness.link.agent import Agent
+from harness.live.dut import Dut
 from harness.tests.vm.guest import PATIENCE_S, engine_of, sh
 
 TRACING = "/sys/kernel/tracing"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.dut import Dut
 from harness.errors import TargetError
+from harness.live.dut import Dut
 
 
 def test_agent_is_killed(dut: Dut) -> None:

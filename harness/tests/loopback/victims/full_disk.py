@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.dut import Dut
+from harness.live.dut import Dut
 
 
 @pytest.fixture

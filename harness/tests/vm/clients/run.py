@@ -8,7 +8,7 @@ from base64 import b64encode
 from pathlib import Path
 
 from harness.deadline import Deadline
-from harness.dut import Dut
+from harness.live.dut import Dut
 from harness.tests.inner import ROOT
 
 __all__ = ["run_client"]

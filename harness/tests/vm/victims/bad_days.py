@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.errors import HarnessError
+from harness.live.dut import Dut
 
 
 def test_a_agent_is_killed(dut: Dut) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.errors import HarnessError
 from harness.link.machine import Virtual
+from harness.live.dut import Dut
 from harness.tests.vm.faultplugin import switch
 from harness.tests.vm.sandbox import loopback
 

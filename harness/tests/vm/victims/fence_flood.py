@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.deadline import Deadline
-from harness.dut import Dut
+from harness.live.dut import Dut
 
 # On the target, as root: sw_sync is debugfs.  Numbers: drivers/dma-buf/sync_debug.h.
 # One INC signals them all under a spinlock with interrupts off (sw_sync.c, sync_timeline_signal),

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import pytest
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.errors import HarnessError, LabError
 from harness.link.gen3 import CONTROL_SOCKET, ask
 from harness.link.machine import state_dir
 from harness.link.sockname import short
+from harness.live.dut import Dut
 
 
 def model(dut: Dut) -> int:

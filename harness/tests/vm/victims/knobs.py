@@ -6,7 +6,7 @@ from __future__ import annotations
 from base64 import b64decode
 
 from harness.deadline import Deadline
-from harness.dut import Dut
+from harness.live.dut import Dut
 
 # Of the first ring that can be pinned, before anything was turned.
 ORIGINALS: dict[str, str] = {}

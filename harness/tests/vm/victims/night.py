@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from harness.dut import Dut
+from harness.live.dut import Dut
 
 
 def planted(dut: Dut, test: str) -> bool:

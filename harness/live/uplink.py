@@ -12,21 +12,22 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-from harness import host, pstore
-from harness.attachment import Attachment
+from harness import host
 from harness.deadline import Deadline
 from harness.errors import HarnessError, LabError
 from harness.evidence.boot import Boot
 from harness.evidence.rundir import RunDir
-from harness.guards import Guards
-from harness.health import Ailment
 from harness.inventory import Target
-from harness.ladder import Rung, climb
 from harness.link.agent import Agent
 from harness.link.dial import Stranger
 from harness.link.machine import Machine
 from harness.link.ssh import Ssh, Unreachable
-from harness.watch import Watch
+from harness.live import pstore
+from harness.live.attachment import Attachment
+from harness.live.guards import Guards
+from harness.live.health import Ailment
+from harness.live.ladder import Rung, climb
+from harness.live.watch import Watch
 
 __all__ = ["Uplink"]
 
@@ -52,7 +53,7 @@ class Uplink:
         self.target = target
         self.run = run
         self.unfit = ""
-        # What the last test left it with, until it is healed (harness/healing.py).
+        # What the last test left it with, until it is healed (harness/live/healing.py).
         self.ailing: tuple[Ailment, ...] = ()
         self._machine = machine
         self.say = self._say = say

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from harness.client import Client
 from harness.deadline import Deadline
 from harness.errors import TargetError
 from harness.link.agent import Agent, Workload
-from harness.module import Module
+from harness.live.client import Client
+from harness.live.module import Module
 
 __all__ = ["Attached", "Generic", "Info", "start"]
 

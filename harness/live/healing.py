@@ -9,10 +9,10 @@ from __future__ import annotations
 from base64 import b64encode
 
 from harness.deadline import Deadline
-from harness.dut import Dut
 from harness.errors import TargetError
-from harness.health import ailments
-from harness.ladder import Rung, climb
+from harness.live.dut import Dut
+from harness.live.health import ailments
+from harness.live.ladder import Rung, climb
 
 __all__ = ["heal"]
 

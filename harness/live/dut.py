@@ -16,34 +16,34 @@ from typing import Any
 
 import msgspec
 
-from harness import generic
 from harness.account import Account, open_account
-from harness.client import Client
-from harness.coredump import Coredump
 from harness.coverage import CHAINS, GRAPH, Coverage, of_boot
 from harness.deadline import Deadline
-from harness.display import Display
 from harness.errors import HarnessError, TargetError
 from harness.evidence.files import write_bytes, write_json
 from harness.evidence.finding import Finding
 from harness.evidence.jobs import JobLine, JobLog
 from harness.evidence.rundir import RunDir, Window
-from harness.fbcon import FramebufferConsole
-from harness.generic import Generic
 from harness.gpu import Backend, backend_for, observe
 from harness.gpu.base import Engine, Knob
 from harness.gpu.choice import choose
-from harness.health import ailments
-from harness.held import Held, held
 from harness.inventory import Target
 from harness.kernel import resets, uevents
 from harness.kernel.records import Record
 from harness.kernel.tail import Tail
 from harness.link.machine import Machine
-from harness.module import Module
-from harness.sleep import Sleep
-from harness.udev import Udev
-from harness.uplink import Uplink
+from harness.live import generic
+from harness.live.client import Client
+from harness.live.coredump import Coredump
+from harness.live.display import Display
+from harness.live.fbcon import FramebufferConsole
+from harness.live.generic import Generic
+from harness.live.health import ailments
+from harness.live.held import Held, held
+from harness.live.module import Module
+from harness.live.sleep import Sleep
+from harness.live.udev import Udev
+from harness.live.uplink import Uplink
 
 __all__ = ["Dut"]
 

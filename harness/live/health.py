@@ -1,6 +1,6 @@
 """Health: whether a target is fit for the next test, by what is known of it after the last one.
 
-A pure function of two looks at it and of that test's findings; harness/healing.py acts on it.
+A pure function of two looks at it and of that test's findings; harness/live/healing.py acts on it.
 """
 
 from __future__ import annotations

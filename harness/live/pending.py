@@ -10,10 +10,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from harness.client import Client, Fence
 from harness.deadline import Deadline
-from harness.display import Commit, Display
 from harness.gpu.base import Engine
+from harness.live.client import Client, Fence
+from harness.live.display import Commit, Display
 
 __all__ = ["How", "Pending"]
 

@@ -25,7 +25,7 @@ from harness.link import predecessor, zipapp
 from harness.link.agent import Agent
 from harness.link.dial import Endpoint
 from harness.link.ssh import Ssh
-from harness.recorder import Recorder
+from harness.live.recorder import Recorder
 
 __all__ = ["Attachment", "Mark"]
 

@@ -17,7 +17,7 @@ from harness.errors import UsageError
 from harness.evidence.jobs import JobLine
 from harness.gpu.base import Backend, Engine
 from harness.link.agent import Workload
-from harness.waiters import Waiter
+from harness.live.waiters import Waiter
 
 __all__ = ["Canary", "Client", "Fence", "Job", "Storm"]
 

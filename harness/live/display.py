@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.client import Client
 from harness.deadline import Deadline
 from harness.errors import LabError, TargetError
 from harness.gpu.base import debugfs
 from harness.link.agent import Agent, Workload
+from harness.live.client import Client
 
 __all__ = ["Commit", "Display", "Flips", "Frame", "Output"]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from harness.attachment import Attachment
 from harness.deadline import Deadline
 from harness.errors import HarnessError
 from harness.inventory import Target
 from harness.link.dial import Endpoint
 from harness.link.netconsole import Netconsole
+from harness.live.attachment import Attachment
 
 __all__ = ["Guards"]
 

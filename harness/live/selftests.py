@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from harness.kernel import selftests
 from harness.kernel.records import Record
 from harness.kernel.selftests import Group, Run
-from harness.module import Module
+from harness.live.module import Module
 
 __all__ = ["loads"]
 

@@ -17,9 +17,9 @@ from typing import Self
 
 from harness.deadline import Deadline
 from harness.errors import TargetError
-from harness.generic import Generic
 from harness.gpu.base import Knob
 from harness.link.agent import Agent
+from harness.live.generic import Generic
 
 __all__ = ["Pressure"]
 
