@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.bisect.dag import Dag, Floats
-from harness.bisect.policy import dim, score, settle
+from harness.bisect.policy import dim, enough, score, settle
 from harness.bisect.posterior import Posterior
 from harness.bisect.rate import Rate
 
@@ -118,7 +118,7 @@ def forecast(
         chosen = bits.argmax(axis=-1)
         # Little hope is a reason to go elsewhere, not to give up.
         best = (bits / np.maximum(hope[active], 1e-9))[np.arange(len(active)), chosen]
-        sure = settled.chance >= confidence
+        sure = enough(posterior, weights, settled, confidence, active)
         over = sure | (best < LEAST_BITS) | (done.runs[active] >= most_runs)
         for where in np.flatnonzero(over):
             one = active[where]

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from harness.bisect.dag import Dag, Floats
 from harness.bisect.posterior import Posterior, Which
 
-__all__ = ["ALL", "Price", "Settled", "dim", "score", "settle"]
+__all__ = ["ALL", "Price", "Settled", "dim", "enough", "score", "settle"]
 
 ALL = slice(None)
 # As many runs of a commit are looked ahead to: one alone may never pay for its build.
 _BURSTS = (1, 2, 4, 8, 16, 32)
 # A commit this many steps from one without a verdict may well be broken like it.
 _SHADOW = 4
+# Below this part of its runs a bad kernel shows the finding rarely.
+_RARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,24 @@ def settle(weights: Floats, labels: Sequence[NDArray[np.intp] | None]) -> Settle
             chance[search] = sums.max()
             members[search] = np.flatnonzero(mine == sums.argmax())
     return Settled(chance, members)
+
+
+def enough(
+    posterior: Posterior,
+    weights: Floats,
+    settled: Settled,
+    confidence: float,
+    searches: Which = ALL,
+) -> NDArray[np.bool_]:
+    """Whether each search is as sure as was asked for.
+
+    The rarer bad kernels show it, the less doubt is allowed: the prior over rates is right on the
+    whole, but for a rate as low as that it is a little too sure.
+    """
+    shown = posterior.shown(weights.argmax(axis=-1), searches)
+    allowed = (1 - confidence) * np.clip(shown / _RARE, 0.25, 1.0)
+    found: NDArray[np.bool_] = settled.chance >= 1 - allowed
+    return found
 
 
 def dim(dag: Dag, hope: Floats, commit: int, proven: NDArray[np.bool_]) -> None:

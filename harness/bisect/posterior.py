@@ -67,6 +67,14 @@ class Posterior:
         found: Floats = np.maximum(0.0, entropy(shows) - doubt)
         return found
 
+    def shown(self, commits: NDArray[np.intp], searches: Which = ALL) -> Floats:
+        """The part of the runs of kernels with a candidate that were bad, one candidate of each
+        search; 1 where there were none."""
+        having = self._with[searches]
+        bad, good = np.divmod(having[np.arange(len(having)), commits], BAD)
+        found: Floats = (bad + 1) / (bad + good + 1)
+        return found
+
     def rate(self, weights: Floats) -> Floats:
         """The chance of each point of the bad kernels' rate, of the first search."""
         kinds, where = np.unique(self._with[0], return_inverse=True)

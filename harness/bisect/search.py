@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from harness.bisect.dag import Dag, Floats
-from harness.bisect.policy import Price, dim, score, settle
+from harness.bisect.policy import Price, dim, enough, score, settle
 from harness.bisect.posterior import Posterior
 from harness.bisect.rate import TOLD, Rate, of_bad, of_good
 
@@ -97,7 +97,8 @@ class Search:
     def next(self, price: Price | None = None, without: Sequence[int] = ()) -> int | None:
         """The commit to run, `without` some; None when it is sure, or no run would tell more."""
         weights = self._posterior.weights()
-        if settle(weights, self._labels()).chance[0] >= self.assumed.confidence:
+        settled = settle(weights, self._labels())
+        if enough(self._posterior, weights, settled, self.assumed.confidence)[0]:
             return None
         gains = score(self._posterior, weights, self._hope, price=price)[0]
         gains[self._posterior.information(weights)[0] < _LEAST_BITS] = 0.0
@@ -121,14 +122,14 @@ class Search:
         """As the runs so far have it."""
         weights = self._posterior.weights()
         settled = settle(weights, self._labels())
-        sure = bool(settled.chance[0] >= self.assumed.confidence)
+        sure = bool(enough(self._posterior, weights, settled, self.assumed.confidence)[0])
         if sure:
             members, chance = settled.members[0], float(settled.chance[0])
         else:
             order = np.argsort(-weights[0], kind="stable")
             together = np.cumsum(weights[0][order])
-            enough = int(np.searchsorted(together, self.assumed.confidence)) + 1
-            members = np.sort(order[:enough])
+            count = int(np.searchsorted(together, self.assumed.confidence)) + 1
+            members = np.sort(order[:count])
             chance = float(weights[0][members].sum())
         shares = np.cumsum(self._posterior.rate(weights))
         points = self._posterior.bad.points

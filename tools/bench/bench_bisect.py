@@ -97,14 +97,16 @@ def _play(job: _Job) -> tuple[Played, dict[str, Played]]:
 
 
 def _played(found: Forecast) -> Played:
-    # What it was not sure of, it did not claim; that is no answer, so it is not right either.
-    return Played(float(found.runs.mean()), float((found.right & found.sure).mean()))
+    # What it was not sure of it did not claim, and said so; how many these are is told.
+    right = float((found.right & found.sure).sum() / max(1, found.sure.sum()))
+    return Played(float(found.runs.mean()), right, float(found.sure.mean()))
 
 
 def _mean(played: list[Played]) -> Played:
-    return Played(
-        float(np.mean([one.runs for one in played])), float(np.mean([one.right for one in played]))
+    runs, right, sure = (
+        float(np.mean([getattr(one, name) for one in played])) for name in ("runs", "right", "sure")
     )
+    return Played(runs, right, sure)
 
 
 def _results(job: _Job, ours: Played, beside: dict[str, Played]) -> Iterator[Result]:
@@ -128,6 +130,8 @@ def _results(job: _Job, ours: Played, beside: dict[str, Played]) -> Iterator[Res
     yield Result.of(
         f"{name}.right{end}", 100 * ours.right, "%", {"as stated": 100 * _CONFIDENCE}, 1.0
     )
+    # The others said that it cannot be known: by the rules of chance, or by --most-runs.
+    yield Result.of(f"{name}.sure{end}", 100 * ours.sure, "%", {})
 
 
 def _merges() -> Iterator[Dag]:
@@ -163,16 +167,16 @@ def made(commits: int, random: np.random.Generator) -> Dag:
 
 
 def _own() -> Dag | None:
-    """Where it is a checkout with its history."""
+    """Its oldest commits, so that they stay the same; where it is a checkout with its history."""
     root = Path(__file__).parents[2]
-    argv = ["git", "-C", str(root), "rev-list", "--topo-order", "--reverse", "--parents", "HEAD"]
+    argv = ["git", "-C", str(root), "rev-list", "--date-order", "--reverse", "--parents", "HEAD"]
     try:
         text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     numbers: dict[str, int] = {}
     parents = []
-    for line in text.splitlines()[-_DAG:]:
+    for line in text.splitlines()[:_DAG]:
         commit, *mine = line.split()
         parents.append([numbers[one] for one in mine if one in numbers])
         numbers[commit] = len(numbers)

@@ -57,7 +57,8 @@ class Played:
     """Mean number of them that gave a verdict."""
     right: float
     """Part of the searches whose answer holds the culprit."""
-    told: str = ""
+    sure: float = 1.0
+    """Part that ended with an answer at all."""
 
 
 @cache
