@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-__all__ = ["LONGEST", "PLACES", "Entry", "command", "entries", "length"]
+__all__ = ["COMMANDS", "LONGEST", "PLACES", "Entry", "entries", "length"]
 
 PLACES = ("sim-navi", "sim-gen3", "generic")
 """Where a testcase runs; "generic" is any driver, vgem and sw_sync too."""
@@ -96,3 +96,7 @@ def command(folder: Path) -> None:
         source = entry.source.replace(_BELOW, "")
         cells = (f"{module}: `{entry.test}`", entry.clause, source, entry.places)
         click.echo(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+
+
+COMMANDS = (command,)
+"""What `lab` gains."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from click import Context
 from click.testing import CliRunner, Result
 
+from harness import cli
 from harness.cli import main
 from harness.evidence.files import write_json
 from harness.evidence.rundir import RunDir
@@ -93,3 +96,10 @@ def test_replay_of_what_is_no_run(listed: Path, tmp_path: Path) -> None:
     done = lab(listed, "replay", str(tmp_path))
     assert done.exit_code == 2
     assert "not a run directory" in done.output
+
+
+@pytest.mark.parametrize("module", cli.ELSEWHERE)
+def test_commands_are_found_where_they_live(module: str) -> None:
+    commands = import_module(module).COMMANDS
+    assert sorted(command.name for command in commands) == list(cli.ELSEWHERE[module])
+    assert [main.get_command(Context(main), command.name) for command in commands] == [*commands]

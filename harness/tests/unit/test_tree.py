@@ -13,7 +13,7 @@ from harness.tests.inner import ROOT
 
 # Floors, top to bottom; a room knows only rooms below it (and its own floor's).
 FLOORS = [
-    {"plugin", "cli"},
+    {"plugin", "cli", "desk_commands"},
     {"desk", "doctor", "doctor_ways"},
     {"bisect", "fleet", "lab"},
     {"live"},

@@ -10,7 +10,7 @@ from harness.evidence.rundir import RunDir
 from harness.lab import bootlog
 from harness.lab.dmesg import visible
 
-__all__ = ["log"]
+__all__ = ["COMMANDS"]
 
 
 @click.command()
@@ -26,3 +26,7 @@ def log(path: Path, boot: str, unheard: bool) -> None:
         for line in bootlog.text(bootlog.of_boot(run, name)):
             if not unheard or not line.startswith("k"):
                 click.echo(visible(line))
+
+
+COMMANDS = (log,)
+"""What `lab` gains."""
