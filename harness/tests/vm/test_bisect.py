@@ -53,7 +53,7 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: 
         assert deadline.pause(0.2), log.read_text()
 
 
-def testing(folder: Path) -> bool:
+def in_a_test(folder: Path) -> bool:
     """Whether a machine is up and its test has begun."""
     runs = sorted(folder.glob("runs/*/*/journal.jsonl"))
     return bool(runs) and bool(journal.unfinished(runs[-1]))
@@ -72,7 +72,7 @@ def test_a_flaky_regression_is_found_through_a_kill_and_a_dying_machine(tmp_path
     process = started(command(planted, tmp_path, name, "--seen", "17/20"), log)
 
     # The machine dies in the middle of a test.
-    until(lambda: testing(folder), process, log)
+    until(lambda: in_a_test(folder), process, log)
     before = len(answers(folder))
     (machine,) = processes_mentioning(f"process=tdrlab-{name}")[:1]
     os.kill(machine, signal.SIGKILL)
@@ -80,7 +80,7 @@ def test_a_flaky_regression_is_found_through_a_kill_and_a_dying_machine(tmp_path
     assert answers(folder)[before]["kind"] in ("none", "other"), "a death is no verdict"
 
     # And so does the bisect, some answers later.
-    until(lambda: len(answers(folder)) > before + 2 and testing(folder), process, log)
+    until(lambda: len(answers(folder)) > before + 2 and in_a_test(folder), process, log)
     kept = answers(folder)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
