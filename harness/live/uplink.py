@@ -56,7 +56,7 @@ class Uplink:
         # What the last test left it with, until it is healed (harness/live/healing.py).
         self.ailing: tuple[Ailment, ...] = ()
         self._machine = machine
-        self.say = self._say = say
+        self.say = say
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
         self._before = ("", 0)
@@ -74,13 +74,13 @@ class Uplink:
         Raises LabError where it cannot be reached, UsageError where it is this very
         machine, TargetError where it lacks what the agent needs.
         """
-        self._say(f"{self.target.name}: {self._machine.describe()}")
+        self.say(f"{self.target.name}: {self._machine.describe()}")
         self._machine.up(self._console, Deadline(self.target.limits.boot_s), self.run.path)
         self.guards.open(self._machine.endpoint())
         self._attach(wait=True)
         for remark in self.remarks():
             self.run.journal.add("remark", reason=remark)
-            self._say(f"{self.target.name}: {remark}")
+            self.say(f"{self.target.name}: {remark}")
 
     def close(self) -> None:
         """End the agent, which releases what hangs and restores knobs; leave the machine.
@@ -144,7 +144,7 @@ class Uplink:
 
     def rearm(self) -> None:
         """Make lockdep see again: it stops at its first report until the next boot."""
-        self._say(f"{self.target.name}: lockdep is off, rebooting to arm it again")
+        self.say(f"{self.target.name}: lockdep is off, rebooting to arm it again")
         self.reboot()
 
     def reboot(self) -> None:
@@ -169,7 +169,7 @@ class Uplink:
 
         try:
             rungs = [Rung("reboot", self.target.limits.boot_s, gone), *self._rungs()]
-            if failed := climb(rungs, self.run.journal, self._say):
+            if failed := climb(rungs, self.run.journal, self.say):
                 raise LabError(
                     f"it cannot be rebooted: {failed}",
                     where=self.target.name,
@@ -199,19 +199,19 @@ class Uplink:
 
     def recover(self) -> None:
         """After a death: reach it again, by power if need be; `unfit` when nothing helps."""
-        self._say(f"{self.target.name}: recovering the target")
+        self.say(f"{self.target.name}: recovering the target")
         if self.trouble():
             self._drop()
         if self._at is not None:
             return
-        self.give_up(climb(self._rungs(), self.run.journal, self._say))
+        self.give_up(climb(self._rungs(), self.run.journal, self.say))
 
     def give_up(self, why: str) -> None:
         """It cannot be brought back, and `why`: no test runs on it any more.  "": it can."""
         if why:
             self.unfit = f"recovery failed: {why}"
             self.run.journal.add("unfit", reason=self.unfit)
-            self._say(f"{self.target.name}: unfit: {why}")
+            self.say(f"{self.target.name}: unfit: {why}")
 
     # -- inside ----------------------------------------------------------------
 
@@ -381,7 +381,7 @@ class Uplink:
             self._interrupt()
             return f"the target stopped answering ({why})", ""
         self.run.journal.add("stall", reason=why)
-        self._say(f"{self.target.name}: out of reach, but its console lives: waiting")
+        self.say(f"{self.target.name}: out of reach, but its console lives: waiting")
         for key in STACKS[1:]:
             self._sysrq(key)
         try:
