@@ -153,7 +153,7 @@ def test_the_testcases_pass_against_every_scope(tmp_path: Path, scope: str) -> N
     name = f"sim-scope-{scope}"
     targets = targets_file(tmp_path / "targets.toml", name, f"amdgpu.sim_reset_scope={scope}")
     session = Session(targets, tmp_path / "runs", name)
-    some = "(gfx and (recovers or guilty or neighbour)) or (recovers and sdma0)"
+    some = "(gfx and (recovers[ or guilty or neighbour)) or recovers[sdma0]"
     done = session.run("testcases/test_hang.py", "-k", some)
     assert done.returncode == 0, done.stdout
     outcomes = {name: verdict.outcome for name, verdict in session.verdicts().items()}
