@@ -102,6 +102,7 @@ def test_two_nights_in_a_row(night: Night, tmp_path: Path) -> None:
         assert history.add([night.runs]).read == 0
 
 
+@pytest.mark.deep
 def test_a_night_survives_sigkill_and_sigterm(
     night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,8 @@ ID = bytes(range(20))
 MAKEFILE = r"""
 olddefconfig:
 	@grep -v DROPPED $(O)/.config > $(O)/.new; mv $(O)/.new $(O)/.config
-bzImage modules:
+modules: bzImage
+bzImage:
 	@mkdir -p $(O)/arch/x86/boot; cp driver/file $(O)/arch/x86/boot/bzImage
 	@printf '\177ELF....\4\0\0\0\24\0\0\0\3\0\0\0GNU\0%b' '@ID@' > $(O)/vmlinux
 modules_install:
