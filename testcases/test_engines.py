@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from harness.deadline import Deadline
@@ -65,7 +67,10 @@ def test_innocent_jobs_complete(dut: Dut, pinned: Engine) -> None:
     assert all(client.canary(engine).ok for client, engine in innocents)
     hung = guilty.hang(pinned)
     patience = 2 * dut.target.limits.tdr_s
-    storms = [client.storm(engine, JOBS, Deadline(patience)) for client, engine in innocents]
+    with ThreadPoolExecutor(len(innocents)) as pool:
+        storms = list(
+            pool.map(lambda one: one[0].storm(one[1], JOBS, Deadline(patience)), innocents)
+        )
     fence = guilty.wait(hung, Deadline(dut.target.limits.tdr_s))
 
     assert fence.signaled, f"the hung job's fence: {fence}"

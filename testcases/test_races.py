@@ -103,7 +103,8 @@ def test_suspend_to_idle_beside_a_hang(dut: Dut, window: Window) -> None:
     if reason := dut.refusal(guilty):
         pytest.skip(reason)
     job = guilty.hang(engine)
-    sleep.sleep(PATIENCE_S)
+    # Longer than its way there, on which the driver may wait for the job's timeout.
+    sleep.sleep(2 * dut.target.limits.tdr_s + PATIENCE_S)
     fence = guilty.wait(job, Deadline(2 * dut.target.limits.tdr_s))
     assert fence.error in dut.gpu.hang_errors(), f"the fence {fence}"
     dut.recovered(window, Deadline(dut.target.limits.tdr_s))

@@ -305,6 +305,7 @@ class Dut(Uplink):
             window.died, lab = self._diagnose()
             if not window.died:
                 window.lab_error = f"{window.lab_error or error.what}{lab}"
+                self._bound(window)
         # Asked of a window that closed well, too: the machine may outlive its GPU by that much.
         window.trouble = self.trouble()
         if window.trouble:
@@ -332,10 +333,20 @@ class Dut(Uplink):
         self._engines = None
 
     def extend(self, window: Window) -> None:
-        """Let a closed `window` reach up to now: what a test's teardown causes is its doing too."""
-        window.health_after = self.health()
-        self._mark_end(window, "after")
+        """Let a closed `window` reach up to now: what a test's teardown causes is its doing too.
+
+        As `end`, it says in the window what happened to a dead target or link.
+        """
+        try:
+            window.health_after = self.health()
+            self._mark_end(window, "after")
+        except HarnessError as error:
+            window.died, lab = self._diagnose()
+            if not window.died:
+                window.lab_error = window.lab_error or f"{error.what}{lab}"
         window.trouble = self.trouble()
+        if window.trouble:
+            window.died = ""
         self._save(window)
 
     def gpu_events(self, window: Window) -> list[resets.GpuEvent]:
@@ -440,6 +451,12 @@ class Dut(Uplink):
             window.trace = window.trace or "the trace was begun anew within the test"
         elif not self.at.recorder.absent:
             window.trace_last = mark.mono
+
+    def _bound(self, window: Window) -> None:
+        """Over a link that came back: what the boot says from now on is another test's doing."""
+        if window.last_seq is None and self._at is not None and self.boot_id == window.boot_id:
+            with contextlib.suppress(HarnessError):
+                self._mark_end(window, "end")
 
     def _save(self, window: Window) -> None:
         write_json(self.run.test(window.test) / "window.json", window)

@@ -192,7 +192,8 @@ class Uplink:
 
     def ready(self) -> None:
         """Have a link before a test, and streams that are whole again where a disk was full."""
-        if self.trouble() or self._boot.failed:
+        gone = self._at is not None and not self._at.agent.alive
+        if gone or self.trouble() or self._boot.failed:
             self._drop()
         if self._at is None and not self.unfit:
             self.recover()

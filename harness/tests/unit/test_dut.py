@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import pytest
@@ -122,3 +123,41 @@ def test_trouble_comes_before_a_broken_link(
     window = _window()
     quiet.end(window)
     assert (window.trouble, window.died) == (machine.broke, "")
+
+
+class Cut(Quiet):
+    """A target whose link breaks, and whose autopsy is known."""
+
+    autopsy = ("", "")
+
+    def call(self, op: str, **args: Any) -> dict[str, Any]:
+        raise LabError("no answer", where="box", cure="wait")
+
+    def _diagnose(self) -> tuple[str, str]:
+        return self.autopsy
+
+
+@pytest.mark.parametrize("autopsy", [("the kernel panicked", ""), ("", " (the link broke)")])
+def test_what_breaks_in_a_teardown_is_said_in_the_window(
+    machine: Broken, tmp_path: Path, autopsy: tuple[str, str]
+) -> None:
+    dut = Cut(machine._target, RunDir.create(tmp_path, "box"), machine, print)
+    dut.autopsy = autopsy
+    window = Window(test="t.py::t", boot_id="b", first_seq=1, offset=0, last_seq=2)
+    dut.extend(window)
+    died, lab = autopsy
+    assert (window.died, window.lab_error) == (died, "" if died else f"no answer{lab}")
+
+
+def test_a_window_that_a_broken_link_ended_reaches_no_further(
+    machine: Broken, tmp_path: Path
+) -> None:
+    dut = Cut(machine._target, RunDir.create(tmp_path, "box"), machine, print)
+    dut._at = cast(Any, SimpleNamespace())
+    dut._boot.name("b")
+    window, other = (
+        Window(test="t.py::t", boot_id=boot, first_seq=1, offset=0) for boot in ("b", "older")
+    )
+    dut.end(window)
+    dut.end(other)
+    assert (window.last_seq, other.last_seq) == (1, None)

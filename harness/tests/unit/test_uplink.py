@@ -196,6 +196,15 @@ def test_a_link_that_is_gone_between_tests_is_only_taken_up_again(
     assert (_rungs(link), machine.done, script) == (["agent"], [], [])
 
 
+def test_an_agent_that_died_between_two_tests_is_replaced(
+    link: Uplink, script: list[str | HarnessError]
+) -> None:
+    link.agent.lose("gone")
+    script.append(OLD)
+    link.ready()
+    assert (_rungs(link), link.agent.alive) == (["agent"], True)
+
+
 def test_streams_that_were_cut_are_begun_anew_on_the_same_boot(
     link: Uplink, script: list[str | HarnessError]
 ) -> None:
