@@ -25,7 +25,7 @@ SUFFIX = ".zst"
 # zstd's levels go to 22; from here on they cost far more than they save.
 _LEVEL = 9
 _CHUNK = 1 << 20
-# As many unpacked streams are kept; the oldest makes room.
+# As many unpacked streams are kept, or a whole folder's; the oldest makes room.
 _KEPT = 16
 _unpacked: dict[tuple[str, int], Path] = {}
 
@@ -41,9 +41,12 @@ def plain(path: Path) -> Path:
         return path
     key = (str(packed.resolve()), packed.stat().st_mtime_ns)
     if key not in _unpacked:
-        while len(_unpacked) >= _KEPT:
-            # Who still reads it has it open.
-            _unpacked.pop(next(iter(_unpacked))).unlink(missing_ok=True)
+        # Who still reads one of another folder has it open; one of this folder may only have been
+        # asked for, as a trace does for each of its CPUs before it opens any.
+        beside = packed.resolve().parent
+        others = [old for old in _unpacked if Path(old[0]).parent != beside]
+        for old in others[: max(0, len(_unpacked) - _KEPT + 1)]:
+            _unpacked.pop(old).unlink(missing_ok=True)
         name = hashlib.sha256("\0".join(map(str, key)).encode()).hexdigest()[:16]
         target = _folder(os.getpid()) / f"{name}-{path.name}"
         try:

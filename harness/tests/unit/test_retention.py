@@ -82,12 +82,25 @@ def test_what_was_unpacked_goes_with_the_process(tmp_path: Path) -> None:
 def test_many_are_read_with_few_kept(tmp_path: Path) -> None:
     logs = []
     for number in range(20):
-        log = tmp_path / f"log{number}"
+        log = tmp_path / f"boot-{number}" / "kmsg"
+        log.parent.mkdir()
         log.write_bytes(b"%d" % number)
         pack(log)
         logs.append(log)
+    first = plain(logs[0])
     assert [plain(log).read_bytes() for log in logs] == [b"%d" % n for n in range(20)]
+    assert not first.exists()
     assert plain(logs[0]).read_bytes() == b"0"
+
+
+def test_a_folder_is_there_as_a_whole(tmp_path: Path) -> None:
+    """A trace asks for the pages of every CPU before it opens any."""
+    pages = [tmp_path / f"cpu{number}.raw" for number in range(40)]
+    for page in pages:
+        page.write_bytes(page.name.encode())
+        pack(page)
+    there = [plain(page) for page in pages]
+    assert [file.read_bytes() for file in there] == [page.name.encode() for page in pages]
 
 
 def pruned(runs: Path, now: float, size: int | None = None, dry: bool = False) -> dict[str, str]:
