@@ -162,6 +162,22 @@ def test_a_size_takes_the_oldest_first(tmp_path: Path) -> None:
     assert (paths[1] / "boot-b0").exists()
 
 
+def test_a_bisect_is_no_run(tmp_path: Path) -> None:
+    """It has a journal: it must neither be judged nor crowd out what is one."""
+    path = run_of(tmp_path, "navi", [Test(HANG)])
+    with_log(path)
+    bisect = tmp_path / "bisect-20260501T010000Z-navi"
+    bisect.mkdir()
+    (bisect / "bisect.json").write_text("{}")
+    (bisect / "journal.jsonl").write_bytes((path / "journal.jsonl").read_bytes())
+    (bisect / "kernel").write_bytes(bytes(4 << 20))
+    assert runs_in(tmp_path) == [path]
+    assert runs_in(bisect) == []
+    assert pruned(tmp_path, FIRST + DAY, size=2 << 20) == {}
+    with History.open(default_url(tmp_path)) as history:
+        assert [run.target for run in history.runs()] == ["navi"]
+
+
 def test_a_pruned_run_is_not_judged_by_what_is_left(tmp_path: Path) -> None:
     (tmp_path / "targets.toml").write_text(
         '[targets.navi]\ndriver = "amdgpu"\nvm = { gpu = "ati-vga" }\n'
