@@ -108,7 +108,7 @@ def _compress(path: Path, dry: bool) -> list[Deed]:
     if not found:
         return []
     saved = sum(stream.stat().st_size if dry else pack(stream) for stream in found)
-    return [Deed(path, "compressed", saved)]
+    return [Deed(path, "compressed", saved)] if saved else []
 
 
 def _strip(path: Path, dry: bool) -> list[Deed]:

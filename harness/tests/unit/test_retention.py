@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from harness.cli import main
 from harness.errors import LabError
+from harness.evidence.boot import Boot
 from harness.evidence.packed import SUFFIX, pack, plain
 from harness.evidence.rundir import RunDir, Window
 from harness.lab import prune
@@ -55,6 +56,35 @@ def test_both_forms_after_a_crash_are_one_stream(tmp_path: Path) -> None:
     pack(log)
     log.write_bytes(b"what was there first\n")
     assert plain(log) == log
+
+
+def test_a_packed_stream_that_goes_on_is_whole(tmp_path: Path) -> None:
+    """A run may be resumed on the very boot whose streams were compressed."""
+    run = RunDir(tmp_path)
+    log = with_log(tmp_path)
+    pack(log)
+    boot = Boot(run, 1 << 20)
+    boot.name("b0")
+    boot.kmsg(b"6,2000,2000000,-;more\n")
+    boot.close()
+    run.close()
+    assert log.read_bytes() == LINES + b"6,2000,2000000,-;more\n"
+    assert not log.with_name("kmsg.zst").exists()
+
+
+def test_a_packed_stream_is_never_lost_to_another(tmp_path: Path) -> None:
+    log = with_log(tmp_path)
+    pack(log)
+    log.write_bytes(b"another\n")
+    assert pack(log) == 0
+    packed = log.with_name("kmsg.zst").read_bytes()
+    assert zstandard.ZstdDecompressor().decompressobj().decompress(packed) == LINES
+    assert log.read_bytes() == b"another\n"
+    # What a crash left is packed again.
+    log.write_bytes(LINES + b"more\n")
+    assert pack(log) > 0
+    assert plain(log).read_bytes() == LINES + b"more\n"
+    assert not log.exists()
 
 
 def test_a_damaged_one_is_told(tmp_path: Path) -> None:
