@@ -18,6 +18,7 @@ from harness.evidence.boot import Boot
 from harness.evidence.packed import SUFFIX, pack, plain
 from harness.evidence.rundir import RunDir, Window
 from harness.lab import prune
+from harness.lab.diff import WINDOW
 from harness.lab.history import History, default_url
 from harness.lab.ingest import runs_in
 from harness.tests.inner import ROOT
@@ -171,16 +172,42 @@ def test_evidence_of_what_still_fails_stays(tmp_path: Path) -> None:
     bad = Test(HANG, "fail", "WARNING in x")
     lasts = [run_of(tmp_path, "navi", [bad], day=day) for day in range(3)]
     fixed = run_of(tmp_path, "gen3", [bad])
-    run_of(tmp_path, "gen3", [Test(HANG)], day=100)
+    for hour in range(WINDOW):
+        run_of(tmp_path, "gen3", [Test(HANG)], day=100, hour=hour)
     for path in (*lasts, fixed):
         with_log(path)
-    done = pruned(tmp_path, FIRST + 100 * DAY)
+    done = pruned(tmp_path, FIRST + 101 * DAY)
     assert done == {
         lasts[0].name: "compressed",
         lasts[1].name: "pruned",
         lasts[2].name: "compressed",
         fixed.name: "pruned",
     }
+
+
+def test_evidence_of_a_flake_outlasts_its_passes(tmp_path: Path) -> None:
+    bad, good = Test(HANG, "fail", "WARNING in x"), Test(HANG)
+    flake = run_of(tmp_path, "navi", [bad])
+    for day in range(1, WINDOW):
+        # What is repeated in one run counts once.
+        again = [Test(HANG.replace("]", f"-@{nth}]")) for nth in range(2, 6)]
+        run_of(tmp_path, "navi", [good, *again], day=day)
+    with_log(flake)
+    assert pruned(tmp_path, FIRST + 100 * DAY) == {flake.name: "compressed"}
+    run_of(tmp_path, "navi", [good], day=WINDOW)
+    assert pruned(tmp_path, FIRST + 100 * DAY)[flake.name] == "pruned"
+
+
+def test_each_finding_keeps_its_own_first_run(tmp_path: Path) -> None:
+    """One test shows A, then B: the first of B is not in the midst of A's."""
+    a, b = Test(HANG, "fail", "WARNING in a"), Test(HANG, "fail", "WARNING in b")
+    runs = [run_of(tmp_path, "navi", [test], day=day) for day, test in enumerate([a, a, b, b, b])]
+    for path in runs:
+        with_log(path)
+    done = pruned(tmp_path, FIRST + 100 * DAY)
+    assert [done[path.name] for path in runs] == [
+        "compressed", "compressed", "compressed", "pruned", "compressed",
+    ]  # fmt: skip
 
 
 def test_a_size_takes_the_oldest_first(tmp_path: Path) -> None:
