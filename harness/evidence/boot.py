@@ -13,6 +13,7 @@ import msgspec
 
 from harness.deadline import Deadline
 from harness.evidence.files import Stream
+from harness.evidence.packed import restore
 from harness.evidence.rundir import RunDir
 
 __all__ = ["Boot"]
@@ -27,7 +28,7 @@ class Boot:
         self._limit = limit
         self.boot_id = ""
         self.path: Path = run.pending_boot()
-        self._console = Stream(self.path / "console.log", limit)
+        self._console = self._open("console.log")
         self._netconsole: Stream | None = None
         # Its first datagram may come while the directory gets its name, or after all is closed.
         self._moving = threading.Lock()
@@ -45,12 +46,17 @@ class Boot:
             else:
                 self.path = self._run.name_boot(self.path, boot_id)
         self.boot_id = boot_id
-        self._kmsg = Stream(self.path / "kmsg", self._limit)
-        self._uevents = Stream(self.path / "uevents.jsonl", self._limit)
-        self._events = Stream(self.path / "agent-events.jsonl", self._limit)
+        self._kmsg = self._open("kmsg")
+        self._uevents = self._open("uevents.jsonl")
+        self._events = self._open("agent-events.jsonl")
         for stream in (self._kmsg, self._uevents, self._events):
             stream.begin_line()
             self._streams.append(stream)
+
+    def _open(self, name: str) -> Stream:
+        # Of a run that is resumed it may have been compressed: offsets into it must stay true.
+        restore(self.path / name)
+        return Stream(self.path / name, self._limit)
 
     def console(self, data: bytes) -> None:
         """Sink of the console."""
@@ -62,7 +68,7 @@ class Boot:
             if self._closed:
                 return
             if self._netconsole is None:
-                self._netconsole = Stream(self.path / "netconsole.log", self._limit)
+                self._netconsole = self._open("netconsole.log")
                 self._streams.append(self._netconsole)
             self._netconsole.write(data)
 

@@ -19,13 +19,13 @@ import zstandard
 from harness.errors import LabError
 from harness.evidence.files import disk_error
 
-__all__ = ["SUFFIX", "pack", "plain"]
+__all__ = ["SUFFIX", "pack", "plain", "restore"]
 
 SUFFIX = ".zst"
 # zstd's levels go to 22; from here on they cost far more than they save.
 _LEVEL = 9
 _CHUNK = 1 << 20
-# As many unpacked streams are kept; the oldest makes room.
+# As many unpacked streams are kept, or a whole folder's; the oldest makes room.
 _KEPT = 16
 _unpacked: dict[tuple[str, int], Path] = {}
 
@@ -41,32 +41,49 @@ def plain(path: Path) -> Path:
         return path
     key = (str(packed.resolve()), packed.stat().st_mtime_ns)
     if key not in _unpacked:
-        while len(_unpacked) >= _KEPT:
-            # Who still reads it has it open.
-            _unpacked.pop(next(iter(_unpacked))).unlink(missing_ok=True)
+        # Who still reads one of another folder has it open; one of this folder may only have been
+        # asked for, as a trace does for each of its CPUs before it opens any.
+        beside = packed.resolve().parent
+        others = [old for old in _unpacked if Path(old[0]).parent != beside]
+        for old in others[: max(0, len(_unpacked) - _KEPT + 1)]:
+            _unpacked.pop(old).unlink(missing_ok=True)
         name = hashlib.sha256("\0".join(map(str, key)).encode()).hexdigest()[:16]
         target = _folder(os.getpid()) / f"{name}-{path.name}"
-        try:
-            with packed.open("rb") as source, target.open("wb") as out:
-                zstandard.ZstdDecompressor().copy_stream(source, out, _CHUNK, _CHUNK)
-        except zstandard.ZstdError as error:
-            target.unlink(missing_ok=True)
-            raise LabError(
-                f"cannot read evidence: {error}", where=str(packed), cure="restore it from a backup"
-            ) from error
-        except OSError as error:
-            target.unlink(missing_ok=True)
-            raise disk_error(target, error) from error
+        _unpack(packed, target)
         _unpacked[key] = target
     return _unpacked[key]
+
+
+def restore(path: Path) -> None:
+    """Put `path` back where only its packed form is there, for who wants to append to it.
+
+    A crash at any moment leaves the one or the other, or both.  Raises LabError (disk full, ...).
+    """
+    packed = path.with_name(path.name + SUFFIX)
+    if path.exists() or not packed.exists():
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    _unpack(packed, temporary)
+    try:
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+        packed.unlink()
+    except OSError as error:
+        raise disk_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def pack(path: Path) -> int:
     """Replace `path` by its packed form, once that has been read back; the bytes that saved.
 
-    A crash at any moment leaves the one or the other, or both.  Raises LabError (disk full, ...).
+    A crash at any moment leaves the one or the other, or both.  Where a packed one is there that
+    holds something else, both stay and nothing is saved.  Raises LabError (disk full, ...).
     """
     packed = path.with_name(path.name + SUFFIX)
+    if packed.exists() and not _begins_with(path, packed):
+        return 0
     temporary = path.with_name(f".{packed.name}.{os.getpid()}")
     try:
         with path.open("rb") as source, temporary.open("wb") as out:
@@ -89,6 +106,36 @@ def pack(path: Path) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return before.st_size - after
+
+
+def _unpack(packed: Path, target: Path) -> None:
+    """Write what `packed` holds to `target`; nothing is left where that fails."""
+    try:
+        with packed.open("rb") as source, target.open("wb") as out:
+            zstandard.ZstdDecompressor().copy_stream(source, out, _CHUNK, _CHUNK)
+    except zstandard.ZstdError as error:
+        target.unlink(missing_ok=True)
+        raise LabError(
+            f"cannot read evidence: {error}", where=str(packed), cure="restore it from a backup"
+        ) from error
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise disk_error(target, error) from error
+
+
+def _begins_with(path: Path, packed: Path) -> bool:
+    """Whether nothing that `packed` holds would be lost with it."""
+    try:
+        with path.open("rb") as plain_, packed.open("rb") as raw:
+            stream = zstandard.ZstdDecompressor().stream_reader(raw)
+            while data := stream.read(_CHUNK):
+                if plain_.read(len(data)) != data:
+                    return False
+    except zstandard.ZstdError:
+        return False
+    except OSError as error:
+        raise disk_error(path, error) from error
+    return True
 
 
 def _digest(path: Path, *, packed: bool = False) -> bytes:

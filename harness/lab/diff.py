@@ -155,7 +155,8 @@ def _changes(
     past = [result for result in earlier if result.judged]
     last = past[-1] if past else None
     if not judged:
-        if last is None:
+        # An error or a blind test was asked for and proves nothing: that is told, past or none.
+        if last is None and not any(result.outcome in ("error", "blind") for result in nows):
             return []
         why = _why_not(nows, night, target)
         return [Change("missing", target, test, why, nows[-1] if nows else None, last)]

@@ -38,6 +38,8 @@ __all__ = [
 
 NIGHTS = "nights"
 """The folder of a runs directory in which nightlies keep their journals."""
+# What a bisect's folder has and no run does (bisect/bisection.py).
+BISECT = "bisect.json"
 
 
 # Of a test in which the harness was killed (lab/resume.py): that is the lab's doing.
@@ -121,11 +123,12 @@ class ReadNight:
 def runs_in(root: Path) -> list[Path]:
     """`root` itself if it is a run directory, else those directly in it, oldest name first.
 
+    A night and a bisect are none, though a bisect has a journal: its runs lie in its own home.
     Raises UsageError where nothing can be read.
     """
     if (root / "night.jsonl").exists():
         return []
-    return _having(root, "journal.jsonl")
+    return [path for path in _having(root, "journal.jsonl") if not (path / BISECT).exists()]
 
 
 def nights_in(root: Path) -> list[Path]:

@@ -95,19 +95,21 @@ def name_for(case: Case, taken: Collection[str]) -> str:
 def add(path: Path, name: str, lines: str, targets: Iterable[str], today: date) -> None:
     """Add the entry `name` at the end of `path`, which is made where it is not.
 
-    Raises UsageError, and changes nothing, where the file would not be valid.
+    A link to it stays one, and its line ends stay what they are.  Raises UsageError, and changes
+    nothing, where the file would not be valid.
     """
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    before = path.read_bytes().decode() if path.exists() else ""
     gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
-    text = f"{before}{gap}[issues.{name}]\n{lines}"
+    added = f"{gap}[issues.{name}]\n{lines}"
+    text = before + (added.replace("\n", "\r\n") if "\r\n" in before else added)
     # Beside the file itself, for what an entry names may be a file there.
     with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{NAME}.", suffix=".toml"
+        "w", encoding="utf-8", newline="", dir=path.parent, prefix=f".{NAME}.", suffix=".toml"
     ) as tried:
         tried.write(text)
         tried.flush()
         load(Path(tried.name), targets, today)
-    write_bytes(path, text.encode())
+    write_bytes(path.resolve(), text.encode())
 
 
 def check(known: KnownIssues, results: Iterable[Result]) -> list[str]:

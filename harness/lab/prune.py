@@ -18,6 +18,7 @@ from harness.evidence.files import disk_error
 from harness.evidence.packed import SUFFIX, pack
 from harness.evidence.rundir import RunDir
 from harness.lab import ingest
+from harness.lab.diff import WINDOW
 from harness.lab.past import Result
 from harness.lab.reservation import Reservation
 
@@ -40,19 +41,38 @@ class Deed:
     bytes: int
 
 
+class _Open:
+    """A finding: the first run and the last that showed it, and those since that did not."""
+
+    def __init__(self, first: str) -> None:
+        self.first = self.last = first
+        self.quiet: set[str] = set()
+
+
 def open_runs(results: Iterable[Result]) -> set[str]:
-    """Names of the runs whose evidence is still needed: of each failure that lasts, the first run
-    that shows it and the last."""
-    lasting: dict[tuple[str, str], list[Result]] = {}
+    """Names of the runs whose evidence is still needed: of each finding that is open in a test,
+    the first run that shows it and the last.
+
+    It is open until as many runs did not show it as the diff looks back: a flake passes often.
+    """
+    lasting: dict[tuple[str, str], dict[str, _Open]] = {}
     for result in results:  # oldest first
-        key = (result.target, result.test)
         if not result.judged:
             continue
-        if result.bad or result.known:
-            lasting.setdefault(key, []).append(result)
-        else:
-            lasting.pop(key, None)
-    return {result.run for several in lasting.values() for result in (several[0], several[-1])}
+        found = lasting.setdefault((result.target, result.test), {})
+        shown = (result.signatures or ("",)) if result.bad or result.known else ()
+        for sign in shown:
+            one = found.setdefault(sign, _Open(result.run))
+            one.last = result.run
+            one.quiet.clear()
+        for sign in [sign for sign in found if sign not in shown]:
+            one = found[sign]
+            if result.run != one.last:
+                one.quiet.add(result.run)
+            if len(one.quiet) >= WINDOW:
+                del found[sign]
+    every = [one for found in lasting.values() for one in found.values()]
+    return {run for one in every for run in (one.first, one.last)}
 
 
 def pruned(path: Path) -> bool:
@@ -108,7 +128,7 @@ def _compress(path: Path, dry: bool) -> list[Deed]:
     if not found:
         return []
     saved = sum(stream.stat().st_size if dry else pack(stream) for stream in found)
-    return [Deed(path, "compressed", saved)]
+    return [Deed(path, "compressed", saved)] if saved else []
 
 
 def _strip(path: Path, dry: bool) -> list[Deed]:

@@ -84,8 +84,10 @@ class Redactor:
             if len(text) >= _SHORTEST and text.casefold() not in _PLAIN
         }
         words = sorted(self._known, key=len, reverse=True)
-        # Not in the midst of a word: a host "gen3" is not in "gen3_reset".
-        pattern = "|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in words)
+        # Not in the midst of a word: a host "gen3" is not in "gen3_reset".  What is attached to a
+        # short option is in none: "-Phunter22".
+        before = r"(?:(?<!\w)|(?<=(?<![\w-])-\w))"
+        pattern = "|".join(rf"{before}{re.escape(word)}(?!\w)" for word in words)
         self._words = re.compile(pattern) if words else None
         self._in_key = False
 
@@ -237,9 +239,12 @@ def _password(key: str, named: str) -> Iterator[tuple[str, str]]:
 
 
 def _arguments(argv: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Whatever a command is told may be a credential: its words, and what stands behind a `=`."""
+    """Whatever a command is told may be a credential: its words, what stands behind a `=`, and
+    what is attached to a short option."""
     for word in argv[1:]:
         if not word.startswith("-"):
             yield "credential", word
+        elif not word.startswith("--"):
+            yield "credential", word[2:]  # ipmitool's -PPASSWORD
         if "=" in word:
             yield "credential", word.partition("=")[2]

@@ -212,6 +212,23 @@ def test_the_same_secret_is_the_same_placeholder() -> None:
     assert redactor.replaced == {"host": 1, "address": 2}
 
 
+def test_a_password_attached_to_a_short_option(tmp_path: Path) -> None:
+    on = '["ipmitool", "-Ilanplus", "-Pplover44", "power", "on"]'
+    (tmp_path / "targets.toml").write_text(
+        '[targets.box]\ndriver = "amdgpu"\naddress = "192.0.2.7"\nkey = "k"\nhost_key = "h"\n'
+        f'power = {{ kind = "command", on = {on}, off = ["pdu", "off"] }}\n'
+    )
+    redactor = Redactor(redact.of_target(load(tmp_path / "targets.toml").get("box")))
+    text = redactor.text("ipmitool -Ilanplus -Pplover44 on\n['-Pplover44'] said plover44\n")
+    placeholder = "<credential-1>"
+    assert text == (
+        f"ipmitool -Ilanplus -P{placeholder} on\n['-P{placeholder}'] said {placeholder}\n"
+    )
+    assert redactor.text("xplover44 drm-xplover44 --Pplover44") == (
+        "xplover44 drm-xplover44 --Pplover44"
+    )
+
+
 def test_a_key_that_was_cut_short_swallows_no_more_than_itself() -> None:
     lines = ["-----BEGIN RSA PRIVATE KEY-----", KEY, "GPU reset begin!", "GPU reset done"]
     assert list(Redactor().lines(lines)) == ["<key-1>", "<key-1>", *lines[2:]]

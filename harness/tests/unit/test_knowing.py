@@ -92,6 +92,22 @@ def test_what_stands_in_the_file_stays(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+def test_a_link_and_line_ends_stay(tmp_path: Path) -> None:
+    real = tmp_path / "shared" / "issues.toml"
+    real.parent.mkdir()
+    before = FILE.replace("\n", "\r\n").encode()
+    real.write_bytes(before)
+    file = tmp_path / "known-issues.toml"
+    file.symlink_to(real)
+    case = failed(tmp_path, finding("WARNING in x"))
+    lines = knowing.entry(case, bug="https://bugs.example/2", today=TODAY)
+    knowing.add(file, "new", lines, ["navi"], TODAY)
+    assert file.is_symlink()
+    assert real.read_bytes().startswith(before + b"\r\n[issues.new]\r\n")
+    assert real.read_bytes().count(b"\n") == real.read_bytes().count(b"\r\n")
+    assert known.load(file, ["navi"], TODAY).issues.keys() == {"old", "new"}
+
+
 def test_an_entry_that_would_not_be_valid_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "known-issues.toml"
     file.write_text(FILE)

@@ -14,9 +14,11 @@ from click.testing import CliRunner
 
 from harness.cli import main
 from harness.errors import LabError
+from harness.evidence.boot import Boot
 from harness.evidence.packed import SUFFIX, pack, plain
 from harness.evidence.rundir import RunDir, Window
 from harness.lab import prune
+from harness.lab.diff import WINDOW
 from harness.lab.history import History, default_url
 from harness.lab.ingest import runs_in
 from harness.tests.inner import ROOT
@@ -57,6 +59,35 @@ def test_both_forms_after_a_crash_are_one_stream(tmp_path: Path) -> None:
     assert plain(log) == log
 
 
+def test_a_packed_stream_that_goes_on_is_whole(tmp_path: Path) -> None:
+    """A run may be resumed on the very boot whose streams were compressed."""
+    run = RunDir(tmp_path)
+    log = with_log(tmp_path)
+    pack(log)
+    boot = Boot(run, 1 << 20)
+    boot.name("b0")
+    boot.kmsg(b"6,2000,2000000,-;more\n")
+    boot.close()
+    run.close()
+    assert log.read_bytes() == LINES + b"6,2000,2000000,-;more\n"
+    assert not log.with_name("kmsg.zst").exists()
+
+
+def test_a_packed_stream_is_never_lost_to_another(tmp_path: Path) -> None:
+    log = with_log(tmp_path)
+    pack(log)
+    log.write_bytes(b"another\n")
+    assert pack(log) == 0
+    packed = log.with_name("kmsg.zst").read_bytes()
+    assert zstandard.ZstdDecompressor().decompressobj().decompress(packed) == LINES
+    assert log.read_bytes() == b"another\n"
+    # What a crash left is packed again.
+    log.write_bytes(LINES + b"more\n")
+    assert pack(log) > 0
+    assert plain(log).read_bytes() == LINES + b"more\n"
+    assert not log.exists()
+
+
 def test_a_damaged_one_is_told(tmp_path: Path) -> None:
     log = with_log(tmp_path)
     pack(log)
@@ -82,12 +113,25 @@ def test_what_was_unpacked_goes_with_the_process(tmp_path: Path) -> None:
 def test_many_are_read_with_few_kept(tmp_path: Path) -> None:
     logs = []
     for number in range(20):
-        log = tmp_path / f"log{number}"
+        log = tmp_path / f"boot-{number}" / "kmsg"
+        log.parent.mkdir()
         log.write_bytes(b"%d" % number)
         pack(log)
         logs.append(log)
+    first = plain(logs[0])
     assert [plain(log).read_bytes() for log in logs] == [b"%d" % n for n in range(20)]
+    assert not first.exists()
     assert plain(logs[0]).read_bytes() == b"0"
+
+
+def test_a_folder_is_there_as_a_whole(tmp_path: Path) -> None:
+    """A trace asks for the pages of every CPU before it opens any."""
+    pages = [tmp_path / f"cpu{number}.raw" for number in range(40)]
+    for page in pages:
+        page.write_bytes(page.name.encode())
+        pack(page)
+    there = [plain(page) for page in pages]
+    assert [file.read_bytes() for file in there] == [page.name.encode() for page in pages]
 
 
 def pruned(runs: Path, now: float, size: int | None = None, dry: bool = False) -> dict[str, str]:
@@ -128,16 +172,42 @@ def test_evidence_of_what_still_fails_stays(tmp_path: Path) -> None:
     bad = Test(HANG, "fail", "WARNING in x")
     lasts = [run_of(tmp_path, "navi", [bad], day=day) for day in range(3)]
     fixed = run_of(tmp_path, "gen3", [bad])
-    run_of(tmp_path, "gen3", [Test(HANG)], day=100)
+    for hour in range(WINDOW):
+        run_of(tmp_path, "gen3", [Test(HANG)], day=100, hour=hour)
     for path in (*lasts, fixed):
         with_log(path)
-    done = pruned(tmp_path, FIRST + 100 * DAY)
+    done = pruned(tmp_path, FIRST + 101 * DAY)
     assert done == {
         lasts[0].name: "compressed",
         lasts[1].name: "pruned",
         lasts[2].name: "compressed",
         fixed.name: "pruned",
     }
+
+
+def test_evidence_of_a_flake_outlasts_its_passes(tmp_path: Path) -> None:
+    bad, good = Test(HANG, "fail", "WARNING in x"), Test(HANG)
+    flake = run_of(tmp_path, "navi", [bad])
+    for day in range(1, WINDOW):
+        # What is repeated in one run counts once.
+        again = [Test(HANG.replace("]", f"-@{nth}]")) for nth in range(2, 6)]
+        run_of(tmp_path, "navi", [good, *again], day=day)
+    with_log(flake)
+    assert pruned(tmp_path, FIRST + 100 * DAY) == {flake.name: "compressed"}
+    run_of(tmp_path, "navi", [good], day=WINDOW)
+    assert pruned(tmp_path, FIRST + 100 * DAY)[flake.name] == "pruned"
+
+
+def test_each_finding_keeps_its_own_first_run(tmp_path: Path) -> None:
+    """One test shows A, then B: the first of B is not in the midst of A's."""
+    a, b = Test(HANG, "fail", "WARNING in a"), Test(HANG, "fail", "WARNING in b")
+    runs = [run_of(tmp_path, "navi", [test], day=day) for day, test in enumerate([a, a, b, b, b])]
+    for path in runs:
+        with_log(path)
+    done = pruned(tmp_path, FIRST + 100 * DAY)
+    assert [done[path.name] for path in runs] == [
+        "compressed", "compressed", "compressed", "pruned", "compressed",
+    ]  # fmt: skip
 
 
 def test_a_size_takes_the_oldest_first(tmp_path: Path) -> None:
@@ -147,6 +217,22 @@ def test_a_size_takes_the_oldest_first(tmp_path: Path) -> None:
     now = FIRST + 2.5 * DAY
     assert pruned(tmp_path, now, size=(5 << 20) // 2) == {paths[0].name: "pruned"}
     assert (paths[1] / "boot-b0").exists()
+
+
+def test_a_bisect_is_no_run(tmp_path: Path) -> None:
+    """It has a journal: it must neither be judged nor crowd out what is one."""
+    path = run_of(tmp_path, "navi", [Test(HANG)])
+    with_log(path)
+    bisect = tmp_path / "bisect-20260501T010000Z-navi"
+    bisect.mkdir()
+    (bisect / "bisect.json").write_text("{}")
+    (bisect / "journal.jsonl").write_bytes((path / "journal.jsonl").read_bytes())
+    (bisect / "kernel").write_bytes(bytes(4 << 20))
+    assert runs_in(tmp_path) == [path]
+    assert runs_in(bisect) == []
+    assert pruned(tmp_path, FIRST + DAY, size=2 << 20) == {}
+    with History.open(default_url(tmp_path)) as history:
+        assert [run.target for run in history.runs()] == ["navi"]
 
 
 def test_a_pruned_run_is_not_judged_by_what_is_left(tmp_path: Path) -> None:
