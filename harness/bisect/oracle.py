@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from harness.bisect.search import Kind
 from harness.errors import HarnessError
+from harness.evidence import journal
 from harness.evidence.finding import Finding, signature
 from harness.evidence.rundir import RunDir
 from harness.kernel.signature import steady
@@ -70,6 +71,8 @@ def hear(path: Path, test: str, wanted: Wanted | None, builds: dict[str, str]) -
     # One showing is enough to be bad; to be good, every one of them must be.
     for kind in ("bad", "none", "other", "good"):
         for one in heard:
+            if one.kind == kind == "good" and not _ended(run):
+                return Heard(kind="none", reason="the run was cut short", kernel=named)
             if one.kind == kind:
                 return Heard(kind=one.kind, reason=one.reason, wanted=one.wanted, kernel=named)
     raise AssertionError(heard)
@@ -109,6 +112,12 @@ def _one(verdict: Verdict, wanted: Wanted | None) -> Heard:
     if verdict.outcome in ("blind", "skip"):
         return Heard(kind="none", reason=f"{verdict.outcome}: {verdict.reason}")
     return Heard(kind="other", reason=f"{verdict.outcome}: {verdict.reason}")
+
+
+def _ended(run: RunDir) -> bool:
+    """Whether the session came to its end: of one that was killed, tests may be missing."""
+    ends = [entry for entry in journal.read(run.journal.path) if entry["what"] == "run-end"]
+    return bool(ends) and ends[-1].get("how") == "done"
 
 
 def _asked(name: str, test: str) -> bool:

@@ -61,6 +61,7 @@ class _Runner:
         verdict = Verdict(TEST, "fail" if bad else "pass", "", "armed", (SPLAT,) if bad else ())
         write_json(run.test(TEST) / "verdict.json", verdict)
         run.journal.add("test-start", test=TEST)
+        run.journal.add("run-end", how="done")
         run.journal.close()
         if self.stop == f"{int(runs.name)}after":
             self._stand(runs)

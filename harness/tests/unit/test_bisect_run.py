@@ -32,14 +32,21 @@ WANTED = bisecting.WANTED
 
 
 def run_of(
-    path: Path, outcome: Outcome, *findings: Finding, reason: str = "", test: str = TEST
+    path: Path,
+    outcome: Outcome,
+    *findings: Finding,
+    reason: str = "",
+    test: str = TEST,
+    how: str = "done",
 ) -> Path:
-    """A run directory with one verdict."""
+    """A run directory with one verdict; `how` its session ended, "" where it was killed."""
     run = RunDir.create(path, "box")
     run.update(kernel={"uname": {"release": "6.12"}, "builds": {"amdgpu": "aa"}})
     verdict = Verdict(test, outcome, reason, "armed", findings)
     write_json(run.test(test) / "verdict.json", verdict)
     run.journal.add("test-start", test=test)
+    if how:
+        run.journal.add("run-end", how=how)
     run.journal.close()
     return run.path
 
@@ -94,6 +101,15 @@ def test_a_run_without_the_test_proves_nothing(tmp_path: Path) -> None:
     path = run_of(tmp_path, "fail", SPLAT, test="testcases/other.py::test_b")
     assert hear(path, TEST, WANTED, {}).kind == "none"
     assert hear(tmp_path / "nothing", TEST, WANTED, {}).kind == "none"
+
+
+@pytest.mark.parametrize("how", ["", "interrupted"])
+def test_a_run_that_was_cut_short_is_never_good(how: str, tmp_path: Path) -> None:
+    passed = run_of(tmp_path / "1", "pass", how=how)
+    heard = hear(passed, TEST, WANTED, {})
+    assert (heard.kind, heard.reason) == ("none", "the run was cut short")
+    failed = run_of(tmp_path / "2", "fail", SPLAT, reason=SPLAT.title, how=how)
+    assert hear(failed, TEST, WANTED, {}).kind == "bad", "one showing is enough"
 
 
 # -- the bisect ---------------------------------------------------------------------
