@@ -107,9 +107,11 @@ def _one(verdict: Verdict, wanted: Wanted | None) -> Heard:
             seen = said if said and said.signature == wanted.signature else None
     if seen is not None:
         return Heard(kind="bad", reason=seen.title, wanted=seen)
-    if verdict.outcome in ("pass", "xfail"):
+    # An issue that excuses something may excuse what is searched for, or have masked it.
+    expected = verdict.outcome == "xfail" and not verdict.known
+    if verdict.outcome == "pass" or (expected and verdict.lockdep == "armed"):
         return Heard(kind="good", reason=verdict.reason)
-    if verdict.outcome in ("blind", "skip"):
+    if expected or verdict.outcome in ("blind", "skip"):
         return Heard(kind="none", reason=f"{verdict.outcome}: {verdict.reason}")
     return Heard(kind="other", reason=f"{verdict.outcome}: {verdict.reason}")
 

@@ -8,18 +8,24 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from harness import inventory
 from harness.bisect import report
 from harness.bisect.bisection import Bisection, Setting
+from harness.bisect.kernels import Kernel
 from harness.bisect.oracle import Wanted, hear
+from harness.bisect.runner import Runner
 from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
 from harness.evidence import journal
 from harness.evidence.files import write_json
 from harness.evidence.finding import Finding
 from harness.evidence.rundir import RunDir
+from harness.inventory import Inventory
+from harness.known import of_list
 from harness.tests import bisecting
 from harness.tests.inner import ROOT
 from harness.verdict import Outcome, Verdict
@@ -38,17 +44,26 @@ def run_of(
     reason: str = "",
     test: str = TEST,
     how: str = "done",
+    known: tuple[str, ...] = (),
+    lockdep: Literal["armed", "blind", "went off"] = "armed",
 ) -> Path:
     """A run directory with one verdict; `how` its session ended, "" where it was killed."""
     run = RunDir.create(path, "box")
     run.update(kernel={"uname": {"release": "6.12"}, "builds": {"amdgpu": "aa"}})
-    verdict = Verdict(test, outcome, reason, "armed", findings)
+    verdict = Verdict(test, outcome, reason, lockdep, findings, known=known)
     write_json(run.test(test) / "verdict.json", verdict)
     run.journal.add("test-start", test=test)
     if how:
         run.journal.add("run-end", how=how)
     run.journal.close()
     return run.path
+
+
+def targets(directory: Path) -> Inventory:
+    """A target list with one box."""
+    path = directory / "targets.toml"
+    path.write_text('[targets.box]\ndriver = "i915"\naddress = "box1.lab"\nhost_key = "SHA256:x"\n')
+    return inventory.load(path)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +116,54 @@ def test_a_run_without_the_test_proves_nothing(tmp_path: Path) -> None:
     path = run_of(tmp_path, "fail", SPLAT, test="testcases/other.py::test_b")
     assert hear(path, TEST, WANTED, {}).kind == "none"
     assert hear(tmp_path / "nothing", TEST, WANTED, {}).kind == "none"
+
+
+@pytest.mark.parametrize(
+    ("known", "lockdep", "kind"),
+    [
+        ((), "armed", "good"),
+        ((), "blind", "none"),
+        ((), "went off", "none"),
+        (("issue",), "armed", "other"),
+        (("issue",), "went off", "other"),
+    ],
+)
+def test_what_was_expected_to_fail_is_good_only_where_nothing_was_excused_or_masked(
+    known: tuple[str, ...],
+    lockdep: Literal["armed", "blind", "went off"],
+    kind: str,
+    tmp_path: Path,
+) -> None:
+    path = run_of(tmp_path, "xfail", reason="known", known=known, lockdep=lockdep)
+    assert hear(path, TEST, WANTED, {}).kind == kind
+
+
+def test_a_bisects_sessions_excuse_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+
+    class Ended:
+        def __init__(self, argv: list[str], **_: object) -> None:
+            started.append(argv)
+
+        def wait(self, _: float) -> bool:
+            return True
+
+        def end(self) -> None: ...
+
+        forget = end
+
+    monkeypatch.setattr("harness.bisect.runner.Kept", Ended)
+    listed = targets(tmp_path)
+    runner = Runner(
+        listed.path, listed.get("box"), TEST, tmp_path / "home",
+        limit_s=1.0, install=("true",), extra=("--deep",),
+    )  # fmt: skip
+    runner.run(Kernel(directory="none"), tmp_path / "runs")
+    (given,) = [word.partition("=")[2] for word in started[0] if word.startswith("--known=")]
+    issue = '[issues.one]\ntitle="t"\nstate="fail"\nbug="https://x"\nexpires=2999-01-01\ntest="*"\n'
+    (tmp_path / "known-issues.toml").write_text(issue)
+    assert of_list(listed).issues
+    assert not of_list(listed, Path(given)).issues
 
 
 @pytest.mark.parametrize("how", ["", "interrupted"])
