@@ -22,10 +22,11 @@ from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
 from harness.evidence import journal
 from harness.evidence.files import write_json
-from harness.evidence.finding import Finding
+from harness.evidence.finding import Finding, signature
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
 from harness.known import of_list
+from harness.lab.ingest import ENDED
 from harness.tests import bisecting
 from harness.tests.inner import ROOT
 from harness.verdict import Outcome, Verdict
@@ -164,6 +165,40 @@ def test_a_bisects_sessions_excuse_nothing(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "known-issues.toml").write_text(issue)
     assert of_list(listed).issues
     assert not of_list(listed, Path(given)).issues
+
+
+def test_what_is_known_is_not_taken_for_what_is_searched(tmp_path: Path) -> None:
+    new = Finding("oops", "fail", "oops in x", "000000000000")
+    known = ("issue",)
+    only = run_of(tmp_path / "1", "xfail", SPLAT, reason="known issue", known=known)
+    assert hear(only, TEST, None, {}).kind == "other"
+    ignored = run_of(tmp_path / "2", "pass", SPLAT)
+    assert hear(ignored, TEST, None, {}).kind == "good"
+    both = run_of(tmp_path / "3", "fail", SPLAT, new, reason=new.title, known=known)
+    died = run_of(
+        tmp_path / "4", "incomplete", SPLAT, new, known=known,
+        reason=f"the kernel panicked; last finding: {new.title}",
+    )  # fmt: skip
+    for path in (both, died):
+        wanted = hear(path, TEST, None, {}).wanted
+        assert wanted is not None
+        assert wanted.signature == new.signature
+    said = run_of(tmp_path / "5", "fail", SPLAT, reason="AssertionError: no flip", known=known)
+    heard = hear(said, TEST, None, {})
+    assert (heard.kind, heard.reason) == ("bad", "AssertionError: no flip")
+
+
+def test_a_death_is_searched_for_where_it_is_asked_for(tmp_path: Path) -> None:
+    panic = "the kernel panicked: Fatal exception"
+    wanted = Wanted(signature("died", panic))  # as the history names it
+    path = run_of(tmp_path / "1", "incomplete", reason=panic)
+    assert hear(path, TEST, wanted, {}).kind == "bad"
+    unasked = hear(path, TEST, None, {})
+    assert (unasked.kind, wanted.signature in unasked.reason) == ("other", True)
+    another = run_of(tmp_path / "2", "incomplete", reason="QEMU ended: killed by signal 9")
+    assert hear(another, TEST, wanted, {}).kind == "other"
+    ours = run_of(tmp_path / "3", "incomplete", reason=ENDED)
+    assert hear(ours, TEST, Wanted(signature("died", ENDED)), {}).kind == "none"
 
 
 @pytest.mark.parametrize("how", ["", "interrupted"])
