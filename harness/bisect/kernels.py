@@ -8,6 +8,7 @@ tools.kernel.commit is one; a script that copies prebuilt kernels is another.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import threading
 from collections.abc import Sequence
@@ -21,18 +22,36 @@ from harness.errors import HarnessError, LabError, UsageError
 from harness.evidence.files import write_json
 from harness.link.kept import Kept
 
-__all__ = ["Kernel", "Kernels", "Unbuildable", "Workshop"]
+__all__ = ["Kernel", "Kernels", "Unbuildable", "Workshop", "trouble_in"]
 
 # What a builder says about the kernel that it made.
 BUILT = "built.json"
 _LAB_STATUS = LabError.exit_status
 _TELL_LINES = 3
+# What a disk, a memory or the OOM killer makes of a build: what strerror(3) says ends its line, so
+# that no string in quoted source is taken for it; then gcc's, its linker's, make's and sh's words.
+_TROUBLE = re.compile(
+    r": (?:No space left on device|Disk quota exceeded|Cannot allocate memory"
+    r"|Read-only file system|Input/output error)\.?$"
+    r"|fatal error: Killed signal terminated program|terminated with signal 9 \[Killed\]"
+    r"|failed with status -9;|^(?:\S+: )?out of memory allocating \d+ bytes"
+    r"|^make(?:\[\d+\])?: \*\*\* .*(?:Killed|Error 137)$|^/bin/sh: line \d+: +\d+ Killed ",
+    re.MULTILINE,
+)
 
 
 class Unbuildable(HarnessError):
     """That commit has no kernel: it does not build, or one of the lab's patches does not apply."""
 
     fault = "no kernel"
+
+
+def trouble_in(log: str) -> str:
+    """The line of a build's output by which it failed for want of disk or memory, or ""."""
+    found = _TROUBLE.search(log)
+    if found is None:
+        return ""
+    return log[log.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0].strip()
 
 
 class Kernel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -134,13 +153,15 @@ class Kernels:
         finally:
             built.end()
             built.forget()
-        lines = log.read_text(errors="replace").strip().splitlines()
+        text = log.read_text(errors="replace")
+        trouble = trouble_in(text)
+        lines = text.strip().splitlines()
         said = "; ".join(lines[-_TELL_LINES:])[-600:] or f"exit status {status}"
         if status == 0:
             part.rename(place)
-        elif status == _LAB_STATUS or (status or 0) >= 128:
+        elif status == _LAB_STATUS or (status or 0) >= 128 or trouble:
             raise LabError(
-                f"the builder could not work: {said}",
+                f"the builder could not work: {trouble or said}",
                 where=str(log),
                 cure="mend what it says, then go on with --resume",
             )

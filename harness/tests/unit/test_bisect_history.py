@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.bisect.history import History
-from harness.bisect.kernels import Kernels, Unbuildable, Workshop
+from harness.bisect.kernels import Kernels, Unbuildable, Workshop, trouble_in
 from harness.errors import LabError, UsageError
 
 __all__: list[str] = []
@@ -25,6 +25,8 @@ with open(pathlib.Path(sys.argv[0]).with_name("calls"), "a") as calls:
     calls.write(commit + "\\n")
 if "broken" in text:
     sys.exit("error: it does not compile")
+if "starved" in text:
+    sys.exit(text)
 if "full" in text:
     print("no space left"); sys.exit(3)
 pathlib.Path(out, "built.json").write_text(json.dumps({"builds": {"driver": text.strip()}}))
@@ -152,6 +154,41 @@ def test_what_does_not_build_is_remembered_and_the_labs_trouble_is_not(
         with pytest.raises(LabError, match="no space left"):
             kernels.get(full)
     assert calls(builder) == [broken, full, full]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "/usr/bin/ld: final link failed: No space left on device",
+        "cc1: fatal error: error writing to /tmp/a.s: No space left on device",
+        "make[3]: vfork: Cannot allocate memory",
+        "gcc: fatal error: Killed signal terminated program cc1",
+        "collect2: fatal error: ld terminated with signal 9 [Killed]",
+        "make[2]: *** [scripts/Makefile.build:229: a.o] Error 137",
+        "cc1: out of memory allocating 65536 bytes after a total of 1 bytes",
+    ],
+)
+def test_what_a_starved_build_says_is_known(said: str) -> None:
+    assert trouble_in(f"  CC a.o\n{said}\nmake: *** [a] Error 2\n") == said
+
+
+def test_a_starved_build_is_the_labs_trouble_whatever_its_status(
+    repository: Repository, builder: list[str], tmp_path: Path
+) -> None:
+    said = "ld: a.o: No space left on device"
+    starved = repository.commit("starved", text=f"starved\n{said}\nmake: *** [a] Error 2\n")
+    kernels = Kernels(repository.path, tmp_path / "kernels", builder, "driver")
+    for _ in range(2):
+        with pytest.raises(LabError, match=said):
+            kernels.get(starved)
+    assert calls(builder) == [starved, starved]
+
+
+def test_source_that_speaks_of_a_full_disk_is_not_one() -> None:
+    quoted = """a.c:7:2: error: implicit declaration of function 'b'
+    7 |  pr_err("x: No space left on device\\n"); b("Cannot allocate memory"); /* Killed */
+"""
+    assert trouble_in(quoted) == ""
 
 
 def test_the_workshop_builds_ahead(
