@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import pytest
 
 from harness import inventory
@@ -26,6 +27,7 @@ from harness.evidence.finding import Finding, signature
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
 from harness.known import of_list
+from harness.lab import redact
 from harness.lab.ingest import ENDED
 from harness.tests import bisecting
 from harness.tests.inner import ROOT
@@ -228,6 +230,29 @@ def test_the_culprit_is_found_and_told(culprit: int, tmp_path: Path) -> None:
     assert "<b>" not in picture.read_text(), "titles are data"
     assert f"#regzbot introduced: {bisecting.commit_id(culprit)}" in mail.read_text()
     assert "the splat" in mail.read_text()
+
+
+def test_a_mail_tells_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "bisect").mkdir()
+    bisection = bisecting.make(tmp_path / "bisect", commits=8, culprit=2)
+    answer = bisection.go()
+    bad = next(one for one in bisection.attempts if one.kind == "bad")
+    (quoted,) = (bisection.folder / bad.run).glob("*/tests/*/verdict.json")
+    key = "-----BEGIN RSA PRIVATE KEY-----\nAAAAB3NzaC1yc2EAAAADAQAB\n-----END RSA PRIVATE KEY-----"
+    told = f"on box1.lab and node7\n{key}\nfrom 10.1.2.3, carol@desk"
+    splat = msgspec.structs.replace(SPLAT, text=told)
+    write_json(quoted, Verdict(TEST, "fail", SPLAT.title, "armed", (splat,)))
+    RunDir.open(quoted.parents[2]).update(kernel={"uname": {"nodename": "node7"}})
+    assert bisection.wanted is not None
+    bisection.wanted = msgspec.structs.replace(bisection.wanted, title="lock of 10.1.2.3")
+    secrets = list(redact.of_target(targets(tmp_path).get("box")))
+    mail = report.write(bisection, answer, secrets)[2].read_text()
+    for secret in ("box1.lab", "node7", "AAAAB3", "10.1.2.3", "carol"):
+        assert secret not in mail
+    assert "\nTo: A <a@example.invalid>\nCc: regressions@lists.linux.dev\n" in mail
+    assert f"#regzbot introduced: {bisecting.commit_id(2)}\n" in mail
+    assert "Subject: [REGRESSION] lock of <address-1>\n" in mail
+    assert "from <address-1>, <user-1>\n" in mail
 
 
 def test_without_a_finding_the_bad_end_says_what_is_searched(tmp_path: Path) -> None:
