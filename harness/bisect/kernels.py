@@ -7,10 +7,15 @@ tools.kernel.commit is one; a script that copies prebuilt kernels is another.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
+import re
 import shutil
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,18 +26,38 @@ from harness.errors import HarnessError, LabError, UsageError
 from harness.evidence.files import write_json
 from harness.link.kept import Kept
 
-__all__ = ["Kernel", "Kernels", "Unbuildable", "Workshop"]
+__all__ = ["Kernel", "Kernels", "Unbuildable", "Workshop", "trouble_in"]
 
 # What a builder says about the kernel that it made.
 BUILT = "built.json"
 _LAB_STATUS = LabError.exit_status
 _TELL_LINES = 3
+# A kernel that was asked for within that many seconds may be another bisect's, who boots it.
+_FRESH_S = 24 * 3600.0
+# What a disk, a memory or the OOM killer makes of a build: what strerror(3) says ends its line, so
+# that no string in quoted source is taken for it; then gcc's, its linker's, make's and sh's words.
+_TROUBLE = re.compile(
+    r": (?:No space left on device|Disk quota exceeded|Cannot allocate memory"
+    r"|Read-only file system|Input/output error)\.?$"
+    r"|fatal error: Killed signal terminated program|terminated with signal 9 \[Killed\]"
+    r"|failed with status -9;|^(?:\S+: )?out of memory allocating \d+ bytes"
+    r"|^make(?:\[\d+\])?: \*\*\* .*(?:Killed|Error 137)$|^/bin/sh: line \d+: +\d+ Killed ",
+    re.MULTILINE,
+)
 
 
 class Unbuildable(HarnessError):
     """That commit has no kernel: it does not build, or one of the lab's patches does not apply."""
 
     fault = "no kernel"
+
+
+def trouble_in(log: str) -> str:
+    """The line of a build's output by which it failed for want of disk or memory, or ""."""
+    found = _TROUBLE.search(log)
+    if found is None:
+        return ""
+    return log[log.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0].strip()
 
 
 class Kernel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -90,10 +115,12 @@ class Kernels:
     def get(self, commit: str) -> Kernel:
         """Build it if it is not there.  Raises Unbuildable, LabError."""
         place = self.root / self.key(commit)
-        if (place / "unbuildable").exists():
-            raise Unbuildable((place / "unbuildable").read_text(), where=commit[:12])
-        if not (place / BUILT).exists():
-            self._build(commit, place)
+        with self._alone(place) as lock:
+            if (place / "unbuildable").exists():
+                raise Unbuildable((place / "unbuildable").read_text(), where=commit[:12])
+            if not (place / BUILT).exists():
+                self._build(commit, place, lock)
+            os.utime(place)
         try:
             made = msgspec.json.decode((place / BUILT).read_bytes(), type=Kernel)
         except (OSError, msgspec.DecodeError) as error:
@@ -105,42 +132,59 @@ class Kernels:
         return msgspec.structs.replace(made, directory=str(place))
 
     def prune(self, keep: set[str], most: int) -> None:
-        """Remove the oldest kernels beyond `most`, but for those of the commits in `keep`."""
+        """Remove the oldest kernels beyond `most`, but for those of the commits in `keep` and those
+        that were asked for within a day."""
         spared = {self.key(commit) for commit in keep}
         made = [path for path in self.root.glob("*") if (path / BUILT).exists()]
-        made.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        made.sort(key=_asked_at, reverse=True)
         for path in made[most:]:
-            if path.name not in spared:
-                shutil.rmtree(path)
+            if path.name in spared:
+                continue
+            with self._alone(path):
+                if time.time() - _asked_at(path) > _FRESH_S:
+                    shutil.rmtree(path)
 
-    def _build(self, commit: str, place: Path) -> None:
+    @contextmanager
+    def _alone(self, place: Path) -> Iterator[int]:
+        """One of all bisects that share the store; its lock is inherited by the builder."""
+        lock = place.with_name(f"{place.name}.lock")
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise _no_room(lock, error) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _build(self, commit: str, place: Path, lock: int) -> None:
         part = place.with_name(f"{place.name}.part")
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
         except OSError as error:
-            raise LabError(
-                f"cannot make room for a kernel: {error.strerror}",
-                where=str(part),
-                cure="free space there, then go on with --resume",
-            ) from error
+            raise _no_room(part, error) from error
         log = self.root / f"{place.name}.log"
         log.write_bytes(b"")
         # It ends when we do: a build that outlived us would meet the next one.
-        built = Kept([*self.command, str(self.tree), commit, str(part)], fds=[], stderr=log)
+        built = Kept([*self.command, str(self.tree), commit, str(part)], fds=[lock], stderr=log)
         try:
             built.wait()
             status = built.status
         finally:
             built.end()
             built.forget()
-        lines = log.read_text(errors="replace").strip().splitlines()
+        text = log.read_text(errors="replace")
+        trouble = trouble_in(text)
+        lines = text.strip().splitlines()
         said = "; ".join(lines[-_TELL_LINES:])[-600:] or f"exit status {status}"
         if status == 0:
             part.rename(place)
-        elif status == _LAB_STATUS or (status or 0) >= 128:
+        elif status == _LAB_STATUS or (status or 0) >= 128 or trouble:
             raise LabError(
-                f"the builder could not work: {said}",
+                f"the builder could not work: {trouble or said}",
                 where=str(log),
                 cure="mend what it says, then go on with --resume",
             )
@@ -149,6 +193,22 @@ class Kernels:
             (part / "unbuildable").write_text(said)
             part.rename(place)
             raise Unbuildable(said, where=commit[:12])
+
+
+def _asked_at(place: Path) -> float:
+    """When it was built or last asked for; now, where another bisect has removed it."""
+    try:
+        return place.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
+def _no_room(path: Path, error: OSError) -> LabError:
+    return LabError(
+        f"cannot make room for a kernel: {error.strerror}",
+        where=str(path),
+        cure="free space there, then go on with --resume",
+    )
 
 
 class Workshop:

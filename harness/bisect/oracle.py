@@ -12,9 +12,11 @@ from msgspec import Struct
 
 from harness.bisect.search import Kind
 from harness.errors import HarnessError
+from harness.evidence import journal
 from harness.evidence.finding import Finding, signature
 from harness.evidence.rundir import RunDir
 from harness.kernel.signature import steady
+from harness.lab.ingest import ENDED, OF_ITS_OWN
 from harness.verdict import Verdict, recorded
 
 __all__ = ["Heard", "Wanted", "hear", "wanted_of"]
@@ -70,31 +72,42 @@ def hear(path: Path, test: str, wanted: Wanted | None, builds: dict[str, str]) -
     # One showing is enough to be bad; to be good, every one of them must be.
     for kind in ("bad", "none", "other", "good"):
         for one in heard:
+            if one.kind == kind == "good" and not _ended(run):
+                return Heard(kind="none", reason="the run was cut short", kernel=named)
             if one.kind == kind:
                 return Heard(kind=one.kind, reason=one.reason, wanted=one.wanted, kernel=named)
     raise AssertionError(heard)
 
 
 def wanted_of(verdict: Verdict) -> Wanted | None:
-    """What failed in it, as something to search for; None where nothing did."""
-    for finding in verdict.findings:
-        if finding.severity == "fail":
-            return Wanted(finding.signature, finding.title, finding.explanation)
-    return _said(verdict)
+    """What failed in it, as something to search for; None where nothing did, or a known issue
+    excuses it.  A death without a finding is none: a power cut looks the same."""
+    failing = [finding for finding in verdict.findings if finding.severity == "fail"]
+    if verdict.outcome == "fail":
+        # Its reason begins with the first that nothing excuses, or with what the test said.
+        failing = [finding for finding in failing if verdict.reason.startswith(finding.title)]
+    elif verdict.outcome != "incomplete":
+        return None
+    elif verdict.known:
+        failing = [finding for finding in failing if verdict.reason.endswith(finding.title)]
+    for finding in failing:
+        return Wanted(finding.signature, finding.title, finding.explanation)
+    return _said(verdict) if verdict.outcome == "fail" else None
 
 
 def _said(verdict: Verdict) -> Wanted | None:
-    """What the test itself said was wrong, less what varies, made to look like a finding."""
-    if verdict.outcome != "fail":
+    """What the test itself said was wrong, or how its machine died, less what varies, made to
+    look like a finding: as the history does it, whose signatures --finding takes."""
+    if verdict.outcome not in OF_ITS_OWN or verdict.reason == ENDED:
         return None
     said = steady(verdict.reason)
-    return Wanted(signature("assertion", said), said)
+    return Wanted(signature(OF_ITS_OWN[verdict.outcome], said), said)
 
 
 def _one(verdict: Verdict, wanted: Wanted | None) -> Heard:
-    if verdict.outcome == "error":
+    if verdict.outcome == "error" or (verdict.outcome, verdict.reason) == ("incomplete", ENDED):
         # The lab's trouble: what the kernel said meanwhile may be its consequence.
-        return Heard(kind="none", reason=f"error: {verdict.reason}")
+        return Heard(kind="none", reason=f"{verdict.outcome}: {verdict.reason}")
     seen, said = wanted_of(verdict), _said(verdict)
     if wanted is not None:
         found = next((f for f in verdict.findings if wanted.is_it(f)), None)
@@ -104,11 +117,20 @@ def _one(verdict: Verdict, wanted: Wanted | None) -> Heard:
             seen = said if said and said.signature == wanted.signature else None
     if seen is not None:
         return Heard(kind="bad", reason=seen.title, wanted=seen)
-    if verdict.outcome in ("pass", "xfail"):
+    # An issue that excuses something may excuse what is searched for, or have masked it.
+    expected = verdict.outcome == "xfail" and not verdict.known
+    if verdict.outcome == "pass" or (expected and verdict.lockdep == "armed"):
         return Heard(kind="good", reason=verdict.reason)
-    if verdict.outcome in ("blind", "skip"):
+    if expected or verdict.outcome in ("blind", "skip"):
         return Heard(kind="none", reason=f"{verdict.outcome}: {verdict.reason}")
-    return Heard(kind="other", reason=f"{verdict.outcome}: {verdict.reason}")
+    hint = f" (--finding {said.signature} searches for it)" if said and wanted is None else ""
+    return Heard(kind="other", reason=f"{verdict.outcome}: {verdict.reason}{hint}")
+
+
+def _ended(run: RunDir) -> bool:
+    """Whether the session came to its end: of one that was killed, tests may be missing."""
+    ends = [entry for entry in journal.read(run.journal.path) if entry["what"] == "run-end"]
+    return bool(ends) and ends[-1].get("how") == "done"
 
 
 def _asked(name: str, test: str) -> bool:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from harness.bisect.bisection import Attempt, Bisection, tallies
 from harness.bisect.search import Answer
 from harness.errors import HarnessError
 from harness.evidence.files import write_bytes
 from harness.evidence.rundir import RunDir
+from harness.lab.redact import Redactor, of_facts
 from harness.verdict import recorded
 
 __all__ = ["mail", "picture", "text", "write"]
@@ -29,12 +31,15 @@ _UNWRITABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010fff
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def write(bisection: Bisection, answer: Answer) -> list[Path]:
-    """report.txt, posterior.svg and mail.txt into its folder.  Raises LabError."""
+def write(
+    bisection: Bisection, answer: Answer, secrets: Iterable[tuple[str, str]] = ()
+) -> list[Path]:
+    """report.txt, posterior.svg and mail.txt into its folder; `secrets` as a Redactor's, for the
+    mail.  Raises LabError."""
     made = {
         "report.txt": text(bisection, answer),
         "posterior.svg": picture(bisection, answer),
-        "mail.txt": mail(bisection, answer),
+        "mail.txt": mail(bisection, answer, secrets),
     }
     for name, content in made.items():
         write_bytes(bisection.folder / name, content.encode("utf-8", "replace"))
@@ -141,14 +146,17 @@ def _picture(bisection: Bisection, answer: Answer) -> Iterator[str]:
     yield "</svg>\n"
 
 
-def mail(bisection: Bisection, answer: Answer) -> str:
+def mail(bisection: Bisection, answer: Answer, secrets: Iterable[tuple[str, str]] = ()) -> str:
     """Ready for a regression report, with the line regzbot looks for
-    (Documentation/process/handling-regressions.rst)."""
+    (Documentation/process/handling-regressions.rst); all but its addresses and the commits without
+    `secrets`, those of the run that is quoted, and what looks like one."""
     history, setting = bisection.setting.history, bisection.setting
     wanted, (middle, low, high) = bisection.wanted, answer.rate
     bad = next((one for one in bisection.attempts if one.kind == "bad"), None)
     culprit = history.commits[answer.members[0]] if len(answer.members) == 1 else None
-    what = wanted.title if wanted else setting.test
+    ran_bad = _run_of(bisection, bad) if bad is not None else None
+    redactor = Redactor([*secrets, *(of_facts(_facts(ran_bad)) if ran_bad else ())])
+    what = redactor.text(wanted.title if wanted else setting.test)
     head = [f"Subject: [REGRESSION] {what}"]
     if culprit is not None and answer.sure:
         head += [f"To: {culprit.author}", "Cc: regressions@lists.linux.dev"]
@@ -173,22 +181,42 @@ def mail(bisection: Bisection, answer: Answer) -> str:
         f"{what}. Between that and {setting.bad}, {said}, with a confidence of "
         f"{answer.chance:.1%} after {len(ran)} runs. {flaky}"
     )
+    body = redactor.text(body)
     lines = [*head, "", *textwrap.wrap(body, 72, break_on_hyphens=False), "", *told, ""]
     lines += ["Runs by commit, oldest first:"]
     for one, tally in tallies(bisection.attempts):
         counts = ", ".join(f"{count} {kind}" for kind, count in tally.items())
         lines.append(f"  {history.label(one)[:52]:52} {counts}")
     if bad is not None:
-        lines += ["", f"The first report seen ({bad.kernel}):", "", *_evidence(bisection, bad)]
+        quoted = [f"The first report seen ({bad.kernel}):", "", *_evidence(bisection, ran_bad)]
+        lines += ["", *redactor.lines(quoted)]
     return _CONTROL.sub("?", "\n".join(lines)) + "\n"
 
 
-def _evidence(bisection: Bisection, bad: Attempt) -> Iterator[str]:
-    """The kernel's own text of the finding, as it was recorded."""
+def _run_of(bisection: Bisection, bad: Attempt) -> RunDir | None:
+    """Its run directory; None where it is gone, or not ours to open."""
+    made = sorted((bisection.folder / bad.run).glob("*/journal.jsonl"))
     try:
-        path = next(iter(sorted((bisection.folder / bad.run).glob("*/journal.jsonl")))).parent
-        verdicts = recorded(RunDir.open(path)).values()
-    except (StopIteration, HarnessError) as error:
+        return RunDir.open(made[0].parent) if made else None
+    except HarnessError:
+        return None
+
+
+def _facts(run: RunDir) -> dict[str, Any]:
+    try:
+        return run.facts()
+    except HarnessError:
+        return {}
+
+
+def _evidence(bisection: Bisection, run: RunDir | None) -> Iterator[str]:
+    """The kernel's own text of the finding, as it was recorded."""
+    if run is None:
+        yield "  (its evidence is gone)"
+        return
+    try:
+        verdicts = recorded(run).values()
+    except HarnessError as error:
         yield f"  (its evidence cannot be read: {error})"
         return
     for verdict in verdicts:

@@ -6,6 +6,7 @@ its kernel by a command of its keeper's.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -70,6 +71,8 @@ class Runner:
             *("env", f"--chdir={_ROOT}", f"XDG_CACHE_HOME={self.home}"),
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", self.test),
             *(f"--target={self.target.name}", f"--inventory={self.inventory}", f"--runs={runs}"),
+            # What is known of may be what is searched for: nothing is excused, unless by `extra`.
+            f"--known={os.devnull}",
             *self.extra,
         ]
         # It ends when we do, and takes its machine with it: nobody else would stop them.

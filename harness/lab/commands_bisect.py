@@ -21,6 +21,7 @@ from harness.bisect.rate import TOLD, of_bad, of_good
 from harness.bisect.runner import Runner
 from harness.bisect.search import Search
 from harness.errors import UsageError
+from harness.lab import redact
 from harness.lab.reservation import Reservation
 from harness.link.virtual import cache_root, load_manifest
 
@@ -134,7 +135,9 @@ def bisect_command(
 
 
 def _run(setting: Setting, folder: Path) -> int:
-    target = inventory.load(Path(setting.inventory)).get(setting.target)
+    listed = inventory.load(Path(setting.inventory))
+    target = listed.get(setting.target)
+    secrets = [secret for each in listed.targets.values() for secret in redact.of_target(each)]
     store = Path(setting.store) / "kernels"
     kernels = Kernels(Path(setting.history.tree), store, setting.build, setting.under)
     kernels.learn([commit.id for commit in setting.history.commits])
@@ -148,7 +151,7 @@ def _run(setting: Setting, folder: Path) -> int:
         try:
             answer = bisection.go()
         finally:
-            report.write(bisection, bisection.search.answer())
+            report.write(bisection, bisection.search.answer(), secrets)
             bisection.close()
             workshop.close()
         kernels.prune({setting.history.commits[one].id for one in answer.members}, _KEPT)

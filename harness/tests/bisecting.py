@@ -58,9 +58,12 @@ class _Runner:
         run = RunDir.create(runs, "box")
         run.update(kernel={"builds": kernel.builds})
         bad = int(kernel.directory, 16) >= self.culprit
-        verdict = Verdict(TEST, "fail" if bad else "pass", "", "armed", (SPLAT,) if bad else ())
+        verdict = Verdict(TEST, "pass", "", "armed")
+        if bad:
+            verdict = Verdict(TEST, "fail", SPLAT.title, "armed", (SPLAT,))
         write_json(run.test(TEST) / "verdict.json", verdict)
         run.journal.add("test-start", test=TEST)
+        run.journal.add("run-end", how="done")
         run.journal.close()
         if self.stop == f"{int(runs.name)}after":
             self._stand(runs)

@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from harness.bisect.kernels import trouble_in
 from harness.errors import HarnessError, LabError, UsageError
 from harness.link.virtual import load_manifest
 from tools.image.build import pack_modules
@@ -263,6 +264,17 @@ def _locked(work: Path) -> Iterator[int]:
         os.close(fd)
 
 
+def _short(error: HarnessError) -> bool:
+    """Whether it failed for want of disk or memory; what tells that may stand far up in the log."""
+    trouble = trouble_in(str(error.what))
+    log = Path(error.where)
+    if not trouble and log.name == "build.log":
+        trouble = trouble_in(log.read_text(errors="replace"))
+        if trouble:
+            print(f"lab: {trouble}", file=sys.stderr)
+    return bool(trouble)
+
+
 def _status() -> int:
     try:
         main(standalone_mode=False)
@@ -272,7 +284,10 @@ def _status() -> int:
     except Absent as error:
         print(error, file=sys.stderr)
         return LabError.exit_status
-    except (HarnessError, click.ClickException) as error:
+    except HarnessError as error:
+        print(error, file=sys.stderr)
+        return LabError.exit_status if _short(error) else 1
+    except click.ClickException as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.bisect.history import History
-from harness.bisect.kernels import Kernels, Unbuildable, Workshop
+from harness.bisect.kernels import Kernel, Kernels, Unbuildable, Workshop, trouble_in
+from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
 
 __all__: list[str] = []
 
 # Fails where the file says so, else writes what it is built of.
 BUILDER = """
-import json, pathlib, subprocess, sys
+import json, pathlib, subprocess, sys, time
 tree, commit, out = sys.argv[1:]
 show = ["git", "-C", tree, "show", f"{commit}:driver/file"]
 text = subprocess.run(show, capture_output=True, text=True).stdout
@@ -25,6 +28,13 @@ with open(pathlib.Path(sys.argv[0]).with_name("calls"), "a") as calls:
     calls.write(commit + "\\n")
 if "broken" in text:
     sys.exit("error: it does not compile")
+if "slow" in text:
+    here = pathlib.Path(sys.argv[0])
+    here.with_name("waits").touch()
+    while not here.with_name("go").exists():
+        time.sleep(0.02)
+if "starved" in text:
+    sys.exit(text)
 if "full" in text:
     print("no space left"); sys.exit(3)
 pathlib.Path(out, "built.json").write_text(json.dumps({"builds": {"driver": text.strip()}}))
@@ -136,6 +146,14 @@ def test_a_kernel_is_built_once_for_each_content(
     assert kernels.get(same) == kernels.get(first)
     assert kernels.get(later).builds == {"driver": "two"}
     assert calls(builder) == [first, later]
+    kernels.prune(set(), 0)
+    assert kernels.known(first), "asked for just now, perhaps by another bisect"
+    for path in kernels.root.glob("*/"):
+        os.utime(path, (0, 0))
+    kernels.get(first)
+    kernels.prune(set(), 0)
+    assert (kernels.known(first), kernels.known(later)) == (True, False)
+    os.utime(kernels.root / kernels.key(first), (0, 0))
     kernels.prune({first}, 0)
     assert (kernels.known(first), kernels.known(later)) == (True, False)
 
@@ -152,6 +170,75 @@ def test_what_does_not_build_is_remembered_and_the_labs_trouble_is_not(
         with pytest.raises(LabError, match="no space left"):
             kernels.get(full)
     assert calls(builder) == [broken, full, full]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "/usr/bin/ld: final link failed: No space left on device",
+        "cc1: fatal error: error writing to /tmp/a.s: No space left on device",
+        "make[3]: vfork: Cannot allocate memory",
+        "gcc: fatal error: Killed signal terminated program cc1",
+        "collect2: fatal error: ld terminated with signal 9 [Killed]",
+        "make[2]: *** [scripts/Makefile.build:229: a.o] Error 137",
+        "cc1: out of memory allocating 65536 bytes after a total of 1 bytes",
+    ],
+)
+def test_what_a_starved_build_says_is_known(said: str) -> None:
+    assert trouble_in(f"  CC a.o\n{said}\nmake: *** [a] Error 2\n") == said
+
+
+def test_a_starved_build_is_the_labs_trouble_whatever_its_status(
+    repository: Repository, builder: list[str], tmp_path: Path
+) -> None:
+    said = "ld: a.o: No space left on device"
+    starved = repository.commit("starved", text=f"starved\n{said}\nmake: *** [a] Error 2\n")
+    kernels = Kernels(repository.path, tmp_path / "kernels", builder, "driver")
+    for _ in range(2):
+        with pytest.raises(LabError, match=said):
+            kernels.get(starved)
+    assert calls(builder) == [starved, starved]
+
+
+def test_source_that_speaks_of_a_full_disk_is_not_one() -> None:
+    quoted = """a.c:7:2: error: implicit declaration of function 'b'
+    7 |  pr_err("x: No space left on device\\n"); b("Cannot allocate memory"); /* Killed */
+"""
+    assert trouble_in(quoted) == ""
+
+
+def test_two_bisects_build_a_kernel_once(
+    repository: Repository, builder: list[str], tmp_path: Path
+) -> None:
+    commit = repository.commit("slow")
+    both = [Kernels(repository.path, tmp_path / "kernels", builder, "driver") for _ in range(2)]
+    made: list[Kernel] = []
+    threads = [
+        threading.Thread(target=lambda k=k: made.append(k.get(commit)), daemon=True) for k in both
+    ]
+    threads[0].start()
+    until((tmp_path / "waits").exists)
+    threads[1].start()
+    lock = both[0].root / f"{both[0].key(commit)}.lock"
+    until(lambda: calls(builder) != [commit] or waiting_for(lock))
+    (tmp_path / "go").touch()
+    for thread in threads:
+        thread.join()
+    assert calls(builder) == [commit]
+    assert [one.builds for one in made] == [{"driver": "slow"}] * 2
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = Deadline(120)
+    while not condition():
+        assert deadline.pause(0.02)
+
+
+def waiting_for(lock: Path) -> bool:
+    """Whether somebody waits for it (proc_locks(5): -> marks who does)."""
+    inode = lock.stat().st_ino if lock.exists() else -1
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any("->" in line and f":{inode} " in line for line in lines)
 
 
 def test_the_workshop_builds_ahead(

@@ -8,18 +8,27 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 import pytest
 
+from harness import inventory
 from harness.bisect import report
 from harness.bisect.bisection import Bisection, Setting
+from harness.bisect.kernels import Kernel
 from harness.bisect.oracle import Wanted, hear
+from harness.bisect.runner import Runner
 from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
 from harness.evidence import journal
 from harness.evidence.files import write_json
-from harness.evidence.finding import Finding
+from harness.evidence.finding import Finding, signature
 from harness.evidence.rundir import RunDir
+from harness.inventory import Inventory
+from harness.known import of_list
+from harness.lab import redact
+from harness.lab.ingest import ENDED
 from harness.tests import bisecting
 from harness.tests.inner import ROOT
 from harness.verdict import Outcome, Verdict
@@ -32,16 +41,32 @@ WANTED = bisecting.WANTED
 
 
 def run_of(
-    path: Path, outcome: Outcome, *findings: Finding, reason: str = "", test: str = TEST
+    path: Path,
+    outcome: Outcome,
+    *findings: Finding,
+    reason: str = "",
+    test: str = TEST,
+    how: str = "done",
+    known: tuple[str, ...] = (),
+    lockdep: Literal["armed", "blind", "went off"] = "armed",
 ) -> Path:
-    """A run directory with one verdict."""
+    """A run directory with one verdict; `how` its session ended, "" where it was killed."""
     run = RunDir.create(path, "box")
     run.update(kernel={"uname": {"release": "6.12"}, "builds": {"amdgpu": "aa"}})
-    verdict = Verdict(test, outcome, reason, "armed", findings)
+    verdict = Verdict(test, outcome, reason, lockdep, findings, known=known)
     write_json(run.test(test) / "verdict.json", verdict)
     run.journal.add("test-start", test=test)
+    if how:
+        run.journal.add("run-end", how=how)
     run.journal.close()
     return run.path
+
+
+def targets(directory: Path) -> Inventory:
+    """A target list with one box."""
+    path = directory / "targets.toml"
+    path.write_text('[targets.box]\ndriver = "i915"\naddress = "box1.lab"\nhost_key = "SHA256:x"\n')
+    return inventory.load(path)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +121,97 @@ def test_a_run_without_the_test_proves_nothing(tmp_path: Path) -> None:
     assert hear(tmp_path / "nothing", TEST, WANTED, {}).kind == "none"
 
 
+@pytest.mark.parametrize(
+    ("known", "lockdep", "kind"),
+    [
+        ((), "armed", "good"),
+        ((), "blind", "none"),
+        ((), "went off", "none"),
+        (("issue",), "armed", "other"),
+        (("issue",), "went off", "other"),
+    ],
+)
+def test_what_was_expected_to_fail_is_good_only_where_nothing_was_excused_or_masked(
+    known: tuple[str, ...],
+    lockdep: Literal["armed", "blind", "went off"],
+    kind: str,
+    tmp_path: Path,
+) -> None:
+    path = run_of(tmp_path, "xfail", reason="known", known=known, lockdep=lockdep)
+    assert hear(path, TEST, WANTED, {}).kind == kind
+
+
+def test_a_bisects_sessions_excuse_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+
+    class Ended:
+        def __init__(self, argv: list[str], **_: object) -> None:
+            started.append(argv)
+
+        def wait(self, _: float) -> bool:
+            return True
+
+        def end(self) -> None: ...
+
+        forget = end
+
+    monkeypatch.setattr("harness.bisect.runner.Kept", Ended)
+    listed = targets(tmp_path)
+    runner = Runner(
+        listed.path, listed.get("box"), TEST, tmp_path / "home",
+        limit_s=1.0, install=("true",), extra=("--deep",),
+    )  # fmt: skip
+    runner.run(Kernel(directory="none"), tmp_path / "runs")
+    (given,) = [word.partition("=")[2] for word in started[0] if word.startswith("--known=")]
+    issue = '[issues.one]\ntitle="t"\nstate="fail"\nbug="https://x"\nexpires=2999-01-01\ntest="*"\n'
+    (tmp_path / "known-issues.toml").write_text(issue)
+    assert of_list(listed).issues
+    assert not of_list(listed, Path(given)).issues
+
+
+def test_what_is_known_is_not_taken_for_what_is_searched(tmp_path: Path) -> None:
+    new = Finding("oops", "fail", "oops in x", "000000000000")
+    known = ("issue",)
+    only = run_of(tmp_path / "1", "xfail", SPLAT, reason="known issue", known=known)
+    assert hear(only, TEST, None, {}).kind == "other"
+    ignored = run_of(tmp_path / "2", "pass", SPLAT)
+    assert hear(ignored, TEST, None, {}).kind == "good"
+    both = run_of(tmp_path / "3", "fail", SPLAT, new, reason=new.title, known=known)
+    died = run_of(
+        tmp_path / "4", "incomplete", SPLAT, new, known=known,
+        reason=f"the kernel panicked; last finding: {new.title}",
+    )  # fmt: skip
+    for path in (both, died):
+        wanted = hear(path, TEST, None, {}).wanted
+        assert wanted is not None
+        assert wanted.signature == new.signature
+    said = run_of(tmp_path / "5", "fail", SPLAT, reason="AssertionError: no flip", known=known)
+    heard = hear(said, TEST, None, {})
+    assert (heard.kind, heard.reason) == ("bad", "AssertionError: no flip")
+
+
+def test_a_death_is_searched_for_where_it_is_asked_for(tmp_path: Path) -> None:
+    panic = "the kernel panicked: Fatal exception"
+    wanted = Wanted(signature("died", panic))  # as the history names it
+    path = run_of(tmp_path / "1", "incomplete", reason=panic)
+    assert hear(path, TEST, wanted, {}).kind == "bad"
+    unasked = hear(path, TEST, None, {})
+    assert (unasked.kind, wanted.signature in unasked.reason) == ("other", True)
+    another = run_of(tmp_path / "2", "incomplete", reason="QEMU ended: killed by signal 9")
+    assert hear(another, TEST, wanted, {}).kind == "other"
+    ours = run_of(tmp_path / "3", "incomplete", reason=ENDED)
+    assert hear(ours, TEST, Wanted(signature("died", ENDED)), {}).kind == "none"
+
+
+@pytest.mark.parametrize("how", ["", "interrupted"])
+def test_a_run_that_was_cut_short_is_never_good(how: str, tmp_path: Path) -> None:
+    passed = run_of(tmp_path / "1", "pass", how=how)
+    heard = hear(passed, TEST, WANTED, {})
+    assert (heard.kind, heard.reason) == ("none", "the run was cut short")
+    failed = run_of(tmp_path / "2", "fail", SPLAT, reason=SPLAT.title, how=how)
+    assert hear(failed, TEST, WANTED, {}).kind == "bad", "one showing is enough"
+
+
 # -- the bisect ---------------------------------------------------------------------
 
 
@@ -114,6 +230,29 @@ def test_the_culprit_is_found_and_told(culprit: int, tmp_path: Path) -> None:
     assert "<b>" not in picture.read_text(), "titles are data"
     assert f"#regzbot introduced: {bisecting.commit_id(culprit)}" in mail.read_text()
     assert "the splat" in mail.read_text()
+
+
+def test_a_mail_tells_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "bisect").mkdir()
+    bisection = bisecting.make(tmp_path / "bisect", commits=8, culprit=2)
+    answer = bisection.go()
+    bad = next(one for one in bisection.attempts if one.kind == "bad")
+    (quoted,) = (bisection.folder / bad.run).glob("*/tests/*/verdict.json")
+    key = "-----BEGIN RSA PRIVATE KEY-----\nAAAAB3NzaC1yc2EAAAADAQAB\n-----END RSA PRIVATE KEY-----"
+    told = f"on box1.lab and node7\n{key}\nfrom 10.1.2.3, carol@desk"
+    splat = msgspec.structs.replace(SPLAT, text=told)
+    write_json(quoted, Verdict(TEST, "fail", SPLAT.title, "armed", (splat,)))
+    RunDir.open(quoted.parents[2]).update(kernel={"uname": {"nodename": "node7"}})
+    assert bisection.wanted is not None
+    bisection.wanted = msgspec.structs.replace(bisection.wanted, title="lock of 10.1.2.3")
+    secrets = list(redact.of_target(targets(tmp_path).get("box")))
+    mail = report.write(bisection, answer, secrets)[2].read_text()
+    for secret in ("box1.lab", "node7", "AAAAB3", "10.1.2.3", "carol"):
+        assert secret not in mail
+    assert "\nTo: A <a@example.invalid>\nCc: regressions@lists.linux.dev\n" in mail
+    assert f"#regzbot introduced: {bisecting.commit_id(2)}\n" in mail
+    assert "Subject: [REGRESSION] lock of <address-1>\n" in mail
+    assert "from <address-1>, <user-1>\n" in mail
 
 
 def test_without_a_finding_the_bad_end_says_what_is_searched(tmp_path: Path) -> None:

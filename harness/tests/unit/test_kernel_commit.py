@@ -96,6 +96,15 @@ def test_a_config_that_loses_what_the_lab_needs_is_no_kernel(
     assert "CONFIG_PROVE_LOCKING=y: dropped" in done.stderr
 
 
+def test_a_build_that_was_starved_is_the_labs_trouble(tree: Repository, tmp_path: Path) -> None:
+    path = tree.path / "Makefile"
+    # Far above the last lines, as in a parallel build.
+    said = "echo 'ld: a.o: No space left on device'; seq 90; exit 1"
+    path.write_text(path.read_text().replace("@mkdir -p $(O)/arch", f"@{said}; mkdir -p $(O)/arch"))
+    done = build(tree, tree.commit("one", text="one\n"), tmp_path)
+    assert (done.returncode, "No space left" in done.stderr) == (3, True)
+
+
 def test_build_ids_are_read_from_files_and_from_notes(tmp_path: Path) -> None:
     gnu = b"\4\0\0\0\24\0\0\0\3\0\0\0GNU\0" + ID
     (tmp_path / "a.ko").write_bytes(b"\177ELF" + gnu + b"more")
