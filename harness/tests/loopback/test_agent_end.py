@@ -157,6 +157,23 @@ def test_a_knob_that_was_restored_is_left_alone_by_the_guard(tmp_path: Path) -> 
     scene.agent.close()
 
 
+def test_a_standing_knob_outlives_restore_and_not_a_killed_agent(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    standing, both = tmp_path / "standing", tmp_path / "both"
+    for path in (standing, both):
+        path.write_text("off\n")
+        scene.call("knob", path=str(path), value="on", standing=True)
+    scene.call("knob", path=str(both), value="loud")
+    scene.call("restore")
+    assert (standing.read_text(), both.read_text()) == ("on", "on")
+    scene.call("knob", path=str(both), value="loud")
+    os.kill(scene.agent_pid, signal.SIGKILL)
+    scene.waiter.join(LIMIT)
+    assert until(lambda: standing.read_text() == "off\n"), "nobody put it back"
+    assert both.read_text() == "off\n"
+    scene.agent.close()
+
+
 def test_a_killed_controller(tmp_path: Path) -> None:
     """A process that is the controller, killed by SIGKILL with everything in flight."""
     need_root()
