@@ -156,8 +156,9 @@ class Uplink:
         try:
             # Not an orderly shutdown: after a deadlock that would wait for ever.
             self.call("run", argv=["sync"], timeout=10)
-            # It does not answer: it is gone before its reply is.
-            at.agent.call("run", Deadline(2), argv=["reboot", "-f"])
+            # Detached: the agent ends now, and kills what it runs.  The machine may be gone before
+            # the reply is.
+            at.agent.call("detach", Deadline(2), argv=["reboot", "-f"])
         except HarnessError as error:
             log.info("%s: while rebooting: %s", self.target.name, error.what)
         self._drop()

@@ -89,6 +89,18 @@ def test_bye_reports_what_was_undone(tmp_path: Path) -> None:
         scene.call("echo", data="x")
 
 
+def test_a_detached_command_outlives_the_agent(tmp_path: Path) -> None:
+    agent, channel = connect(tmp_path)
+    go, gone = tmp_path / "go", tmp_path / "gone"
+    script = f"for i in $(seq 1200); do [ -e {go} ] && exec touch {gone}; sleep 0.05; done"
+    pid = agent.call("detach", Deadline(LIMIT), argv=["sh", "-c", script])["pid"]
+    assert agent.close(Deadline(LIMIT)) is not None
+    assert channel.process.returncode == 0
+    assert is_alive(pid)
+    go.touch()
+    assert until(gone.exists)
+
+
 def test_a_closed_channel(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     assert scene.channel.process.stdin is not None
