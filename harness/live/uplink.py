@@ -240,10 +240,7 @@ class Uplink:
         self._new_boot()
         self._booting("sysrq")
         self._sysrq("b")
-        self._attach(wait=True, seconds=max(1.0, deadline.left()))
-        if self.boot_id == old:
-            self._drop()
-            raise LabError("it is still the old boot", where=self.target.name, cure="reset it")
+        self._renewed(old, deadline, "reset it")
 
     def _by_agent(self, deadline: Deadline) -> None:
         self._attach(wait=True, seconds=deadline.left())
@@ -256,15 +253,24 @@ class Uplink:
     def _by_button(self, deadline: Deadline) -> None:
         if not self._machine.reset(deadline):
             raise LabError("it has no reset button", where=self.target.name, cure="cut its power")
+        old = self._before[0]
         self._new_boot()
         self._booting("button")
-        self._attach(wait=True, seconds=max(1.0, deadline.left()))
+        self._renewed(old, deadline, "is it this machine's button? see power in targets.toml")
 
     def _by_power(self, deadline: Deadline) -> None:
+        old = self._before[0]
         self._new_boot()
         self._booting("power")
         self._machine.cycle(deadline)
+        self._renewed(old, deadline, "is it this machine's outlet? see power in targets.toml")
+
+    def _renewed(self, old: str, deadline: Deadline, cure: str) -> None:
+        """Attach to what is up, which must not be the `old` boot any more."""
         self._attach(wait=True, seconds=max(1.0, deadline.left()))
+        if self.boot_id == old:
+            self._drop()
+            raise LabError("it is still the old boot", where=self.target.name, cure=cure)
 
     def _booting(self, how: str) -> None:
         self._watch.over(None)
