@@ -247,6 +247,18 @@ def test_panic_on_the_console_is_told_of_the_test_that_died(run: RunDir) -> None
     assert (finding.place.stream, finding.place.first, finding.place.last) == ("console.log", 3, 4)
 
 
+def test_what_a_kernel_said_does_not_speak_to_the_terminal(run: RunDir) -> None:
+    window = closed(run, raw(0, 27_900_000, "lab: start"), 0, died="gone", last_seq=None)
+    (run.path / "boot-b" / "console.log").write_bytes(
+        b"[   28.000000][    T1] Kernel panic - not syncing: \x1b]0;mine\x07\xc2\x9b2J\r\n"
+    )
+    told = tell(
+        record(run, window), shown={}, last_words="\x1b[2J", evidence=run.path, rerun=["lab"]
+    )
+    assert "\\x1b]0;mine\\x07\\x9b2J" in told
+    assert told.replace("\n", "").isprintable()
+
+
 OLD_HEAD = b"[  800.000000][    T7] BUG: of the boot before\r\n"
 BOOTED = (
     b"[    0.000000][    T0] Linux version 6.12\r\n[   20.000000][    T1] Run /init as init\r\n"
