@@ -238,7 +238,7 @@ def test_the_reboot_itself_outlives_the_agent(
         return {}
 
     monkeypatch.setattr(Agent, "call", call)
-    monkeypatch.setattr(uplink.pstore, "collect", lambda *_: None)
+    monkeypatch.setattr("harness.live.pstore.collect", lambda *_: None)
     script.append(NEW)
     link.reboot()
     assert asked[:2] == [("run", ["sync"]), ("detach", ["reboot", "-f"])]
