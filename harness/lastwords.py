@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.evidence.packed import plain
-from harness.kernel import pstore, splats
-from harness.kernel.merge import read_netconsole
-from harness.kernel.records import Record, parse_console
+from harness.kernel import pstore
+from harness.kernel.merge import read_netconsole, segments
+from harness.kernel.records import Record, parse, parse_console
 
 __all__ = ["last_words"]
 
@@ -21,11 +21,26 @@ def last_words(boot: Path, last: int) -> tuple[str, list[Record]]:
     """The stream of the boot directory `boot` that tells most after `last`, in microseconds of
     the kernel's clock, and what it tells."""
     best: tuple[str, list[Record]] = "console.log", []
+    known = _known(boot)
     for name, records in _streams(boot):
-        told = list(_since(records, last))
+        told = _since(records, last, known)
         if len(told) > len(best[1]):
             best = name, told
     return best
+
+
+def _known(boot: Path) -> set[int]:
+    """The lines that are in the boot's own log, as `_keys` names them."""
+    path = plain(boot / "kmsg")
+    if not path.exists():
+        return set()
+    with path.open("rb") as stream:
+        return {key for record in parse(stream) for key in _keys(record)}
+
+
+def _keys(record: Record) -> Iterator[int]:
+    for line in record.lines():
+        yield hash((record.usec, line.rstrip()))
 
 
 def _streams(boot: Path) -> Iterator[tuple[str, Iterable[Record]]]:
@@ -39,13 +54,19 @@ def _streams(boot: Path) -> Iterator[tuple[str, Iterable[Record]]]:
         yield f"pstore/{path.name}", pstore.read(path.read_bytes())
 
 
-def _since(records: Iterable[Record], last: int) -> Iterator[Record]:
-    """What comes after `last`, to the clock's end: a machine that reboots after its panic goes on
-    in the same file, from 0."""
-    reached = False
-    for entry in records:
-        reached |= entry.usec >= last
-        if reached and entry.usec + splats.SLACK < last:
-            return
-        if entry.usec > last:
-            yield entry
+def _since(records: Iterable[Record], last: int, known: set[int]) -> list[Record]:
+    """What comes after `last` in this boot's part of a stream, which may begin with the end of
+    the boot before, and goes on from 0 when the machine reboots after its panic.
+
+    Ours is the part with most lines of the boot's own log; where none has any, as on a console
+    that shows only what is urgent, the one that goes on soonest after `last`.
+    """
+    most, soonest = 0, 0
+    ours: list[Record] = []
+    for part in segments(records):
+        words = [record for record in part if record.usec > last]
+        shared = sum(key in known for record in part for key in _keys(record))
+        soon = words[0].usec if words else 0
+        if shared > most or (shared == most and words and not 0 < soonest <= soon):
+            most, soonest, ours = shared, soon, words
+    return ours

@@ -24,6 +24,7 @@ from harness.fleet import Fleet
 from harness.gpu.base import Engine
 from harness.known import KnownIssues
 from harness.lab import report, telling
+from harness.lab.visible import visible
 from harness.live import healing
 from harness.live.dut import Dut
 from harness.verdict import Verdict
@@ -309,7 +310,7 @@ def pytest_runtest_makereport(
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, HarnessError):
         # The lab's troubles are told in their own words; a traceback would only hide them.
-        made.longrepr = f"{error.fault}: {error}"
+        made.longrepr = visible(f"{error.fault}: {error}")
     window = item.stash.get(_WINDOW, None)
     if call.when == "setup" and error is not None and window is not None:
         # A fixture failed after the window was opened: its test never runs.
@@ -326,7 +327,7 @@ def pytest_runtest_makereport(
     elif judged.outcome == "xfail" and judged.known:
         # As pytest's own xfail: expected, with the issue that says so.
         made.outcome, made.longrepr = "skipped", None
-        made.wasxfail = judged.reason
+        made.wasxfail = visible(judged.reason)
         made.sections.append(("verdict", _told(item, dut, judged)))
     elif made.failed:
         made.sections.append(("verdict", _told(item, dut, judged)))
@@ -379,7 +380,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         for line in telling.of_issues(report.verdicts(run)):
             terminalreporter.line(f"  {line}")
     for name, error in fleet.broken().items():
-        terminalreporter.line(f"{name}: not reached: {error}")
+        terminalreporter.line(visible(f"{name}: not reached: {error}"))
     if (trouble := config.stash.get(_TROUBLE, None)) is not None:
         terminalreporter.line(f"the session did not end well: {trouble}", red=True)
 
@@ -472,6 +473,7 @@ def _told(item: pytest.Item, dut: Dut, judged: Verdict) -> str:
 
 def _speaker(config: pytest.Config) -> Any:
     def say(line: str) -> None:
+        line = visible(line)
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         if reporter is None:
             sys.stderr.write(line + "\n")

@@ -48,30 +48,45 @@ class Commands:
             raise usage("run needs a command", cure="pass argv: a list with the program first")
         end = time.monotonic() + seconds
         with self._lock:
-            if self._closed:
-                raise target("the agent is ending", argv[0], "start another")
-            try:
-                process = subprocess.Popen(
-                    argv,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    start_new_session=True,
-                    cwd="/",
-                )
-            except OSError as error:
-                raise target(
-                    f"cannot be started: {error.strerror}",
-                    argv[0],
-                    "install it on the target, or check the path",
-                    error.errno,
-                ) from error
+            process = self._start(argv, subprocess.PIPE)
             self._running.add(process.pid)
         try:
             return _talk(process, stdin.encode("utf-8", "surrogateescape"), end)
         finally:
             with self._lock:
                 self._running.discard(process.pid)
+
+    def detach(self, argv: list[str]) -> int:
+        """Start a command that the agent's end does not end, such as a reboot; its process.
+
+        It has neither input nor output.  Raises AgentError as `run` does.
+        """
+        if not argv or not argv[0]:
+            raise usage("detach needs a command", cure="pass argv: a list with the program first")
+        with self._lock:  # `close` waits until it is started
+            process = self._start(argv, subprocess.DEVNULL)
+        threading.Thread(target=process.wait, name=f"reap-{process.pid}", daemon=True).start()
+        return process.pid
+
+    def _start(self, argv: list[str], stream: int) -> subprocess.Popen[bytes]:
+        if self._closed:
+            raise target("the agent is ending", argv[0], "start another")
+        try:
+            return subprocess.Popen(
+                argv,
+                stdin=stream,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+                cwd="/",
+            )
+        except OSError as error:
+            raise target(
+                f"cannot be started: {error.strerror}",
+                argv[0],
+                "install it on the target, or check the path",
+                error.errno,
+            ) from error
 
     def close(self) -> None:
         """Kill what still runs and start nothing any more."""

@@ -39,7 +39,7 @@ class Guard:
         self._tell({"path": path, "original": original.hex()})
 
     def forget(self, path: str) -> None:
-        """`path` is as it was."""
+        """`path` is as it was before it was last to be remembered."""
         self._tell({"path": path})
 
     def close(self) -> None:
@@ -72,28 +72,32 @@ def _watch(receive: int) -> NoReturn:
         os._exit(0)
 
 
-def _remembered(fd: int) -> dict[str, bytes]:
-    """What is not forgotten when the pipe ends, in the order it was told."""
+def _remembered(fd: int) -> list[tuple[str, bytes]]:
+    """What is not forgotten when the pipe ends, in the order it was told.
+
+    A path may be there twice: turned for the whole session, and again for a test.
+    """
     data = bytearray()
     while True:
         piece = os.read(fd, _PIECE)
         if not piece:
             break
         data += piece
-    known: dict[str, bytes] = {}
+    known: list[tuple[str, bytes]] = []
     for line in bytes(data).split(b"\n")[:-1]:
         told = json.loads(line)
+        path = told["path"]
         if "original" in told:
-            known[told["path"]] = bytes.fromhex(told["original"])
-        else:
-            known.pop(told["path"], None)
+            known.append((path, bytes.fromhex(told["original"])))
+        elif last := [at for at, (other, _) in enumerate(known) if other == path][-1:]:
+            del known[last[0]]
     return known
 
 
-def _restore(known: dict[str, bytes]) -> None:
-    for path in reversed(list(known)):
+def _restore(known: list[tuple[str, bytes]]) -> None:
+    for path, original in reversed(known):
         try:
-            fileio.write(path, known[path], _SECONDS)
+            fileio.write(path, original, _SECONDS)
             outcome = "restored"
         except AgentError as error:
             outcome = f"not restored: {error.what}"

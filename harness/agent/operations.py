@@ -237,6 +237,13 @@ def run(session: Session, arguments: Arguments) -> dict[str, Any]:
     return session.commands.run(argv, stdin, seconds)
 
 
+def detach(session: Session, arguments: Arguments) -> dict[str, Any]:
+    """{argv} -> {"pid"}; a command without output that goes on after the agent's end."""
+    argv = arguments.texts("argv")
+    arguments.done()
+    return {"pid": session.commands.detach(argv)}
+
+
 def list_clients(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{node = any} -> {"clients": [{"pid", "comm", "node", "master"}]}."""
     node = arguments.text("node", None)
@@ -318,6 +325,7 @@ OPERATIONS: dict[str, Operation] = {
     "netconsole.start": netconsole_start,
     "watchdog.start": watchdog_start,
     "run": run,
+    "detach": detach,
     "clients": list_clients,
     "cards": list_cards,
     "workload.start": workload_start,

@@ -36,7 +36,7 @@ class Session:
     def __init__(self, outbox: Outbox, guard: Guard | None = None) -> None:
         self.outbox = outbox
         self.knobs = Knobs(guard)
-        self.standing = Knobs()
+        self.standing = Knobs(guard)
         """What is turned for the whole session, and put back at its end alone."""
         self.netconsole = Netconsole()
         self.watchdog = Watchdog()

@@ -12,6 +12,7 @@ from harness.errors import UsageError
 from harness.kernel.parts import one_log
 from harness.lab import dmesg as dmesg_text
 from harness.lab.symbolise import Symboliser
+from harness.lab.visible import visible
 
 __all__ = ["COMMANDS"]
 
@@ -77,7 +78,7 @@ def _subtests(log: BinaryIO, as_json: bool) -> int:
             click.echo(dmesg_text.line(dmesg_text.subtest(test)))
         else:
             why = f": {test.why}" if test.why else ""
-            click.echo(dmesg_text.visible(f"{test.outcome:7} {test.name}{why}"))
+            click.echo(visible(f"{test.outcome:7} {test.name}{why}"))
     return bad
 
 

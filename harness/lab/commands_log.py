@@ -8,7 +8,7 @@ import click
 
 from harness.evidence.rundir import RunDir
 from harness.lab import bootlog
-from harness.lab.dmesg import visible
+from harness.lab.visible import visible
 
 __all__ = ["COMMANDS"]
 

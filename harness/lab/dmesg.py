@@ -21,6 +21,7 @@ from harness.kernel.resets import GpuEvent, Recovery
 from harness.kernel.scan import Again, Boot, Lost, Scan
 from harness.kernel.splats import Splat
 from harness.lab.symbolise import Symboliser
+from harness.lab.visible import visible
 
 __all__ = [
     "Reading",
@@ -32,7 +33,6 @@ __all__ = [
     "statistics",
     "subtest",
     "subtests",
-    "visible",
 ]
 
 # Reports that differ, and GPU events, kept of one log; more are only counted.
@@ -40,15 +40,6 @@ MOST = 5_000
 NO_SYMBOLS = Symboliser(())
 # What JSON readers hold: numbers that no kernel wrote may add up to more.
 _MOST_LOST = (1 << 63) - 1
-# C0 and C1 (ECMA-48), which would move the cursor, colour or retitle the terminal.
-_CONTROLS = {
-    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in b"\t\n"
-}
-
-
-def visible(text: str) -> str:
-    """`text` with its control characters spelt out, as /dev/kmsg does."""
-    return text.translate(_CONTROLS)
 
 
 def escape(text: str) -> str:

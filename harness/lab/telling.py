@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import HarnessError
+from harness.lab.visible import visible
 from harness.live.dut import Dut
 from harness.verdict import Verdict
 
@@ -44,7 +45,7 @@ def tell(
     if judged.outcome == "incomplete" and all(f.severity == "note" for f in judged.findings):
         lines += [f"last console line: {line}" for line in last_words.splitlines()[-LAST_LINES:]]
     lines += [f"evidence: {evidence}", f"rerun:    {shlex.join(rerun)}"]
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def headline(dut: Dut) -> str:

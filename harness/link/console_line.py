@@ -26,7 +26,7 @@ class Line:
     """Keeps `console` attached to what `open_source` gives."""
 
     def __init__(self, console: Console, open_source: Callable[[], Source]) -> None:
-        """Nothing is opened yet.  `open_source` raises HarnessError where it cannot."""
+        """Nothing is opened yet.  `open_source` raises HarnessError or OSError where it cannot."""
         self.console = console
         self._open = open_source
         self._closing = threading.Event()
@@ -63,9 +63,10 @@ class Line:
         while not self._closing.is_set():
             try:
                 source = self._open()
-            except HarnessError as error:
-                if error.what != self._away:
-                    self._tell(f"the console cannot be opened: {error.what}", error.what)
+            except (HarnessError, OSError) as error:
+                why = error.what if isinstance(error, HarnessError) else str(error)
+                if why != self._away:
+                    self._tell(f"the console cannot be opened: {why}", why)
                 self._tried.set()
                 self._closing.wait(pause)
                 pause = min(pause * 2, _LAST_S)

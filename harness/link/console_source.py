@@ -230,9 +230,9 @@ def source_for(target: Target) -> Source | None:
         case ways.TcpConsole(host=host, port=port):
             return SocketSource(_connected(host, port, name))
         case ways.TelnetConsole(host=host, port=port):
-            return TelnetSource(_connected(host, port, name))
+            return _telnet(host, port, name)
         case ways.Rfc2217Console(host=host, port=port, baud=baud):
-            return TelnetSource(_connected(host, port, name), baud)
+            return _telnet(host, port, name, baud)
         case ways.SocketConsole(path=path):
             return SocketSource(_unix(Path(path).expanduser(), name))
         case ways.SolConsole() as spec:
@@ -261,8 +261,20 @@ def _connected(host: str, port: int, target: str) -> socket.socket:
     return sock
 
 
+def _telnet(host: str, port: int, target: str, baud: int | None = None) -> TelnetSource:
+    try:
+        return TelnetSource(_connected(host, port, target), baud)
+    except OSError as error:
+        raise LabError(
+            f"the console server at {host}:{port} hung up: {error}",
+            where=target,
+            cure="does another program hold the port? see console in targets.toml",
+        ) from error
+
+
 def _unix(path: Path, target: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(_CONNECT_S)  # connect(2) waits while the server's backlog is full
     try:
         with short(path) as name:
             sock.connect(name)
@@ -273,6 +285,7 @@ def _unix(path: Path, target: str) -> socket.socket:
             where=target,
             cure="is the virtual machine up? see console.path in targets.toml",
         ) from error
+    sock.settimeout(None)
     return sock
 
 

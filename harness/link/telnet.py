@@ -32,7 +32,7 @@ class TelnetSource:
     control."""
 
     def __init__(self, sock: socket.socket, baud: int | None = None) -> None:
-        """The connected `sock` is ours from now on."""
+        """The connected `sock` is ours from now on.  Raises OSError when its server hung up."""
         self._sock = sock
         self._baud = baud
         self._lock = threading.Lock()
@@ -41,13 +41,17 @@ class TelnetSource:
         self._theirs: set[int] = set()
         self._asked: set[tuple[int, int]] = set()
         self._after_cr = False
-        for verb, option in (
-            *((_WILL, option) for option in sorted(_OURS)),
-            *((_DO, option) for option in (_BINARY, _SGA)),
-            *(((_WILL, _COM_PORT),) if baud else ()),
-        ):
-            self._asked.add((verb, option))
-            self._command(verb, option)
+        try:
+            for verb, option in (
+                *((_WILL, option) for option in sorted(_OURS)),
+                *((_DO, option) for option in (_BINARY, _SGA)),
+                *(((_WILL, _COM_PORT),) if baud else ()),
+            ):
+                self._asked.add((verb, option))
+                self._command(verb, option)
+        except OSError:
+            sock.close()
+            raise
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -55,12 +59,12 @@ class TelnetSource:
     def read(self, limit: int) -> bytes | None:
         try:
             data = self._sock.recv(limit)
-        except OSError:
+            if not data:
+                return b""
+            # Only protocol came: nothing for the reader, and not the end.
+            return self._plain(self._rest + data) or None
+        except OSError:  # also of an answer to what it asked
             return b""
-        if not data:
-            return b""
-        # Only protocol came: nothing for the reader, and not the end.
-        return self._plain(self._rest + data) or None
 
     def write(self, data: bytes) -> None:
         data = data.replace(b"\xff", b"\xff\xff")

@@ -156,8 +156,9 @@ class Uplink:
         try:
             # Not an orderly shutdown: after a deadlock that would wait for ever.
             self.call("run", argv=["sync"], timeout=10)
-            # It does not answer: it is gone before its reply is.
-            at.agent.call("run", Deadline(2), argv=["reboot", "-f"])
+            # Detached: the agent ends now, and kills what it runs.  The machine may be gone before
+            # the reply is.
+            at.agent.call("detach", Deadline(2), argv=["reboot", "-f"])
         except HarnessError as error:
             log.info("%s: while rebooting: %s", self.target.name, error.what)
         self._drop()
@@ -240,10 +241,7 @@ class Uplink:
         self._new_boot()
         self._booting("sysrq")
         self._sysrq("b")
-        self._attach(wait=True, seconds=max(1.0, deadline.left()))
-        if self.boot_id == old:
-            self._drop()
-            raise LabError("it is still the old boot", where=self.target.name, cure="reset it")
+        self._renewed(old, deadline, "reset it")
 
     def _by_agent(self, deadline: Deadline) -> None:
         self._attach(wait=True, seconds=deadline.left())
@@ -256,15 +254,24 @@ class Uplink:
     def _by_button(self, deadline: Deadline) -> None:
         if not self._machine.reset(deadline):
             raise LabError("it has no reset button", where=self.target.name, cure="cut its power")
+        old = self._before[0]
         self._new_boot()
         self._booting("button")
-        self._attach(wait=True, seconds=max(1.0, deadline.left()))
+        self._renewed(old, deadline, "is it this machine's button? see power in targets.toml")
 
     def _by_power(self, deadline: Deadline) -> None:
+        old = self._before[0]
         self._new_boot()
         self._booting("power")
         self._machine.cycle(deadline)
+        self._renewed(old, deadline, "is it this machine's outlet? see power in targets.toml")
+
+    def _renewed(self, old: str, deadline: Deadline, cure: str) -> None:
+        """Attach to what is up, which must not be the `old` boot any more."""
         self._attach(wait=True, seconds=max(1.0, deadline.left()))
+        if self.boot_id == old:
+            self._drop()
+            raise LabError("it is still the old boot", where=self.target.name, cure=cure)
 
     def _booting(self, how: str) -> None:
         self._watch.over(None)

@@ -20,6 +20,8 @@ __all__ = ["Death", "Watch"]
 GRACE_S = 0.7
 # It beats every second (harness/agent/server.py); this much silence after an omen is death.
 CONFIRM_S = 2.0
+# A boot so long after a panic is that panic's, even where the agent was heard of meanwhile.
+REBOOT_S = 60.0
 # Longest wait for the rest of what a dying kernel prints.
 SETTLE_S = 5.0
 # Panics and boots of a machine that comes up after which it is not going to.
@@ -112,10 +114,14 @@ class Watch:
                 self._changed.notify_all()
                 return
             self._changed.notify_all()
-            if agent is None or (self._suspected is not None and omen.kind == "boot"):
+            if agent is None or (self.death is not None and omen.kind == "boot"):
                 return  # the boot that follows a panic says nothing new
+            now = time.monotonic()
             told = Death("panic" if omen.kind == "panic" else "boot", omen.text)
-            self._suspected = told, time.monotonic()
+            if self._suspected is not None and omen.kind == "boot":
+                before, when = self._suspected
+                told = before if before.kind == "panic" and now <= when + REBOOT_S else told
+            self._suspected = told, now
         threading.Thread(target=self._confirm, args=(agent,), name="watch", daemon=True).start()
 
     def _confirm(self, agent: Agent) -> None:

@@ -69,6 +69,7 @@ def test_many_threads_get_their_own_replies(agent: Agent) -> None:
         ("read", {"path": "/proc/version", "seconds": -1}, "seconds is -1"),
         ("write", {"path": "/x", "data": "?"}, "not base64"),
         ("run", {"argv": []}, "needs a command"),
+        ("detach", {"argv": []}, "needs a command"),
         ("mark", {"text": "two\nlines"}, "one line"),
         ("collect", {"what": "nothing"}, "nothing collects nothing"),
         ("collect.stop", {"stream": 77}, "no collector on stream 77"),

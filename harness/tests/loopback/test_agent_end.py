@@ -89,6 +89,18 @@ def test_bye_reports_what_was_undone(tmp_path: Path) -> None:
         scene.call("echo", data="x")
 
 
+def test_a_detached_command_outlives_the_agent(tmp_path: Path) -> None:
+    agent, channel = connect(tmp_path)
+    go, gone = tmp_path / "go", tmp_path / "gone"
+    script = f"for i in $(seq 1200); do [ -e {go} ] && exec touch {gone}; sleep 0.05; done"
+    pid = agent.call("detach", Deadline(LIMIT), argv=["sh", "-c", script])["pid"]
+    assert agent.close(Deadline(LIMIT)) is not None
+    assert channel.process.returncode == 0
+    assert is_alive(pid)
+    go.touch()
+    assert until(gone.exists)
+
+
 def test_a_closed_channel(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     assert scene.channel.process.stdin is not None
@@ -154,6 +166,23 @@ def test_a_knob_that_was_restored_is_left_alone_by_the_guard(tmp_path: Path) -> 
     scene.waiter.join(LIMIT)
     assert until(lambda: scene.second.read_text() == "two\n")
     assert scene.first.read_text() == "somebody else's"
+    scene.agent.close()
+
+
+def test_a_standing_knob_outlives_restore_and_not_a_killed_agent(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    standing, both = tmp_path / "standing", tmp_path / "both"
+    for path in (standing, both):
+        path.write_text("off\n")
+        scene.call("knob", path=str(path), value="on", standing=True)
+    scene.call("knob", path=str(both), value="loud")
+    scene.call("restore")
+    assert (standing.read_text(), both.read_text()) == ("on", "on")
+    scene.call("knob", path=str(both), value="loud")
+    os.kill(scene.agent_pid, signal.SIGKILL)
+    scene.waiter.join(LIMIT)
+    assert until(lambda: standing.read_text() == "off\n"), "nobody put it back"
+    assert both.read_text() == "off\n"
     scene.agent.close()
 
 

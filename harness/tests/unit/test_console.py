@@ -16,8 +16,16 @@ from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
 from harness.inventory import Target
 from harness.link.console import Console, attach, interact, log_file
-from harness.link.console_source import CommandSource, SerialSource, SocketSource, source_for
-from harness.ways import CommandConsole, SerialConsole
+from harness.link.console_line import Line
+from harness.link.console_source import (
+    CommandSource,
+    SerialSource,
+    SocketSource,
+    Source,
+    source_for,
+)
+from harness.link.sockname import short
+from harness.ways import CommandConsole, SerialConsole, SocketConsole
 
 
 @pytest.fixture
@@ -271,3 +279,60 @@ def test_the_sink_is_before_the_listeners(console: Console, log: Path) -> None:
         theirs.sendall(b"panic")
         _until(lambda: bool(seen))
     assert seen == [b"panic"]
+
+
+def test_a_source_that_breaks_while_it_is_opened_is_opened_again(
+    console: Console, log: Path
+) -> None:
+    ours, theirs = socket.socketpair()
+    broken = [BrokenPipeError(errno.EPIPE, "Broken pipe")]
+
+    def source() -> Source:
+        if broken:
+            raise broken.pop()
+        return SocketSource(ours)
+
+    line = Line(console, source)
+    opening = threading.Thread(target=line.open, daemon=True)
+    opening.start()
+    opening.join(20)
+    assert not opening.is_alive()
+    try:
+        assert "cannot be opened: [Errno 32] Broken pipe" in line.remarks()[0]
+        theirs.sendall(b"here")
+        _until(lambda: log.read_bytes() == b"here")
+    finally:
+        line.close()
+        theirs.close()
+
+
+def test_a_server_that_accepts_nobody_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "console.sock"
+    box = Target(
+        driver="i915",
+        name="box",
+        address="box",
+        host_key="SHA256:x",
+        console=SocketConsole(path=str(path)),
+    )
+    refused: list[str] = []
+
+    def knock() -> None:
+        try:
+            source_for(box)
+        except LabError as error:
+            refused.append(error.what)
+
+    with (
+        socket.socket(socket.AF_UNIX) as server,
+        socket.socket(socket.AF_UNIX) as first,
+    ):
+        with short(path) as name:
+            server.bind(name)
+            server.listen(0)
+            first.connect(name)
+        knocking = threading.Thread(target=knock, daemon=True)
+        knocking.start()
+        knocking.join(60)
+        assert not knocking.is_alive()
+    assert "no console answers at" in refused[0]

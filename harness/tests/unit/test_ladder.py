@@ -98,6 +98,21 @@ def test_an_agent_that_is_heard_of_after_the_panic_lives(agent: FakeAgent) -> No
     assert agent.lost == []
 
 
+@pytest.mark.parametrize(
+    ("within", "told"),
+    [(float("inf"), "the kernel panicked: by hand"), (-1.0, "the target rebooted by itself")],
+)
+def test_a_boot_after_an_agent_that_outlived_the_panic_ends_the_link(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, within: float, told: str
+) -> None:
+    monkeypatch.setattr(watch, "REBOOT_S", within)
+    made = _watched(agent)
+    made._suspected = watch.Death("panic", "by hand"), agent.heard - watch.GRACE_S - 1
+    assert made.death is None
+    made.console(BOOT)
+    assert _until_lost(agent) == [told]
+
+
 def test_a_machine_that_comes_up_is_given_up_when_it_panics_again() -> None:
     made = Watch()
     made.over(None)

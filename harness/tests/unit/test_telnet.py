@@ -128,3 +128,19 @@ def test_the_end_is_the_end(pair: Pair) -> None:
     source = TelnetSource(ours)
     theirs.close()
     assert source.read(10) == b""
+
+
+def test_a_server_that_hangs_up_at_once_leaves_no_socket(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.close()
+    with pytest.raises(OSError, match="Broken pipe"):
+        TelnetSource(ours)
+    assert ours.fileno() == -1
+
+
+def test_a_server_that_goes_before_it_is_answered_has_ended(pair: Pair) -> None:
+    ours, theirs = pair
+    source = TelnetSource(ours)
+    theirs.sendall(bytes((IAC, DO, WINDOW_SIZE)))
+    theirs.close()
+    assert source.read(10) == b""

@@ -227,6 +227,32 @@ def test_sysrq_is_no_cure_where_the_old_boot_answers_again(
     assert link.boot_id == NEW
 
 
+def test_neither_button_nor_power_is_a_cure_where_the_old_boot_answers_again(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    script += [_gone(), OLD, OLD]
+    link._diagnose()
+    link.recover()
+    assert machine.done == ["nmi", "reset", "cycle"]
+    assert "reset button: it is still the old boot; power: it is still the old boot" in link.unfit
+
+
+def test_the_reboot_itself_outlives_the_agent(
+    link: Uplink, script: list[str | HarnessError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, object]] = []
+
+    def call(_self: Agent, op: str, _deadline: Deadline, **args: Any) -> dict[str, Any]:
+        asked.append((op, args["argv"]))
+        return {}
+
+    monkeypatch.setattr(Agent, "call", call)
+    monkeypatch.setattr("harness.live.pstore.collect", lambda *_: None)
+    script.append(NEW)
+    link.reboot()
+    assert asked[:2] == [("run", ["sync"]), ("detach", ["reboot", "-f"])]
+
+
 def test_a_reboot_that_does_not_come_is_made_by_other_means(
     link: Uplink, machine: Machine, script: list[str | HarnessError]
 ) -> None:

@@ -247,6 +247,42 @@ def test_panic_on_the_console_is_told_of_the_test_that_died(run: RunDir) -> None
     assert (finding.place.stream, finding.place.first, finding.place.last) == ("console.log", 3, 4)
 
 
+def test_what_a_kernel_said_does_not_speak_to_the_terminal(run: RunDir) -> None:
+    window = closed(run, raw(0, 27_900_000, "lab: start"), 0, died="gone", last_seq=None)
+    (run.path / "boot-b" / "console.log").write_bytes(
+        b"[   28.000000][    T1] Kernel panic - not syncing: \x1b]0;mine\x07\xc2\x9b2J\r\n"
+    )
+    told = tell(
+        record(run, window), shown={}, last_words="\x1b[2J", evidence=run.path, rerun=["lab"]
+    )
+    assert "\\x1b]0;mine\\x07\\x9b2J" in told
+    assert told.replace("\n", "").isprintable()
+
+
+OLD_HEAD = b"[  800.000000][    T7] BUG: of the boot before\r\n"
+BOOTED = (
+    b"[    0.000000][    T0] Linux version 6.12\r\n[   20.000000][    T1] Run /init as init\r\n"
+)
+DIED = b"[  100.500000][    T9] Kernel panic - not syncing: really\r\n"
+REALLY = ["kernel panic: really"]
+
+
+@pytest.mark.parametrize(
+    ("console", "told"),
+    [
+        pytest.param(OLD_HEAD + BOOTED + DIED, REALLY, id="the old boot's end comes first"),
+        pytest.param(OLD_HEAD + BOOTED, [], id="and ours said nothing"),
+        pytest.param(OLD_HEAD + DIED, REALLY, id="of ours there is the panic alone"),
+        pytest.param(DIED + BOOTED.replace(b"20.", b"21."), REALLY, id="and the next boot"),
+    ],
+)
+def test_last_words_are_of_the_boot_that_died(run: RunDir, console: bytes, told: list[str]) -> None:
+    stream = raw(0, 20_000_000, "Run /init as init") + raw(1, 100_000_000, "lab: start")
+    window = closed(run, stream, 1, died="no answer", last_seq=None)
+    (run.path / "boot-b" / "console.log").write_bytes(console)
+    assert [finding.title for finding in judge(run, window).findings] == told
+
+
 TIMED_OUT = "i915 0000:00:02.0: [drm] *ERROR* flip_done timed out"
 IN_VAIN = "i915 0000:00:02.0: [drm] *ERROR* Failed to reset chip"
 
