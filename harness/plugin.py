@@ -293,7 +293,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     before = item.stash[_VERDICT]
     dut.extend(window)
     judged = item.stash[_VERDICT] = verdict.record(dut.run, window, item.config.stash[_KNOWN])
-    if judged.outcome in ("fail", "incomplete", "error") and judged.outcome != before.outcome:
+    if judged.outcome in ("fail", "incomplete") and judged.outcome != before.outcome:
         dut.run.journal.add("late-finding", test=item.nodeid, reason=judged.reason)
         if judged.outcome == "incomplete":
             dut.recover()

@@ -335,18 +335,20 @@ class Dut(Uplink):
     def extend(self, window: Window) -> None:
         """Let a closed `window` reach up to now: what a test's teardown causes is its doing too.
 
-        As `end`, it says in the window what happened to a dead target or link.
+        A target that died in it is said in the window.  A link or a part of the lab's that broke
+        after the test had ended takes nothing from what was judged; the next test mends it.
         """
         try:
             window.health_after = self.health()
             self._mark_end(window, "after")
+            window.trouble = self.trouble()
         except HarnessError as error:
-            window.died, lab = self._diagnose()
-            if not window.died:
-                window.lab_error = window.lab_error or f"{error.what}{lab}"
-        window.trouble = self.trouble()
-        if window.trouble:
-            window.died = ""
+            broke = self.trouble()
+            died, lab = ("", f" ({broke})") if broke else self._diagnose()
+            if not died:
+                self.run.journal.add("late-trouble", test=window.test, reason=f"{error.what}{lab}")
+                return
+            window.died = died
         self._save(window)
 
     def gpu_events(self, window: Window) -> list[resets.GpuEvent]:
