@@ -105,8 +105,11 @@ class Dut(Witness):
         return FramebufferConsole(self.agent, self.card, self.target.limits.command_s)
 
     def sleep(self) -> Sleep:
-        """Its suspend to idle, if it has that."""
-        return Sleep(self.agent, self.target.limits.command_s)
+        """Its suspend to idle, if it has that: shorter than who misses it would wait."""
+        limits, watchdog = self.target.limits, self.target.watchdog
+        missed = min([limits.silence_s, *([watchdog.timeout_s] if watchdog else [])])
+        press = self._machine.answers
+        return Sleep(self.agent, limits.command_s, 0.6 * missed, lambda: press(Deadline(POLL_S)))
 
     def held(self) -> Held:
         """What its kernel holds for itself now."""
