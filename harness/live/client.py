@@ -196,6 +196,17 @@ class Client:
         job = self._submitted("hang", engine, reply["hang"])
         return job, [Waiter.told(one) for one in reply["waiters"]]
 
+    def wait_behind(self, buffer: int, seconds: float) -> list[Waiter]:
+        """Wait for the shared `buffer` in every way that has a timeout, each so long at most: in
+        a thread that signals hit, and in another.  Times are from about the beginning."""
+        reply = self._workload.call(
+            "behind",
+            Deadline(seconds * 1.1 + self._limit_s),
+            writes=buffer,
+            timeout_ns=int(seconds * 1e9),
+        )
+        return [Waiter.told(one) for one in reply["waiters"]]
+
     def hang_until(self, engine: Engine, end: Deadline, each_s: float) -> list[Fence]:
         """Hang after hang until `end`, one at least, each in a context of its own; what became of
         their fences.  One that is pending after `each_s` is the last."""

@@ -21,12 +21,12 @@ from .amdgpu_device import Buffer, Device
 from .amdgpu_job import POLLED, RELEASED, Port, Submitted
 from .amdgpu_packets import RECIPES, pad, store
 from .amdgpu_slow import Slow
-from .amdgpu_waits import waits
+from .amdgpu_waits import shared_waits, waits
 from .hang import Hang
 from .own_memory import SIZE, Page
 from .parcel import Adopted, export
 from .storm import MAX_DEPTH, Storm
-from .waiters import Waiters
+from .waiters import Behind, Waiters
 
 __all__ = ["AmdgpuWorkload", "open_workload"]
 
@@ -64,6 +64,7 @@ class AmdgpuWorkload:
             "canary": self.canary,
             "wait": self.wait,
             "waiters": Waiters(self.hang, self._find, partial(waits, device)).perform,
+            "behind": Behind(self._adopted.chosen, partial(shared_waits, device)).perform,
             "storm": self.storm,
             "status": self.status,
             "release": self.release,

@@ -18,17 +18,16 @@ from typing import Any, Callable
 from ..arguments import Arguments
 from ..errors import AgentError, usage
 from .hang import Hang
-from .i915_batches import END, TARGET, Batch, fill, nothing, store
-from .i915_chips import can_store
-from .i915_device import Device, Engine
+from .i915_batches import END, TARGET
+from .i915_device import Device
 from .i915_job import Context, Port, Submitted
-from .i915_recipes import RECIPES, draws, recipes
+from .i915_recipes import RECIPES, draws, recipes, writing
 from .i915_slow import Slow
-from .i915_waits import waits
+from .i915_waits import shared_waits, waits
 from .own_memory import SIZE, Page
 from .parcel import Adopted, export
 from .storm import MAX_DEPTH, Storm
-from .waiters import Waiters
+from .waiters import Behind, Waiters
 
 __all__ = ["I915Workload", "open_workload"]
 
@@ -71,6 +70,7 @@ class I915Workload:
             "canary": self.canary,
             "wait": self.wait,
             "waiters": Waiters(self.hang, self._find, waits).perform,
+            "behind": Behind(self._shared, partial(shared_waits, device)).perform,
             "storm": self.storm,
             "status": self.status,
             "release": self.release,
@@ -222,7 +222,7 @@ class I915Workload:
         device = context.device
         engine = device.engine(name, ring)
         expected = next(self._values) & 0xFFFFFFFF
-        writes, build = self._writing(engine, expected)
+        writes, build = writing(self._device.device_id, engine.kind, expected)
         with contextlib.ExitStack() as undo:
             buffer = device.buffer()
             undo.callback(device.free, buffer)
@@ -295,7 +295,9 @@ class I915Workload:
             if self._storm is not None:
                 self._storm.close()
                 self._storm = None
-            port = Port(self._fresh, self._device, engine, *self._writing(engine, 1))
+            port = Port(
+                self._fresh, self._device, engine, *writing(self._device.device_id, engine.kind, 1)
+            )
             self._storm = Storm(port, (engine, depth), depth)
         return self._storm.run(count, seconds, timeout)
 
@@ -318,6 +320,11 @@ class I915Workload:
         arguments.done()
         hung, taken = context.device.reset_stats(context.id)
         return {"raw": [hung, taken], "guilty": hung > 0, "innocent": taken > 0}
+
+    def _shared(self, arguments: Arguments) -> int | None:
+        """The handle here of the adopted buffer that the arguments name, if any."""
+        shared = self._adopted.chosen(arguments)
+        return None if shared is None else self._device.adopt(shared)
 
     def _chosen(self, arguments: Arguments) -> Context:
         """The context asked for, or this process's own, made when first needed."""
@@ -362,15 +369,6 @@ class I915Workload:
     def _forget(self, hang: Hang) -> None:
         hang.end()
         self._hangs.remove(hang)
-
-    def _writing(self, engine: Engine, value: int) -> tuple[bool, Callable[[int], Batch]]:
-        """Whether this engine can write a dword, and the batch, for an address, that does."""
-        generation = self._device.generation
-        if can_store(self._device.device_id, engine.kind):
-            return True, lambda address: store(generation, address, value)
-        if engine.kind == "rcs" and draws(generation, "rcs"):
-            return True, lambda address: fill(address, value)
-        return False, lambda address: nothing()
 
     def _find(self, arguments: Arguments) -> Submitted:
         number = arguments.integer("job")

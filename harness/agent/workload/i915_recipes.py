@@ -7,10 +7,10 @@ from functools import partial
 from typing import Callable, NamedTuple
 
 from ..uapi import i915 as abi
-from .i915_batches import Batch, invalid, spin, zeros
-from .i915_chips import LATEST
+from .i915_batches import Batch, fill, invalid, nothing, spin, store, zeros
+from .i915_chips import LATEST, can_store, generation
 
-__all__ = ["RECIPES", "Recipe", "draws", "recipes"]
+__all__ = ["RECIPES", "Recipe", "draws", "recipes", "writing"]
 
 
 class Recipe(NamedTuple):
@@ -29,20 +29,32 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def recipes(generation: int, ppgtt: int) -> list[str]:
-    """Which recipes fit, the safest first.
+def recipes(number: int, ppgtt: int) -> list[str]:
+    """Which recipes fit generation `number`, the safest first.
 
     Before generation 8 nothing preempts, and "spin" is a hang.  From then on it gives way to
     heartbeats, so that only its time limit ends it, and the one that hangs is "spin_nopre".
     A batch without an end is only for those that run in an address space of their own: else
     what lies behind it is somebody else's.
     """
-    spinners = ["spin_nopre", "spin"] if generation >= LATEST else ["spin"]
+    spinners = ["spin_nopre", "spin"] if number >= LATEST else ["spin"]
     ends = ["unterminated"] if ppgtt >= abi.PPGTT_FULL else []
     return [*spinners, "invalid", *ends]
 
 
-def draws(generation: int, kind: str) -> bool:
-    """Whether this engine has the 2D commands, with which it can be kept busy: the render engine,
-    and from generation 6 on the blitter instead.  From 8 on they are other ones."""
-    return generation < LATEST and kind == ("rcs" if generation < 6 else "bcs")
+def draws(number: int, kind: str) -> bool:
+    """Whether this engine of generation `number` has the 2D commands, with which it can be kept
+    busy: the render engine, and from generation 6 on the blitter instead.  From 8 on they are
+    other ones."""
+    return number < LATEST and kind == ("rcs" if number < 6 else "bcs")
+
+
+def writing(chip: int, kind: str, value: int) -> tuple[bool, Callable[[int], Batch]]:
+    """Whether this engine of the chip with that PCI id can write a dword, and the batch, for an
+    address, that does."""
+    number = generation(chip)
+    if can_store(chip, kind):
+        return True, lambda address: store(number, address, value)
+    if kind == "rcs" and draws(number, kind):
+        return True, lambda address: fill(address, value)
+    return False, lambda address: nothing()
