@@ -243,11 +243,12 @@ def test_the_reboot_itself_outlives_the_agent(
     asked: list[tuple[str, object]] = []
 
     def call(_self: Agent, op: str, _deadline: Deadline, **args: Any) -> dict[str, Any]:
-        asked.append((op, args["argv"]))
+        asked.append((op, args.get("argv")))
         return {}
 
     monkeypatch.setattr(Agent, "call", call)
-    monkeypatch.setattr("harness.live.pstore.collect", lambda *_: None)
+    for name in ("pstore.collect", "kdump.collect", "kdump.loaded"):
+        monkeypatch.setattr(f"harness.live.{name}", lambda *_: None)
     script.append(NEW)
     link.reboot()
     assert asked[:2] == [("run", ["sync"]), ("detach", ["reboot", "-f"])]
@@ -264,3 +265,25 @@ def test_a_reboot_that_does_not_come_is_made_by_other_means(
     script.append(_gone())
     with pytest.raises(LabError, match="cannot be rebooted"):
         link.reboot()
+
+
+def test_a_crash_kernel_is_not_interrupted(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    link.guards.armed["kdump"] = "a crash kernel"
+    link._console(PANIC)
+    link._diagnose()
+    script.append(NEW)
+    link.recover()
+    assert (_rungs(link), machine.done) == (["its crash kernel"], [])
+    # One that writes for too long is reset, and so is a machine that answers no more to a reboot.
+    link.guards.armed["kdump"] = "a crash kernel"
+    link._console(PANIC)
+    link._diagnose()
+    script += [_gone(), OLD]
+    link.recover()
+    assert _rungs(link)[1:] == ["its crash kernel", "reset button"]
+    link.guards.armed["kdump"] = "a crash kernel"
+    script.append(NEW)
+    link.reboot()
+    assert _rungs(link)[3:] == ["reboot", "sysrq", "reset button"]
