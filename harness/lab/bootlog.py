@@ -15,10 +15,18 @@ from harness.kernel.merge import Gap, Line, Merged, merge, read_netconsole
 from harness.kernel.records import Record, parse_console
 from harness.lastwords import kept
 
-__all__ = ["boots", "of_boot", "text"]
+__all__ = ["boots", "letters", "of_boot", "text"]
 
 # As they are told beside each line.
-_LETTERS = {"kmsg": "k", "console": "c", "netconsole": "n", "pstore": "p", "kdump": "d"}
+_LETTERS = {
+    "kmsg": "k",
+    "console": "c",
+    "console.log": "c",
+    "netconsole": "n",
+    "netconsole.log": "n",
+    "pstore": "p",
+    "kdump": "d",
+}
 
 
 def boots(run: RunDir, wanted: str = "") -> list[str]:
@@ -58,6 +66,12 @@ def text(merged: Merged) -> Iterator[str]:
             yield f"-- {source}: lines of another boot, left out: {count}"
 
 
+def letters(sources: Iterable[str]) -> str:
+    """Who heard a line: k for kmsg, c for the console, n for netconsole, p for pstore, d for
+    kdump."""
+    return "".join(dict.fromkeys(_LETTERS[source.partition("/")[0]] for source in sources))
+
+
 _Reader = Callable[[Iterable[bytes]], Iterator[Record]]
 _READERS: tuple[tuple[str, _Reader], ...] = (
     ("console", parse_console),
@@ -76,8 +90,6 @@ def _gap(gap: Gap) -> str:
 
 
 def _line(line: Line) -> str:
-    letters = "".join(dict.fromkeys(_LETTERS[source.partition("/")[0]] for source in line.sources))
     caller = f"[{line.caller:>6}]" if line.caller else ""
-    return (
-        f"{letters:<4} [{line.usec // 1_000_000:5}.{line.usec % 1_000_000:06}]{caller} {line.text}"
-    )
+    heard, when = letters(line.sources), f"{line.usec // 1_000_000:5}.{line.usec % 1_000_000:06}"
+    return f"{heard:<4} [{when}]{caller} {line.text}"
