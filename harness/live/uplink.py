@@ -41,6 +41,9 @@ ANSWER_S = 2.0
 NMI_S = 3.0
 # Documentation/admin-guide/sysrq.rst: blocked tasks, backtraces of all active CPUs, locks held.
 STACKS = "wld"
+# And all tasks: at a serial line's speed that takes a CPU many seconds, with interrupts off, so it
+# is asked only of a machine that is going to be reset.  Longest wait for it, and what ends it.
+EVERYTHING, EVERYTHING_S, QUIET_S = "t", 30.0, 2.0
 
 
 class Uplink:
@@ -413,6 +416,8 @@ class Uplink:
             return "", f" ({error.what})"
         except HarnessError as error:
             death = self._watch.death
+            if death is None and self._sysrq(EVERYTHING):
+                self._watch.until_quiet(QUIET_S, Deadline(EVERYTHING_S))
             self._interrupt()
             told = f"the target stopped answering, though its console lives ({error.what})"
             return death.told if death else told, ""

@@ -110,6 +110,7 @@ def link(
 
     monkeypatch.setattr(uplink, "Attachment", attach)
     monkeypatch.setattr(uplink, "NMI_S", 0.0)
+    monkeypatch.setattr(uplink, "QUIET_S", 0.0)
     monkeypatch.setattr("harness.live.watch.SETTLE_S", 0.0)
     made = Uplink(machine._target, RunDir.create(tmp_path, "box"), machine, print)
     made._attach(wait=True)
@@ -137,6 +138,16 @@ def test_a_stall_is_no_death(
     assert link._diagnose() == ("", " (the link broke and came back; same boot)")
     assert machine.done == ["sysrq w", "sysrq l", "sysrq d"]
     assert link.boot_id == OLD
+
+
+def test_one_whose_console_alone_lives_is_asked_for_all_its_tasks_before_it_is_reset(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    machine.lives = True
+    script += [_gone(), _gone()]
+    died, _ = link._diagnose()
+    assert died == "the target stopped answering, though its console lives (no answer)"
+    assert machine.done == ["sysrq w", "sysrq l", "sysrq d", "sysrq t", "nmi"]
 
 
 def test_a_silent_machine_is_dead_and_is_asked_for_its_stacks(
