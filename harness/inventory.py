@@ -23,6 +23,7 @@ from harness.ways import (
     AsIsBoot,
     BootWay,
     ConsoleWay,
+    Kdump,
     Netconsole,
     NoConsole,
     NoPower,
@@ -126,6 +127,7 @@ class Target(Table, frozen=True):
     boot: BootWay = AsIsBoot()
     netconsole: Netconsole | None = None
     watchdog: Watchdog | None = None
+    kdump: Kdump = Kdump()
     vm: VmSpec | None = None
     tags: tuple[str, ...] = ()
     destructive: bool = False
