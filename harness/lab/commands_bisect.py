@@ -68,6 +68,10 @@ _NOT_SURE = 1
     help="Where they are kept (default: in the cache).",
 )
 @click.option("--limit", "limit_s", type=float, default=1800.0, help="Seconds for one run.")
+@click.option(
+    "--per-boot", type=click.IntRange(1, 32), default=1, show_default=True,
+    help="Runs that one boot may serve, where that is cheaper; they end with a failure.",
+)  # fmt: skip
 @click.option("--most-runs", type=int, default=500, show_default=True)
 @click.option("--dir", "folder", type=click.Path(path_type=Path), help="A new folder for it.")
 @click.option("--resume", type=click.Path(path_type=Path, exists=True), help="Go on with this one.")
@@ -97,6 +101,7 @@ def bisect_command(
     module: str | None,
     install: str | None,
     limit_s: float,
+    per_boot: int,
     most_runs: int,
     pytest_args: tuple[str, ...],
 ) -> None:
@@ -136,6 +141,7 @@ def bisect_command(
             confidence=confidence, unrelated=unrelated, seen=ran, seen_bad=showed,
             build=command, under=under, store=str(store), install=tuple(shlex.split(install or "")),
             extra=pytest_args, limit_s=limit_s, most_runs=most_runs,
+            per_boot=per_boot,
         )  # fmt: skip
     if dry_run:
         _plan(setting)
