@@ -88,6 +88,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help=f"run each test until one fails, at most {MOST_TRIES} times (or --count)",
     )
+    group.addoption(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="how long to wait for a target that somebody else holds (default: not at all)",
+    )
     group.addoption("--night", default="", metavar="NAME", help="the nightly that this run is of")
     group.addoption(
         "--storm",
@@ -131,6 +138,7 @@ def pytest_configure(config: pytest.Config) -> None:
             _speaker(config),
             dangerous=config.getoption("--dangerous"),
             night=config.getoption("--night"),
+            wait_s=config.getoption("--wait"),
         )
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
@@ -435,10 +443,14 @@ def _close(item: pytest.Item, window: Window, error: BaseException | None) -> No
         window.body_text = str(error)
     if window.body == "error":
         window.lab_error = error.what if isinstance(error, HarnessError) else window.body_text
-    dut.end(window)
+    # Whose it is now may have done all this, and it is not ours to bring back.
+    lost = item.config.stash[_FLEET].lost(dut.target.name)
+    dut.end(window, lost)
     judged = verdict.record(dut.run, window, item.config.stash[_KNOWN])
     item.stash[_VERDICT] = judged
     dut.run.journal.add("test-end", test=item.nodeid, outcome=judged.outcome, reason=judged.reason)
+    if lost:
+        return
     dut.examine(window, judged.findings)
     if judged.outcome == "incomplete" or window.trouble:
         dut.recover()
