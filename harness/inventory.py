@@ -23,6 +23,7 @@ from harness.ways import (
     AsIsBoot,
     BootWay,
     ConsoleWay,
+    Kdump,
     Netconsole,
     NoConsole,
     NoPower,
@@ -136,6 +137,7 @@ class Target(Table, frozen=True):
     boot: BootWay = AsIsBoot()
     netconsole: Netconsole | None = None
     watchdog: Watchdog | None = None
+    kdump: Kdump = Kdump()
     vm: VmSpec | None = None
     # Of the labgrid coordinator: the place to reserve, or the tags that any such place has.
     place: Annotated[str, Meta(min_length=1)] | None = None

@@ -22,12 +22,12 @@ from harness.link.agent import Agent
 from harness.link.dial import Stranger
 from harness.link.machine import Machine
 from harness.link.ssh import Ssh, Unreachable
-from harness.live import pstore
+from harness.live import kdump, pstore
 from harness.live.attachment import Attachment
 from harness.live.guards import Guards
 from harness.live.health import Ailment
 from harness.live.ladder import Rung, climb
-from harness.live.watch import Watch
+from harness.live.watch import Death, Watch
 
 __all__ = ["Uplink"]
 
@@ -41,6 +41,9 @@ ANSWER_S = 2.0
 NMI_S = 3.0
 # Documentation/admin-guide/sysrq.rst: blocked tasks, backtraces of all active CPUs, locks held.
 STACKS = "wld"
+# And all tasks: at a serial line's speed that takes a CPU many seconds, with interrupts off, so it
+# is asked only of a machine that is going to be reset.  Longest wait for it, and what ends it.
+EVERYTHING, EVERYTHING_S, QUIET_S = "t", 30.0, 2.0
 
 
 class Uplink:
@@ -169,7 +172,7 @@ class Uplink:
             self._wait_reboot(at.ssh, old, deadline)
 
         try:
-            rungs = [Rung("reboot", self.target.limits.boot_s, gone), *self._rungs()]
+            rungs = [Rung("reboot", self.target.limits.boot_s, gone), *self._rungs(died=False)]
             if failed := climb(rungs, self.run.journal, self.say):
                 raise LabError(
                     f"it cannot be rebooted: {failed}",
@@ -217,21 +220,33 @@ class Uplink:
 
     # -- inside ----------------------------------------------------------------
 
-    def _rungs(self) -> list[Rung]:
-        """What may bring a machine back that does not answer, or has a GPU no more."""
+    def _rungs(self, *, died: bool = True) -> list[Rung]:
+        """What may bring a machine back that does not answer, or has a GPU no more; `died`: unless
+        it is merely out of reach, it did."""
         seconds = self.target.limits.boot_s
         power = Rung("power", seconds, self._by_power)
         if self.trouble() or self._machine.post_mortem():
             return [power]
         death = self._watch.death
+        dumping = died and self._dumps(death)
         rungs = [Rung("reset button", seconds, self._by_button), power]
         if death is None:
             rungs.insert(0, Rung("sysrq", seconds, self._by_sysrq))
             if not self._dead:
                 rungs.insert(0, Rung("agent", self.target.limits.stall_s, self._by_agent))
-        elif death.kind == "boot":
+        elif death.kind == "boot" and not dumping:
             rungs.insert(0, Rung("its own reboot", seconds, self._by_itself))
+        if dumping:
+            # To reset it now is to lose what it writes.
+            seconds += self.target.kdump.seconds
+            rungs.insert(0, Rung("its crash kernel", seconds, self._by_itself))
         return rungs
+
+    def _dumps(self, death: Death | None) -> bool:
+        """Whether its crash kernel may be at work: one stood by, and no console says that the
+        machine only hangs."""
+        told = death is not None or not self._machine.console_tail()
+        return self._dead and told and "kdump" in self.guards.armed
 
     def _by_sysrq(self, deadline: Deadline) -> None:
         """The kernel's own emergency: sync, remount read-only, boot."""
@@ -297,7 +312,9 @@ class Uplink:
         boots = [*self.run.facts().get("boots", [])]
         if self.boot_id not in boots:
             boots.append(self.boot_id)
-            pstore.collect(self.agent, self.run, boots, Deadline(self.target.limits.command_s))
+            limit = self.target.limits.command_s
+            pstore.collect(self.agent, self.run, boots, Deadline(limit))
+            kdump.collect(self.agent, self.run, boots, self.target.kdump, Deadline(limit))
         self.run.journal.add(
             "boot",
             boot=self.boot_id,
@@ -399,6 +416,8 @@ class Uplink:
             return "", f" ({error.what})"
         except HarnessError as error:
             death = self._watch.death
+            if death is None and self._sysrq(EVERYTHING):
+                self._watch.until_quiet(QUIET_S, Deadline(EVERYTHING_S))
             self._interrupt()
             told = f"the target stopped answering, though its console lives ({error.what})"
             return death.told if death else told, ""

@@ -73,6 +73,10 @@ def test_a_console_needs_a_framebuffer_of_the_card_and_a_kernel_that_draws_on_it
         assert "knob" not in made.asked, "it was bound before"
 
 
+def asleep(agent: Agent, press: Callable[[], object] = list) -> Sleep:
+    return Sleep(agent, 1.0, 1.0, press)
+
+
 @pytest.mark.parametrize(
     ("files", "said"),
     [
@@ -82,15 +86,15 @@ def test_a_console_needs_a_framebuffer_of_the_card_and_a_kernel_that_draws_on_it
     ],
 )
 def test_a_target_that_cannot_sleep_says_why(files: dict[str, str], said: str) -> None:
-    assert said in Sleep(target(**files)[1], 1.0).refusal()
+    assert said in asleep(target(**files)[1]).refusal()
 
 
 def test_a_sleep_that_the_kernel_refuses_is_the_targets_fault() -> None:
     files = {"/sys/power/state": "freeze\n", "/sys/class/rtc/rtc0/wakealarm": "\n"}
-    sleep = Sleep(target(**files)[1], 1.0)
+    sleep = asleep(target(**files)[1])
     assert sleep.refusal() == ""
     with pytest.raises(TargetError, match="rtcwake: write error"):
-        sleep.sleep(1.0)
+        sleep.sleep()
 
 
 def test_what_udev_tells_of_the_card_is_kept_in_its_order() -> None:

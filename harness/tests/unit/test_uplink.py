@@ -110,6 +110,7 @@ def link(
 
     monkeypatch.setattr(uplink, "Attachment", attach)
     monkeypatch.setattr(uplink, "NMI_S", 0.0)
+    monkeypatch.setattr(uplink, "QUIET_S", 0.0)
     monkeypatch.setattr("harness.live.watch.SETTLE_S", 0.0)
     made = Uplink(machine._target, RunDir.create(tmp_path, "box"), machine, print)
     made._attach(wait=True)
@@ -137,6 +138,16 @@ def test_a_stall_is_no_death(
     assert link._diagnose() == ("", " (the link broke and came back; same boot)")
     assert machine.done == ["sysrq w", "sysrq l", "sysrq d"]
     assert link.boot_id == OLD
+
+
+def test_one_whose_console_alone_lives_is_asked_for_all_its_tasks_before_it_is_reset(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    machine.lives = True
+    script += [_gone(), _gone()]
+    died, _ = link._diagnose()
+    assert died == "the target stopped answering, though its console lives (no answer)"
+    assert machine.done == ["sysrq w", "sysrq l", "sysrq d", "sysrq t", "nmi"]
 
 
 def test_a_silent_machine_is_dead_and_is_asked_for_its_stacks(
@@ -243,11 +254,12 @@ def test_the_reboot_itself_outlives_the_agent(
     asked: list[tuple[str, object]] = []
 
     def call(_self: Agent, op: str, _deadline: Deadline, **args: Any) -> dict[str, Any]:
-        asked.append((op, args["argv"]))
+        asked.append((op, args.get("argv")))
         return {}
 
     monkeypatch.setattr(Agent, "call", call)
-    monkeypatch.setattr("harness.live.pstore.collect", lambda *_: None)
+    for name in ("pstore.collect", "kdump.collect", "kdump.loaded"):
+        monkeypatch.setattr(f"harness.live.{name}", lambda *_: None)
     script.append(NEW)
     link.reboot()
     assert asked[:2] == [("run", ["sync"]), ("detach", ["reboot", "-f"])]
@@ -264,3 +276,25 @@ def test_a_reboot_that_does_not_come_is_made_by_other_means(
     script.append(_gone())
     with pytest.raises(LabError, match="cannot be rebooted"):
         link.reboot()
+
+
+def test_a_crash_kernel_is_not_interrupted(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    link.guards.armed["kdump"] = "a crash kernel"
+    link._console(PANIC)
+    link._diagnose()
+    script.append(NEW)
+    link.recover()
+    assert (_rungs(link), machine.done) == (["its crash kernel"], [])
+    # One that writes for too long is reset, and so is a machine that answers no more to a reboot.
+    link.guards.armed["kdump"] = "a crash kernel"
+    link._console(PANIC)
+    link._diagnose()
+    script += [_gone(), OLD]
+    link.recover()
+    assert _rungs(link)[1:] == ["its crash kernel", "reset button"]
+    link.guards.armed["kdump"] = "a crash kernel"
+    script.append(NEW)
+    link.reboot()
+    assert _rungs(link)[3:] == ["reboot", "sysrq", "reset button"]
