@@ -319,6 +319,9 @@ void sim_ring_cancel(struct sim_ring *ring, struct sim_job *guilty, int error);
 /* sim_exec.c */
 int sim_exec_run(struct sim_ring *ring, struct sim_job *job, const struct sim_ib *ib);
 
+/* sim_pm.c */
+extern const struct dev_pm_ops sim_pm_ops;
+
 /* sim_reset.c */
 enum drm_gpu_sched_stat sim_reset_timedout(struct drm_sched_job *base);
 int sim_reset_create(struct sim_device *sdev);

@@ -90,6 +90,7 @@ class _Waiter(threading.Thread):
             "again": self.again,
             "interrupted": self.interrupted,
             "began_ns": self.began - since,
+            "until_ns": self.began + self._timeout_ns - since,
             "ended_ns": self.ended - since if done else None,
         }
 
@@ -133,14 +134,14 @@ class Waiters:
     def perform(self, arguments: Arguments) -> dict[str, Any]:
         """{hang: its arguments, timeout_ns, names = null} -> {"hang": its reply, "waiters":
         [{"name", "timed", "restarts", "disturbed", "result", "signals", "handled", "again",
-        "interrupted", "began_ns", "ended_ns"}]}.
+        "interrupted", "began_ns", "until_ns", "ended_ns"}]}.
 
         Hang, and at once wait for that job in every way the kernel has, or in those that are
         named: undisturbed, and `disturbed` by signals.  `result` is 1 ready, 0 not in time, or
         what the kernel said, negative; null while it still waits.  Of the `signals` sent
         `handled` came through; after EAGAIN it asked `again`, as DRM wants, and after EINTR
         (`interrupted`) only where SA_RESTART is no help (`restarts`).  Times count from the
-        submission.
+        submission; at `until_ns` its own was over.
         """
         hang = Arguments("hang", arguments.mapping("hang"))
         timeout = arguments.integer("timeout_ns")
