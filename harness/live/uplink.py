@@ -152,8 +152,11 @@ class Uplink:
         self.say(f"{self.target.name}: lockdep is off, rebooting to arm it again")
         self.reboot()
 
-    def reboot(self) -> None:
-        """A new boot: asked for politely, by power where the machine does not answer."""
+    def reboot(self, *, stranded: Callable[[], None] | None = None) -> None:
+        """A new boot: asked for politely, by power where the machine does not answer.
+
+        `stranded` is called before a machine is reset that did not come back by itself.
+        """
         old = self.boot_id
         self.run.journal.add("reboot", boot=old)
         at = self.at
@@ -171,7 +174,12 @@ class Uplink:
         self._dead = True  # as good as: what answers now is still the old boot
 
         def gone(deadline: Deadline) -> None:
-            self._wait_reboot(at.ssh, old, deadline)
+            try:
+                self._wait_reboot(at.ssh, old, deadline)
+            except HarnessError:
+                if stranded is not None:
+                    stranded()
+                raise
 
         try:
             rungs = [Rung("reboot", self.target.limits.boot_s, gone), *self._rungs(died=False)]

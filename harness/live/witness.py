@@ -99,9 +99,10 @@ class Witness(Uplink):
         self._saving = self._aside.submit(self._write, test, as_json(window))
         return window
 
-    def end(self, window: Window) -> None:
+    def end(self, window: Window, lost: str = "") -> None:
         """Close `window`: stop its clients, restore its knobs, take the health, mark the end.
 
+        `lost`: why the target is not ours any more, so that nothing in it is evidence.
         Never raises for a dead target or link: it says in the window what happened.
         """
         synced: Future[None] | None = None
@@ -127,7 +128,7 @@ class Witness(Uplink):
                 window.lab_error = f"{window.lab_error or error.what}{lab}"
                 self._bound(window)
         # Asked of a window that closed well, too: the machine may outlive its GPU by that much.
-        window.trouble = self.trouble()
+        window.trouble = lost or self.trouble()
         if window.trouble:
             window.died = ""
             self.run.journal.add("trouble", test=window.test, reason=window.trouble)

@@ -160,10 +160,14 @@ def _close(item: pytest.Item, window: Window, error: BaseException | None) -> No
         window.body_text = str(error)
     if window.body == "error":
         window.lab_error = error.what if isinstance(error, HarnessError) else window.body_text
-    dut.end(window)
+    # Whose it is now may have done all this, and it is not ours to bring back.
+    lost = item.config.stash[FLEET].lost(dut.target.name)
+    dut.end(window, lost)
     judged = verdict.record(dut.run, window, item.config.stash[KNOWN])
     item.stash[VERDICT] = judged
     dut.run.journal.add("test-end", test=item.nodeid, outcome=judged.outcome, reason=judged.reason)
+    if lost:
+        return
     dut.examine(window, judged.findings)
     if judged.outcome == "incomplete" or window.trouble:
         dut.recover()
