@@ -138,7 +138,7 @@ def running(made: Manifest, directory: Path) -> Iterator[Target]:
             console=ways.SocketConsole(path=str(console)),
             power=power,
             boot=ways.GrubBoot(),
-            limits=Limits(boot_s=150.0, command_s=60.0),
+            limits=Limits(boot_s=300.0, command_s=60.0),
         )
     finally:
         machine.end()
