@@ -34,7 +34,8 @@ class Waiter:
 
     `result` is READY, LATE (its time was over), STUCK, or the errno's name.  `disturbed`: of
     `signals` sent while it slept in its call `handled` interrupted it.  `timed`: it takes a
-    timeout.  `began` and `ended` are seconds from the job's submission.
+    timeout, which was over at `until`.  `began`, `until` and `ended` are seconds from the job's
+    submission.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Waiter:
     signals: int
     handled: int
     began: float
+    until: float
     ended: float
 
     @classmethod
@@ -61,6 +63,7 @@ class Waiter:
             signals=reply["signals"],
             handled=reply["handled"],
             began=reply["began_ns"] / 1e9,
+            until=reply["until_ns"] / 1e9,
             ended=float("inf") if reply["ended_ns"] is None else reply["ended_ns"] / 1e9,
         )
 

@@ -53,6 +53,8 @@ class Watch:
         self._ended = False
         self._panics: list[str] = []
         self._boots = 0
+        # When anything came from anywhere.
+        self._heard = 0.0
 
     def over(self, agent: Agent | None) -> None:
         """Watch over `agent`; None: the machine is down, or on its way up."""
@@ -63,11 +65,13 @@ class Watch:
 
     def console(self, data: bytes) -> None:
         """What came from the console; it is on disk already."""
+        self._heard = time.monotonic()
         for omen in self._omens.feed(data):
             self._heed(omen)
 
     def netconsole(self, data: bytes) -> None:
         """The same of netconsole's."""
+        self._heard = time.monotonic()
         for omen in self._remote.feed(data):
             self._heed(omen)
 
@@ -86,6 +90,13 @@ class Watch:
         deadline = Deadline(seconds)
         with self._changed:
             self._changed.wait_for(lambda: self._ended, deadline.left())
+
+    def until_quiet(self, seconds: float, deadline: Deadline) -> None:
+        """Until nothing has come for so long, or the deadline."""
+        asked = time.monotonic()
+        while (left := max(self._heard, asked) + seconds - time.monotonic()) > 0:
+            if not deadline.pause(left):
+                return
 
     @property
     def booting(self) -> bool:

@@ -50,7 +50,7 @@
 #define SIM_VA_TOP	0x0000fffffff00000ull	/* the rest is the kernel's */
 
 #define SIM_CTX_FENCES	64	/* jobs per entity that WAIT_CS can still find */
-#define SIM_MAX_IBS	16
+#define SIM_MAX_IBS	49	/* of a job: as amdgpu's SDMA, its other rings take more */
 #define SIM_MAX_BOS	4096
 #define SIM_BOUNCE	4096
 
@@ -318,6 +318,9 @@ void sim_ring_cancel(struct sim_ring *ring, struct sim_job *guilty, int error);
 
 /* sim_exec.c */
 int sim_exec_run(struct sim_ring *ring, struct sim_job *job, const struct sim_ib *ib);
+
+/* sim_pm.c */
+extern const struct dev_pm_ops sim_pm_ops;
 
 /* sim_reset.c */
 enum drm_gpu_sched_stat sim_reset_timedout(struct drm_sched_job *base);

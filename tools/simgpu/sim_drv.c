@@ -170,6 +170,7 @@ static struct pci_driver sim_pci_driver = {
 	.id_table = sim_pci_ids,
 	.probe = sim_probe,
 	.remove = sim_remove,
+	.driver.pm = pm_sleep_ptr(&sim_pm_ops),
 };
 
 static int __init sim_init(void)

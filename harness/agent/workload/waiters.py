@@ -15,7 +15,7 @@ from ..errors import usage
 from . import COMM
 from .disturb import Disturber, Victim
 
-__all__ = ["Wait", "Waiters", "run"]
+__all__ = ["Behind", "Wait", "Waiters", "run"]
 
 # What threads get to come back in after their time is over, in seconds.
 _GRACE = 10.0
@@ -90,6 +90,7 @@ class _Waiter(threading.Thread):
             "again": self.again,
             "interrupted": self.interrupted,
             "began_ns": self.began - since,
+            "until_ns": self.began + self._timeout_ns - since,
             "ended_ns": self.ended - since if done else None,
         }
 
@@ -133,14 +134,14 @@ class Waiters:
     def perform(self, arguments: Arguments) -> dict[str, Any]:
         """{hang: its arguments, timeout_ns, names = null} -> {"hang": its reply, "waiters":
         [{"name", "timed", "restarts", "disturbed", "result", "signals", "handled", "again",
-        "interrupted", "began_ns", "ended_ns"}]}.
+        "interrupted", "began_ns", "until_ns", "ended_ns"}]}.
 
         Hang, and at once wait for that job in every way the kernel has, or in those that are
         named: undisturbed, and `disturbed` by signals.  `result` is 1 ready, 0 not in time, or
         what the kernel said, negative; null while it still waits.  Of the `signals` sent
         `handled` came through; after EAGAIN it asked `again`, as DRM wants, and after EINTR
         (`interrupted`) only where SA_RESTART is no help (`restarts`).  Times count from the
-        submission.
+        submission; at `until_ns` its own was over.
         """
         hang = Arguments("hang", arguments.mapping("hang"))
         timeout = arguments.integer("timeout_ns")
@@ -159,3 +160,31 @@ class Waiters:
             chosen = [wait for wait in waits if not names or wait.name in names]
             told = run(chosen, timeout, submitted.at)
         return {"hang": hung, "waiters": told}
+
+
+class Behind:
+    """The operation of a GPU workload that waits for a shared buffer; `chosen` takes its handle
+    from the arguments, `ways` gives the ways to wait for it, whose means go with the ExitStack."""
+
+    def __init__(
+        self,
+        chosen: Callable[[Arguments], int | None],
+        ways: Callable[[int, contextlib.ExitStack], list[Wait]],
+    ) -> None:
+        self._chosen = chosen
+        self._ways = ways
+
+    def perform(self, arguments: Arguments) -> dict[str, Any]:
+        """{writes: an adopted buffer, timeout_ns} -> {"waiters"}, as Waiters says.
+
+        Wait for whoever uses the buffer, in every way that has a timeout.  Times count from the
+        beginning of this.
+        """
+        handle = self._chosen(arguments)
+        timeout = arguments.integer("timeout_ns")
+        arguments.done()
+        if handle is None or timeout < 0:
+            raise usage("behind: writes is the number of a buffer, timeout_ns not negative")
+        with contextlib.ExitStack() as means:
+            waits = [wait for wait in self._ways(handle, means) if wait.timed]
+            return {"waiters": run(waits, timeout, time.monotonic_ns())}

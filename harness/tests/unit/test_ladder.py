@@ -126,6 +126,17 @@ def test_a_machine_that_comes_up_is_given_up_when_it_panics_again() -> None:
     assert "again and again" in made.hopeless()
 
 
+def test_a_console_is_quiet_when_nothing_came_for_long_enough() -> None:
+    made, deadline = Watch(), Deadline(60)
+    made.console(b"the first of many\n")
+    made.until_quiet(0.2, deadline)
+    assert deadline.left() < 60 - 0.2
+    made._heard = float("inf")  # it never ends
+    short = Deadline(0.1)
+    made.until_quiet(3600.0, short)
+    assert short.expired()
+
+
 def test_pstore_is_of_the_boot_that_shares_its_lines() -> None:
     def said(word: str) -> bytes:
         return b"".join(

@@ -14,15 +14,6 @@ from harness.tests.vm import matrix
 SAMPLE = ("own_lock", "fence_no_error", "recovery_fails")
 
 
-def test_rows_are_well_formed() -> None:
-    names = [(row.fault, row.testcase) for row in matrix.ROWS]
-    assert len(set(names)) == len(names)
-    for row in matrix.ROWS:
-        assert row.kind, row.fault
-        assert row.names, row.fault
-        assert row.parameter == "" or all(row.parameter.partition("=")), row.fault
-
-
 def check(faults: list[str], directory: Path) -> None:
     results, printed = matrix.measure(faults, directory)
     problems = [(result.row, result.problem) for result in results if result.problem]

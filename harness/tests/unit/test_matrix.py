@@ -1,0 +1,29 @@
+"""The detection matrix is whole: every switch of simgpu is in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from harness.tests.vm import matrix
+
+ROOT = Path(__file__).parents[3]
+# A row of sim_fault.c's table begins with the fault's name and kind.
+_SWITCH = re.compile(r'\{\s*"(\w+)", "\w+", ')
+
+
+def test_rows_are_well_formed() -> None:
+    names = [(row.fault, row.testcase) for row in matrix.ROWS]
+    assert len(set(names)) == len(names)
+    for row in matrix.ROWS:
+        assert row.kind, row.fault
+        assert row.names, row.fault
+        assert row.parameter == "" or all(row.parameter.partition("=")), row.fault
+
+
+def test_every_switch_of_simgpu_has_a_testcase_that_catches_it() -> None:
+    table = (ROOT / "tools/simgpu/sim_fault.c").read_text()
+    counted = re.findall(r"^\t\[SIM_FAULT_\w+\] = \{", table, re.MULTILINE)
+    switches = _SWITCH.findall(table)
+    assert len(switches) == len(counted) > 30
+    assert {row.fault for row in matrix.ROWS if not row.parameter} == set(switches)
