@@ -123,6 +123,7 @@ class Stream:
         """Append to `path`, at most `limit` bytes in all."""
         self.path = path
         self._limit = limit
+        self.full = False
         self._failed: HarnessError | None = None
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -135,6 +136,7 @@ class Stream:
         if self._failed is not None or self._fd < 0:
             return
         if self.size + len(data) > self._limit:
+            self.full = True
             self._failed = LabError(
                 f"the stream passed its limit of {self._limit} bytes and was cut",
                 where=str(self.path),

@@ -61,7 +61,7 @@ class Ssh:
     def __init__(self, endpoint: Endpoint, *, boot_id_path: str = BOOT_ID) -> None:
         """Not yet connected; `connect` makes one that is."""
         self.endpoint = endpoint
-        self._boot_id_path = boot_id_path
+        self.boot_id_path = boot_id_path
         self._lock = threading.Lock()
         self._transport: Transport | None = None
         self._root_by_sudo: Transport | None = None
@@ -207,7 +207,7 @@ class Ssh:
 
     def boot_id(self, deadline: Deadline) -> str:
         """What tells this boot from all others (Documentation/admin-guide/sysctl/kernel.rst)."""
-        text = self.run(["cat", self._boot_id_path], deadline, check=True).stdout
+        text = self.run(["cat", self.boot_id_path], deadline, check=True).stdout
         return text.decode("ascii", "replace").strip()
 
     def seen_from(self, deadline: Deadline) -> str:

@@ -33,7 +33,7 @@ from harness.live.clients import Clients
 from harness.live.health import ailments
 from harness.live.uplink import Uplink
 
-__all__ = ["Witness"]
+__all__ = ["POLL_S", "Witness"]
 
 log = logging.getLogger(__name__)
 
