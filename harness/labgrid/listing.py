@@ -39,8 +39,12 @@ def toml_of(places: Iterable[Place], exports: Iterable[Export]) -> str:
     known = list(exports)
     drivers = get_args(get_type_hints(Target)["driver"])
     entries = []
+    called: set[str] = set()
     for place in sorted(places, key=lambda each: each.name):
-        lines = [f"[targets.{_bare(place.name)}]", f"place = {_quoted(place.name)}"]
+        lines = [
+            f"[targets.{_quoted(_name(place.name, called))}]",
+            f"place = {_quoted(place.name)}",
+        ]
         lacking = [] if place.tags.get("driver") in drivers else ["driver"]
         lines += [f"{key} = {_quoted(place.tags[key])}" for key in _KEYS if key in place.tags]
         words = [key if value in _YES else f"{key}={value}" for key, value in _words(place.tags)]
@@ -110,12 +114,17 @@ def _words(tags: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     return ((k, v) for k, v in tags.items() if k not in own and not k.startswith("tdrlab_"))
 
 
-def _bare(name: str) -> str:
-    """As a target may be called."""
-    word = re.sub(r"[^A-Za-z0-9._-]", "-", name)[:63].lstrip("._-") or "place"
-    return word if re.fullmatch(r"[A-Za-z0-9_-]+", word) else f'"{word}"'
+def _name(place: str, called: set[str]) -> str:
+    """As a target may be called, and none before it."""
+    word = re.sub(r"[^A-Za-z0-9._-]", "-", place)[:50].lstrip("._-") or "place"
+    name, number = word, 1
+    while name in called:
+        number += 1
+        name = f"{word}-{number}"
+    called.add(name)
+    return name
 
 
 def _quoted(text: str) -> str:
-    # A TOML basic string is a JSON one, but for DEL.
-    return json.dumps(text).replace("\x7f", "\\u007f")
+    # A TOML basic string is a JSON one, but for DEL, and surrogates in escapes.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
