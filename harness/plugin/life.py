@@ -66,7 +66,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     assert dut is not None
     before = item.stash[VERDICT]
     dut.extend(window)
-    judged = item.stash[VERDICT] = verdict.record(dut.run, window, item.config.stash[KNOWN])
+    judged = verdict.record(dut.run, window, item.config.stash[KNOWN], before)
+    item.stash[VERDICT] = judged
     if judged.outcome in ("fail", "incomplete") and judged.outcome != before.outcome:
         dut.run.journal.add("late-finding", test=item.nodeid, reason=judged.reason)
         if judged.outcome == "incomplete":
@@ -131,10 +132,12 @@ def _open(item: pytest.Item, dut: Dut) -> None:
         healing.heal(dut)
     if dut.unfit:
         raise LabError(dut.unfit, where=dut.target.name, cure="see journal.jsonl")
-    if dut.health()["debug_locks"] == 0 and dut.target.policy.rearm == "reboot":
+    health: dict[str, Any] | None = dut.health()
+    if health and health["debug_locks"] == 0 and dut.target.policy.rearm == "reboot":
         free = item.get_closest_marker("without_lockdep") is not None
         if not (free and masking.masker(dut.run, dut.boot_id)[0]):
             dut.rearm()
+            health = None
     if item.callspec.params.get("engine", "") is None:  # type: ignore[attr-defined]
         dut.engines()  # raises again what kept them from being known when tests were collected
         raise LabError(
@@ -146,7 +149,7 @@ def _open(item: pytest.Item, dut: Dut) -> None:
         pytest.skip(why)
     dut.run.journal.add("test-start", test=item.nodeid, boot=dut.boot_id)
     try:
-        item.stash[WINDOW] = dut.begin(item.nodeid, destructive=destructive)
+        item.stash[WINDOW] = dut.begin(item.nodeid, destructive=destructive, health=health)
     except HarnessError as error:
         resume.close_unopened(dut.run, item.nodeid, error.what)
         raise
