@@ -202,6 +202,13 @@ def test_unknown_target_is_told_before_anything_runs(session: Session) -> None:
     assert not session.runs.exists()
 
 
+def test_another_kernel_than_asked_for_is_not_tested(session: Session) -> None:
+    done = session.run(VICTIMS, "-k", "quiet", "--kernel=2.4.*")
+    assert done.returncode == 1, done.stdout
+    assert f"runs {os.uname().release}, not 2.4.*" in done.stdout
+    assert not session.verdicts()
+
+
 @pytest.mark.parametrize(
     ("change", "said", "cure"),
     [
