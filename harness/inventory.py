@@ -210,6 +210,7 @@ class Inventory(Struct, frozen=True):
     targets: dict[str, Target]
     history: str = ""
     notify: tuple[str, ...] = ()
+    coordinator: Coordinator | None = None
 
     def get(self, name: str) -> Target:
         """The target called `name`.  Raises UsageError with the nearest name."""
@@ -291,6 +292,7 @@ def load(path: Path) -> Inventory:
         targets=targets,
         history=parsed.lab.history,
         notify=parsed.lab.notify,
+        coordinator=coordinator or None,
     )
 
 

@@ -171,6 +171,8 @@ def read_night(path: Path) -> ReadNight:
                 ended, how = None, ""  # resumed: its new end counts
             case "target-end":
                 targets[entry["target"]] = str(entry.get("why", ""))
+                if entry.get("elsewhere"):  # it is in the night of whoever tested it
+                    del targets[entry["target"]]
             case "night-end":
                 ended, how = _epoch(entry), str(entry.get("how", ""))
     began = _epoch(entries[0]) if entries else 0.0

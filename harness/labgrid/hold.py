@@ -13,44 +13,35 @@ import os
 import secrets
 import socket
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from harness.deadline import Deadline
-from harness.errors import LabError, UsageError
+from harness.errors import LabError
 from harness.inventory import Coordinator
 from harness.labgrid.places import (
     Export,
     Place,
-    Standing,
     Watch,
     exports_of,
     fitting,
     note_of,
-    position,
     unmatched,
 )
+from harness.labgrid.quest import Quest, Say, told
 from harness.labgrid.session import Gone, Refused, Session
-from harness.tomlerror import nearest
 
 __all__ = ["ACTS_FOR", "PlaceHold", "own_name"]
 
 _LOG = logging.getLogger(__name__)
 ACTS_FOR = "TDRLAB_ACTS_FOR"
 """Names, in the environment, the owner of the places that a session of a dispatcher's uses."""
-# Seconds between polls of a reservation, which dies after 60 without one.
-_POLL_S = 5.0
-# After the coordinator came back, owners get so long to take theirs again before we take any.
-_GRACE_S = 5.0
 # Seconds between looks at what tells nothing when it changes.
 _AGAIN_S = 0.25
 # A priority that nobody else asks for.
 _FIRST = 1e6
 # How long to try to give a place back where the coordinator is away: it forgets it by itself.
 _LEAVE_S = 5.0
-
-Say = Callable[[str], None]
 
 
 def own_name() -> str:
@@ -98,7 +89,7 @@ class PlaceHold:
         A coordinator or exporter that is away is waited for apart from that, `spec.patience_s`.
         Raises UsageError where no place has those tags, LabError naming the holders otherwise.
         """
-        quest = _Quest(session, dict(filters), spec, wait_s, say, watch or Watch(spec.stale_s))
+        quest = Quest(session, dict(filters), spec, wait_s, say, watch or Watch(spec.stale_s))
         place = quest.go()
         since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         note = note_of(session.owner, since, command)
@@ -124,7 +115,7 @@ class PlaceHold:
                 continue
             raise LabError(
                 f"no place is {session.owner}'s, which started this session",
-                where=_told(filters),
+                where=told(filters),
                 cure=f"did it end? otherwise unset {ACTS_FOR}",
             )
         note = owned[0].note() or note_of(session.owner, "then", command)
@@ -144,6 +135,10 @@ class PlaceHold:
     def parts(self) -> list[tuple[str, Export]]:
         """What it is made of now, each with what the place calls it."""
         return exports_of(self.place(), self._session.exports())
+
+    def missing(self) -> list[str]:
+        """Of what it is to be made, what nobody exports now."""
+        return unmatched(self.place(), self._session.exports())
 
     def check(self) -> None:
         """Look now; waits for a coordinator that is away.
@@ -279,151 +274,3 @@ class PlaceHold:
             self._session.cancel(mine.token)
             self._session.touch(self.place_name, self._note)
         self._partial = False
-
-
-class _Quest:
-    """On the way to a place."""
-
-    def __init__(
-        self,
-        session: Session,
-        filters: dict[str, str],
-        spec: Coordinator,
-        wait_s: float,
-        say: Say,
-        watch: Watch,
-    ) -> None:
-        self.taken_over = ""
-        self._session = session
-        self._filters = filters
-        self._spec = spec
-        self._wait = Deadline(wait_s)
-        self._say = say
-        self._watch = watch
-        self._told = ""
-        self._token = ""
-        # Until when exporters may stay away.
-        self._away: Deadline | None = None
-
-    def go(self) -> str:
-        """The place, acquired."""
-        try:
-            while True:
-                try:
-                    self._session.reach(Deadline(self._spec.patience_s))
-                    return self._attend()
-                except Gone as error:
-                    # Its queue is gone with it; those who held places come first.
-                    self._token = ""
-                    self._tell(f"the coordinator is away: {error.what}")
-                    self._session.reach(Deadline(self._spec.patience_s))
-                    grace = Deadline(_GRACE_S)
-                    while not grace.expired():
-                        self._session.wait(grace.left())
-        except BaseException:
-            self._leave()
-            raise
-
-    def _attend(self) -> str:
-        """While one connection lasts."""
-        if not fitting(self._session.places().values(), self._filters):
-            raise self._none()
-        mine = self._session.reserve(self._filters)
-        self._token = mine.token
-        while True:
-            # What changes from here on is not slept through.
-            version = self._session.version
-            if mine.state == "allocated" and self._acquired(mine):
-                # Kept, it would have the place for another minute when we release it.
-                self._leave()
-                return mine.place
-            if mine.state in ("expired", "invalid"):
-                mine = self._session.reserve(self._filters)
-                self._token = mine.token
-            elif mine.state == "waiting":
-                self._others(mine)
-            pause = min(_POLL_S, self._spec.stale_s / 4, (self._away or self._wait).left() + 0.1)
-            self._session.wait(pause, version)
-            try:
-                mine = self._session.poll(mine.token)
-            except Refused:  # dropped: this process had been stopped for a minute
-                mine = self._session.reserve(self._filters)
-                self._token = mine.token
-
-    def _acquired(self, mine: Standing) -> bool:
-        """Take what was allocated to us; False while what it is made of is away."""
-        place = self._session.places().get(mine.place)
-        missing = unmatched(place, self._session.exports()) if place else []
-        said = f"nothing is exported as {', '.join(missing)}"
-        if place is not None and not missing:
-            try:
-                self._session.acquire(place.name)
-                return True
-            except Refused as error:
-                said = error.what
-        self._away = self._away or Deadline(self._spec.patience_s)
-        if self._away.expired():
-            raise LabError(
-                f"cannot be acquired: {said}",
-                where=mine.place,
-                cure="are its exporters running? see `labgrid-client resources`",
-            )
-        self._tell(f"{mine.place}: waiting for its exporters: {said}")
-        return False
-
-    def _others(self, mine: Standing) -> None:
-        """Somebody has what we want: say who, take over from the dead, or give up."""
-        places = list(self._session.places().values())
-        held = [place for place in fitting(places, self._filters) if place.acquired]
-        now, wall = time.monotonic(), time.time()
-        self._watch.see(held, now)
-        if self._spec.take_over == "dead":
-            for place in held:
-                if self._watch.dead(place, now, wall):
-                    self._session.release(place.name, place.acquired)
-                    self.taken_over = f"took {place.told()} over: nothing was heard of its owner"
-                    _LOG.warning("%s", self.taken_over)
-                    return
-        number, length = position(mine, self._session.reservations(), places)
-        who = "; ".join(place.told() for place in held)
-        queue = f"number {number} of {length} in the queue" if length > 1 else "next in the queue"
-        doubtful = self._spec.take_over == "dead" and any(
-            self._watch.suspect(place, now, wall) for place in held
-        )
-        if self._wait.expired() and not doubtful:
-            raise LabError(
-                f"held by {who or 'nobody yet, but others wait for it'} ({queue})",
-                where=_told(self._filters),
-                cure="wait for it, or stop it; if its owner is gone for good,"
-                " `labgrid-client -p PLACE release --kick`",
-            )
-        self._tell(f"{_told(self._filters)}: {queue}, held by {who or 'nobody'}")
-
-    def _tell(self, line: str) -> None:
-        if line != self._told:
-            self._told = line
-            self._say(line)
-
-    def _leave(self) -> None:
-        if self._token:
-            try:
-                self._session.cancel(self._token)
-            except (Gone, Refused) as error:
-                _LOG.debug("the reservation is left to expire: %s", error)
-
-    def _none(self) -> UsageError:
-        known = self._session.places()
-        wanted = self._filters.get("name", "")
-        if set(self._filters) == {"name"}:
-            what = f"the coordinator knows no place {wanted!r}{nearest(wanted, known)}"
-        else:
-            what = f"no place of the coordinator's has the tags {_told(self._filters)}"
-        return UsageError(
-            what,
-            where=self._session.address,
-            cure=f"choose among {', '.join(sorted(known)) or '(none)'}; `lab targets --import`",
-        )
-
-
-def _told(filters: Mapping[str, str]) -> str:
-    return " ".join(f"{key}={value}" for key, value in sorted(filters.items()))

@@ -27,6 +27,8 @@ class Lease:
         self._session = session
         self._place = place
         self._known: Target | None = None
+        assert target.coordinator is not None
+        self._patience_s = target.coordinator.patience_s
 
     @classmethod
     def take(
@@ -64,17 +66,19 @@ class Lease:
         While its exporters are away, as it was last.  Raises as `completed` does the first time.
         """
         # What an exporter starts for us is told a moment after it was acquired.
-        deadline = Deadline(0.0 if self._known else _START_S)
+        deadline = Deadline(_START_S)
+        patience = Deadline(self._patience_s)
         while True:
+            version = self._session.version
             try:
                 self._known = completed(self._target, self._place.place(), self._place.parts())
             except LabError:
-                if self._known is None and not deadline.expired():
-                    self._session.wait(deadline.left())
-                    continue
-                if self._known is None:
+                until = patience if self._place.missing() else deadline
+                if self._known is None and until.expired():
                     raise
-            return self._known
+            if self._known is not None:
+                return self._known
+            self._session.wait(until.left(), version)
 
     def check(self) -> None:
         """Raises LabError when the place is not ours any more."""

@@ -28,7 +28,7 @@ from harness.live.held import Held, held
 from harness.live.module import Module
 from harness.live.sleep import Sleep
 from harness.live.udev import Udev
-from harness.live.witness import POLL_S, Witness
+from harness.live.witness import Witness
 
 __all__ = ["Dut"]
 

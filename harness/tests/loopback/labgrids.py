@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,7 @@ class _Program:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *args],
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env,
+                start_new_session=True,
             )  # fmt: skip
         process = self._process
 
@@ -79,9 +81,9 @@ class _Program:
         return self._process.pid
 
     def kill(self) -> None:
-        """SIGKILL, as a power failure of its host would end it."""
+        """SIGKILL, with what it started, as systemd ends a service or a power failure its host."""
         if self._process is not None:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
