@@ -128,8 +128,6 @@ class PlaceClaims:
         if self._share and got.place().tags.get(_DONE) == self._share:
             got.release()
             return "done", got.place().tags.get(_BY, "another dispatcher"), {}
-        if got.taken_over:
-            _LOG.warning("%s: %s", target, got.taken_over)
         self._holds[target] = got
         return "ours", got.taken_over, env
 
