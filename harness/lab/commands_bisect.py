@@ -107,6 +107,7 @@ def bisect_command(
 ) -> None:
     """Which commit broke it, where a bad kernel may pass and a good one fail.
 
+    Known issues excuse nothing, as one may be what is searched for; `-- --known FILE` has them do.
     Exit status 1: the range was narrowed down, but not to what was asked for.
     """
     if resume is not None:

@@ -196,12 +196,12 @@ class Uplink:
         """Until it is back.  Raises HarnessError early where its console shows that it does not
         even go down."""
         try:
-            ssh.wait_reboot(old, deadline.capped(GOING_S))
+            ssh.wait_reboot(old, deadline.capped(GOING_S), self._hopeless)
         except Unreachable:
             # On its way, as far as anybody can tell.
-            if self._machine.console_tail() and not self._watch.booting:
+            if self._hopeless() or (self._machine.console_tail() and not self._watch.booting):
                 raise
-            ssh.wait_reboot(old, deadline)
+            ssh.wait_reboot(old, deadline, self._hopeless)
         self._attach(wait=True)
 
     def ready(self) -> None:

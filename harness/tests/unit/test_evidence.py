@@ -149,10 +149,10 @@ def test_a_reserve_is_given_up_for_what_must_be_told(
     assert reserve.stat().st_size == files.RESERVE_BYTES
     replace = files._replace
 
-    def full(path: Path, data: bytes) -> None:
+    def full(path: Path, data: bytes, derived: bool) -> None:
         if reserve.exists():
             raise OSError(errno.ENOSPC, "No space left on device")
-        replace(path, data)
+        replace(path, data, derived)
 
     monkeypatch.setattr(files, "_replace", full)
     files.write_bytes(run.test("t") / "verdict.json", b"{}")

@@ -120,7 +120,7 @@ def link(
     return made
 
 
-def _never(old: str, deadline: Deadline) -> str:
+def _never(old: str, deadline: Deadline, hopeless: Callable[[], str]) -> str:
     raise TargetError("did not reboot", where="box", cure="cut its power")
 
 
