@@ -303,7 +303,7 @@ def _standing(told: Any) -> Standing:
     return Standing(
         token=told.token,
         owner=told.owner,
-        state=_STATES[told.state],
+        state=_STATES[told.state] if told.state < len(_STATES) else "invalid",
         filters=dict(main),
         prio=told.prio,
         created=told.created,

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from harness.cli import main
 from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
 from harness.inventory import Inventory, Target, load
@@ -277,6 +279,26 @@ def test_a_place_that_is_not_there_fails_and_stops_no_night(
     claims = claims_for(targets, "", "a night")
     until(lambda: claims.ask("nowhere").state == "failed", "it fails")
     claims.close()
+
+
+def lab(path: Path, *args: str) -> Result:
+    return CliRunner().invoke(main, ["--inventory", str(path / "targets.toml"), *args])
+
+
+def test_at_a_desk(
+    coordinators: Coordinators, joined: Joined, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "300")
+    listed(tmp_path, coordinators, "alone")
+    held = take(joined(), "alone", coordinators)
+    assert f"{held._session.owner} since" in lab(tmp_path, "targets").output
+    told = lab(tmp_path, "targets", "--import")
+    assert '# [targets."gen3-a"]' in told.output
+    assert "driver=amdgpu|i915" in told.output
+    assert f"alone taken from {held._session.owner}" in lab(tmp_path, "unlock", "alone").output
+    assert held.lost()
+    assert "not held" in lab(tmp_path, "unlock", "alone").output
 
 
 def test_without_labgrid_the_cure_is_told(
