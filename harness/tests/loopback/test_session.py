@@ -171,6 +171,10 @@ def test_lost_reservation_stops_the_run_on_that_target(
     flag.unlink()
     assert process.wait(60) == 1
     told = (session.runs / "output.txt").read_text()
+    waited = session.verdicts()["test_waits_to_be_killed"]
+    # The other may have been at work while it ran: whatever it saw is no evidence.
+    assert waited.outcome == "error"
+    assert waited.reason == "the reservation is lost: someone broke the lock"
     assert "test_zz_after_the_lock_was_lost" in told
     assert "lab error" in told
     assert "Traceback" not in told

@@ -80,6 +80,15 @@ def test_pure_rooms_open_no_socket() -> None:
             assert "import subprocess" not in text, path
 
 
+def test_labgrid_is_imported_only_where_a_coordinator_is_named() -> None:
+    modules = "harness.fleet, harness.desk_commands, harness.lab.nightly"
+    code = f"import sys, {modules}; print([m for m in sys.modules if 'labgrid' in m])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
 def test_nothing_but_the_plugin_imports_pytest() -> None:
     users = {
         room(path)
