@@ -13,7 +13,7 @@ from harness.errors import HarnessError, UsageError
 from harness.evidence.files import RESERVE, reserve
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory, Target
-from harness.lab.reservation import Reservation
+from harness.lab.holds import Hold, hold
 from harness.lab.resume import close_guilty, guilty, newest
 from harness.link.machine import machine_for
 from harness.live.dut import Dut
@@ -36,9 +36,11 @@ class Fleet:
         *,
         dangerous: bool = False,
         night: str = "",
+        wait_s: float = 0.0,
     ) -> None:
         """`command` is shown to whoever else wants one of the targets; `dangerous` as Dut's;
-        `night` names the nightly that the runs are of, "" by hand."""
+        `night` names the nightly that the runs are of, "" by hand; `wait_s`: how long to wait
+        for whoever holds a target."""
         self.targets: dict[str, Target] = {name: inventory.get(name) for name in names}
         self.runs: dict[str, RunDir] = {}
         self._root = runs
@@ -46,13 +48,14 @@ class Fleet:
         self._say = say
         self._dangerous = dangerous
         self._night = night
+        self._wait_s = wait_s
         named = [path for path in resume if path != Path()]
         self._resume = {self._target_of(path): path for path in named}
         if len(named) < len(resume):
             self._resume = {name: newest(runs, name) for name in names} | self._resume
         self._duts: dict[str, Dut] = {}
         self._broken: dict[str, HarnessError] = {}
-        self._locks: dict[str, Reservation] = {}
+        self._locks: dict[str, Hold] = {}
 
     def dut(self, name: str) -> Dut:
         """The connected target.  Raises what its first connection met, every time."""
@@ -72,6 +75,10 @@ class Fleet:
         Raises LabError when somebody broke or took over the reservation.
         """
         self._locks[name].check()
+
+    def lost(self, name: str) -> str:
+        """Why `name` is not ours any more, as far as is known without waiting; "" while it is."""
+        return self._locks[name].lost()
 
     def connected(self) -> list[Dut]:
         """Targets that were reached."""
@@ -114,7 +121,9 @@ class Fleet:
             raise troubles[0]
 
     def _connect(self, target: Target) -> Dut:
-        self._locks[target.name] = Reservation.take(target.name, self._command)
+        held = hold(target, self._command, wait_s=self._wait_s, say=self._say)
+        self._locks[target.name] = held
+        target = self.targets[target.name] = held.target
         if target.name in self._resume:
             run = RunDir.open(self._resume[target.name])
             reserve(run.path)
@@ -125,7 +134,7 @@ class Fleet:
         self.runs[target.name] = run
         run.update(target=target.public(), command=self._command, night=self._night)
         run.journal.add("run-start", target=target.name, command=self._command)
-        dut = Dut(target, run, machine_for(target), self._say, dangerous=self._dangerous)
+        dut = Dut(target, run, machine_for(target, held.now), self._say, dangerous=self._dangerous)
         try:
             dut.connect()
         except BaseException as error:

@@ -37,8 +37,8 @@ def test_a_slow_job_is_left_alone(dut: Dut, pinned: Engine, window: Window) -> N
 
 @pytest.mark.destructive
 def test_a_job_slower_than_the_timeout_is_a_hang(dut: Dut, pinned: Engine) -> None:
-    """Work that would end, but much later than the driver waits, ends like any hang: in time, with
-    its error, and the engine works again.
+    """Work that would end, but long after the driver has noticed it and copied its state, ends
+    like any hang: with its error, and the engine works again.
 
     Source: drivers/gpu/drm/scheduler/sched_main.c drm_sched_job_timedout(),
     drivers/gpu/drm/amd/amdgpu/amdgpu_job.c amdgpu_job_timedout(),

@@ -80,6 +80,10 @@ def _rates(bisection: Bisection, answer: Answer) -> Iterator[str]:
     yield f"finding    {wanted.signature} {wanted.title}" if wanted else "finding    never seen"
     yield f"test       {bisection.setting.test} on {bisection.setting.target}"
     yield f"runs       {len(ran)} with a verdict, {vain} attempts without"
+    if bisection.setting.per_boot > 1:
+        boots = len({one.run for one in bisection.attempts if one.run})
+        why = "; used ones show it less, and do not count" if bisection.fresh_only else ""
+        yield f"boots      {boots}, of up to {bisection.setting.per_boot} runs{why}"
     yield f"flakiness  a bad kernel shows it in {middle:.0%} of its runs ({low:.0%} to {high:.0%})"
 
 

@@ -10,6 +10,7 @@ import contextlib
 import time
 from base64 import b64decode
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +67,9 @@ class Attachment:
         `seconds` instead of the target's limit, unless `hopeless` says why it never will.
         `before` is boot_id and pid of the last agent, which must not go on beside the new one.
         Raises LabError where it cannot be reached, UsageError where it is this very
-        machine, TargetError where it lacks what the agent needs.
+        machine, TargetError where it lacks what the agent needs.  That time is for reaching it:
+        once it answers each step has limits.command_s, or one that is slow would be taken for one
+        that does not.
         """
         self._target = target
         limits = target.limits
@@ -74,27 +77,34 @@ class Attachment:
         with contextlib.ExitStack() as undo:
             self.ssh = Ssh.connect(endpoint, deadline, wait=wait, hopeless=hopeless)
             undo.callback(self.ssh.close)
-            boot_id = self.ssh.boot_id(deadline)
+            boot_id, pid = before
+            if boot_id:
+                boot_id = predecessor.end(self.ssh, boot_id, pid, self._step())
+            else:
+                boot_id = self.ssh.boot_id(self._step())
             if boot_id == host.boot_id():
                 raise UsageError(
                     "this is the very machine the harness runs on",
                     where=target.name,
                     cure="name another machine; its GPU will be hung",
                 )
-            if before[0] == boot_id:
-                predecessor.end(self.ssh, before[1], deadline)
             self.boot = boot_for(boot_id)
             self._tail = Tail(self.boot.path / "kmsg")
-            self.agent = self._start_agent(deadline)
-            undo.callback(self.agent.close, Deadline(GOODBYE_S))
-            self.agent.collect("kmsg", self.boot.kmsg, deadline, **{"from": "start"})
-            # Whatever it takes to start, the log is already flowing.
-            self.recorder = Recorder(target, self.agent, self.boot, Deadline(limits.command_s))
-            undo.callback(self.recorder.close)
-            self.agent.collect("uevents", self.boot.uevents, deadline)
-            self.facts: dict[str, Any] = self.agent.call("hello", deadline)
-            self.cards: list[dict[str, Any]] = self.agent.call("cards", deadline)["cards"]
-            self._keep_config(deadline)
+            self.agent = self._start_agent(again=boot_id == before[0])
+            undo.callback(lambda: self.agent.close(Deadline(GOODBYE_S)))
+            self.agent.collect("kmsg", self.boot.kmsg, self._step(), **{"from": "start"})
+            # Whatever it takes to start, the log is already flowing; an emulated target spends
+            # long on each, and on its other CPU.
+            with ThreadPoolExecutor(2, "attach") as aside:
+                trace = aside.submit(Recorder, target, self.agent, self.boot, self._step())
+                uevents = self.boot.uevents
+                told = aside.submit(self.agent.collect, "uevents", uevents, self._step())
+                undo.callback(_close, trace)
+                self.facts: dict[str, Any] = self.agent.call("hello", self._step())
+                self.cards: list[dict[str, Any]] = self.agent.call("cards", self._step())["cards"]
+                self._keep_config()
+            self.recorder = trace.result()
+            told.result()
             undo.pop_all()
 
     def mark(self, text: str) -> Mark:
@@ -140,27 +150,32 @@ class Attachment:
         self.recorder.close()
         self.ssh.close()
 
-    def _start_agent(self, deadline: Deadline) -> Agent:
+    def _step(self) -> Deadline:
+        return Deadline(self._target.limits.command_s)
+
+    def _start_agent(self, *, again: bool) -> Agent:
+        """`again`: it was there, whole, since this boot began; unless somebody tidied up."""
         app, digest = zipapp.build()
         path = f"/var/tmp/lab-agent-{digest[:16]}.pyz"
-        self.ssh.put(app, path, 0o755, deadline)
-        channel = self.ssh.channel(["python3", path, "serve"], root=True, deadline=deadline)
+        if not again:
+            self.ssh.put(app, path, 0o755, self._step())
         try:
-            limits = self._target.limits
-            return Agent(
-                channel,
-                Deadline(limits.command_s),
-                on_event=self.boot.event,
-                silence=limits.silence_s,
-            )
+            return self._serve(path)
         except LabError as error:
-            raise self._without_python(deadline) or error from error
+            if again and self.ssh.put(app, path, 0o755, self._step()):
+                return self._serve(path)
+            raise self._without_python() or error from error
 
-    def _without_python(self, deadline: Deadline) -> TargetError | None:
+    def _serve(self, path: str) -> Agent:
+        channel = self.ssh.channel(["python3", path, "serve"], root=True, deadline=self._step())
+        silence = self._target.limits.silence_s
+        return Agent(channel, self._step(), on_event=self.boot.event, silence=silence)
+
+    def _without_python(self) -> TargetError | None:
         """Whether that is why the agent did not start."""
         told = "import sys; sys.exit(sys.version_info < (3, 9))"
         try:
-            fits = self.ssh.run(["python3", "-c", told], deadline).ok
+            fits = self.ssh.run(["python3", "-c", told], self._step()).ok
         except TargetError:
             fits = False
         if fits:
@@ -171,8 +186,13 @@ class Attachment:
             cure="install python3 there; nothing else is needed but udev",
         )
 
-    def _keep_config(self, deadline: Deadline) -> None:
+    def _keep_config(self) -> None:
         place = self.facts["config"]
-        if place:
-            data = self.agent.call("read", deadline, path=place["path"], limit=1 << 20)["data"]
-            write_bytes(self.boot.path / Path(place["path"]).name, b64decode(data))
+        if place and not (kept := self.boot.path / Path(place["path"]).name).exists():
+            data = self.agent.call("read", self._step(), path=place["path"], limit=1 << 20)["data"]
+            write_bytes(kept, b64decode(data))
+
+
+def _close(recorder: Future[Recorder]) -> None:
+    if recorder.exception() is None:
+        recorder.result().close()

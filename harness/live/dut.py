@@ -28,9 +28,12 @@ from harness.live.held import Held, held
 from harness.live.module import Module
 from harness.live.sleep import Sleep
 from harness.live.udev import Udev
-from harness.live.witness import POLL_S, Witness
+from harness.live.witness import Witness
 
 __all__ = ["Dut"]
+
+# Longest wait for a console's answer to a key that is pressed while it sleeps.
+KEY_S = 0.2
 
 
 class Dut(Witness):
@@ -109,7 +112,7 @@ class Dut(Witness):
         limits, watchdog = self.target.limits, self.target.watchdog
         missed = min([limits.silence_s, *([watchdog.timeout_s] if watchdog else [])])
         press = self._machine.answers
-        return Sleep(self.agent, limits.command_s, 0.6 * missed, lambda: press(Deadline(POLL_S)))
+        return Sleep(self.agent, limits.command_s, 0.6 * missed, lambda: press(Deadline(KEY_S)))
 
     def held(self) -> Held:
         """What its kernel holds for itself now."""

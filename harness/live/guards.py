@@ -112,11 +112,14 @@ class Guards:
         spec = self._target.watchdog
         if spec is None:
             return ""
+        limits = self._target.limits
         found = at.agent.call(
             "watchdog.start",
             self._deadline(),
             device=spec.device,
             seconds=spec.timeout_s,
+            # What a link that was cut is given to come back in.
+            patience=limits.connect_s + limits.stall_s,
             **({"module": spec.module} if spec.module else {}),
         )
         return f"{found['identity']}, {found['seconds']} s"

@@ -99,11 +99,15 @@ class Sleep:
     def _let_keys_wake(self) -> None:
         """Undone with the test (drivers/tty/serial/serial_core.c, uart_suspend_port())."""
         try:
-            for name in self._read(_CONSOLES).split():
-                path = f"/sys/class/tty/{name}/power/wakeup"
+            names = self._read(_CONSOLES).split()
+        except TargetError:  # a kernel without consoles
+            names = []
+        for name in names:
+            path = f"/sys/class/tty/{name}/power/wakeup"
+            try:
                 self._agent.call("knob", Deadline(self._limit_s), path=path, value="enabled")
-        except TargetError as error:  # a console that is no serial port
-            log.info("no key wakes the target: %s", error)
+            except TargetError as error:  # a console that is no serial port
+                log.info("no key on %s wakes the target: %s", name, error.what)
 
     def _read(self, path: str) -> str:
         reply = self._agent.call("read", Deadline(self._limit_s), path=path)

@@ -63,6 +63,8 @@ class Uplink:
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
         self._before = ("", 0)
+        # Whether it answered when it was last to be attached to, whatever came of it.
+        self._answered = False
         # Whether the last thing known of it is that it died.
         self._dead = False
         self._watch = Watch()
@@ -150,8 +152,11 @@ class Uplink:
         self.say(f"{self.target.name}: lockdep is off, rebooting to arm it again")
         self.reboot()
 
-    def reboot(self) -> None:
-        """A new boot: asked for politely, by power where the machine does not answer."""
+    def reboot(self, *, stranded: Callable[[], None] | None = None) -> None:
+        """A new boot: asked for politely, by power where the machine does not answer.
+
+        `stranded` is called before a machine is reset that did not come back by itself.
+        """
         old = self.boot_id
         self.run.journal.add("reboot", boot=old)
         at = self.at
@@ -169,7 +174,12 @@ class Uplink:
         self._dead = True  # as good as: what answers now is still the old boot
 
         def gone(deadline: Deadline) -> None:
-            self._wait_reboot(at.ssh, old, deadline)
+            try:
+                self._wait_reboot(at.ssh, old, deadline)
+            except HarnessError:
+                if stranded is not None:
+                    stranded()
+                raise
 
         try:
             rungs = [Rung("reboot", self.target.limits.boot_s, gone), *self._rungs(died=False)]
@@ -186,21 +196,26 @@ class Uplink:
         """Until it is back.  Raises HarnessError early where its console shows that it does not
         even go down."""
         try:
-            ssh.wait_reboot(old, deadline.capped(GOING_S))
+            ssh.wait_reboot(old, deadline.capped(GOING_S), self._hopeless)
         except Unreachable:
             # On its way, as far as anybody can tell.
-            if self._machine.console_tail() and not self._watch.booting:
+            if self._hopeless() or (self._machine.console_tail() and not self._watch.booting):
                 raise
-            ssh.wait_reboot(old, deadline)
+            ssh.wait_reboot(old, deadline, self._hopeless)
         self._attach(wait=True)
 
     def ready(self) -> None:
-        """Have a link before a test, and streams that are whole again where a disk was full."""
-        gone = self._at is not None and not self._at.agent.alive
-        if gone or self.trouble() or self._boot.failed:
+        """Have a link before a test, and streams that are whole again: of a disk that was full,
+        or of another boot where this one's are at their limit."""
+        at, full = self._at, self._boot.full and self.target.policy.rearm == "reboot"
+        cut = at is not None and (not at.agent.alive or at.recorder.cut)
+        if cut or self.trouble() or (self._boot.failed and not full):
             self._drop()
         if self._at is None and not self.unfit:
             self.recover()
+        if full and self._at is not None:
+            self.say(f"{self.target.name}: no more of this boot can be kept, rebooting")
+            self.reboot()
 
     def recover(self) -> None:
         """After a death: reach it again, by power if need be; `unfit` when nothing helps."""
@@ -296,6 +311,7 @@ class Uplink:
         """Connect to the boot that is up, within `seconds` or the target's own limit; its facts
         are on disk before any test."""
         self.run.journal.add("attaching")
+        self._answered = False
         self._at = Attachment(
             self.target,
             self._machine.endpoint(),
@@ -339,6 +355,7 @@ class Uplink:
         )
 
     def _boot_for(self, boot_id: str) -> Boot:
+        self._answered = True
         if self._boot.boot_id not in ("", boot_id) or self._boot.failed:
             self._new_boot()
         if not self._boot.boot_id:
@@ -400,13 +417,14 @@ class Uplink:
         return "", " (the link broke and came back; same boot)"
 
     def _stalled(self, old: str, why: str) -> tuple[str, str]:
-        """Nobody answers on the network.  While its console does, that is a stall, not a death:
-        what all wait for is asked of the kernel, and the link gets time to come back."""
-        if not (self._sysrq(STACKS[0]) or self._machine.answers(Deadline(ANSWER_S))):
-            self._interrupt()
-            return f"the target stopped answering ({why})", ""
+        """No agent can be had.  While its console or its sshd answers, that is a stall, not a
+        death: what all wait for is asked of the kernel, and the link gets time to come back."""
+        heeds = self._sysrq(STACKS[0])
+        if not (heeds or self._answered or self._machine.answers(Deadline(ANSWER_S))):
+            return self._silent(f"the target stopped answering ({why})"), ""
         self.run.journal.add("stall", reason=why)
-        self.say(f"{self.target.name}: out of reach, but its console lives: waiting")
+        lives = "it answers" if self._answered else "its console lives"
+        self.say(f"{self.target.name}: out of reach, but {lives}: waiting")
         for key in STACKS[1:]:
             self._sysrq(key)
         try:
@@ -415,13 +433,24 @@ class Uplink:
             self.give_up(error.what)
             return "", f" ({error.what})"
         except HarnessError as error:
+            if self._answered and self._boot.boot_id == old:
+                return "", f" (it answers, but no agent works there: {error.what})"
+            if self._answered:
+                return self._same(old)
             death = self._watch.death
             if death is None and self._sysrq(EVERYTHING):
                 self._watch.until_quiet(QUIET_S, Deadline(EVERYTHING_S))
-            self._interrupt()
             told = f"the target stopped answering, though its console lives ({error.what})"
-            return death.told if death else told, ""
+            return death.told if death else self._silent(told), ""
         return self._same(old)
+
+    def _silent(self, told: str) -> str:
+        """How it died, where nobody answers: as `told`, unless more is known by now."""
+        gone = self._machine.post_mortem()
+        if gone:
+            return f"the target died: {gone}"
+        self._interrupt()
+        return told
 
     def _interrupt(self) -> None:
         """An NMI, before its power is cut: a hung kernel may tell by it where it stands."""

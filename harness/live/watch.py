@@ -53,6 +53,7 @@ class Watch:
         self._ended = False
         self._panics: list[str] = []
         self._boots = 0
+        self._halted = ""
         # When anything came from anywhere.
         self._heard = 0.0
 
@@ -61,7 +62,7 @@ class Watch:
         with self._changed:
             self._agent = agent
             self._suspected, self._ended = None, False
-            self._panics, self._boots = [], 0
+            self._panics, self._boots, self._halted = [], 0, ""
 
     def console(self, data: bytes) -> None:
         """What came from the console; it is on disk already."""
@@ -107,6 +108,8 @@ class Watch:
     def hopeless(self) -> str:
         """Why a machine on its way up will not come, or ""."""
         with self._changed:
+            if self._halted and self._agent is None:
+                return f"its kernel panics while it boots, and stands still: {self._halted}"
             if len(self._panics) >= PANICS:
                 return f"its kernel panics while it boots: {self._panics[-1]}"
             if self._boots >= BOOTS:
@@ -116,11 +119,15 @@ class Watch:
     def _heed(self, omen: Omen) -> None:
         with self._changed:
             agent = self._agent
-            self._ended |= omen.kind in ("panic-end", "boot")
+            self._ended |= omen.kind in ("panic-end", "halt", "boot")
             if omen.kind == "panic":
                 self._panics.append(omen.text)
             elif omen.kind == "boot":
                 self._boots += 1
+            elif omen.kind == "halt":
+                self._halted = omen.text
+                self._changed.notify_all()
+                return
             else:
                 self._changed.notify_all()
                 return

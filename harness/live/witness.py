@@ -10,6 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from harness.account import Account, open_account
 from harness.coverage import CHAINS, GRAPH, Coverage, of_boot
 from harness.deadline import Deadline
 from harness.errors import HarnessError, TargetError
-from harness.evidence.files import write_bytes, write_json
+from harness.evidence.files import as_json, write_bytes, write_json
 from harness.evidence.finding import Finding
 from harness.evidence.rundir import RunDir, Window
 from harness.gpu import observe
@@ -33,7 +34,7 @@ from harness.live.clients import Clients
 from harness.live.health import ailments
 from harness.live.uplink import Uplink
 
-__all__ = ["POLL_S", "Witness"]
+__all__ = ["Witness"]
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,9 @@ class Witness(Uplink):
     ) -> None:
         """As Uplink's."""
         super().__init__(target, run, machine, say)
+        # For what need not be waited for at once: a test is waited for again and again.
+        self._aside = ThreadPoolExecutor(2, "aside")
+        self._saving: Future[None] | None = None
         self._clients = Clients()
         self._coverage: tuple[Path, Coverage] | None = None
 
@@ -57,6 +61,7 @@ class Witness(Uplink):
         """Stop the clients, then as Uplink says."""
         with contextlib.ExitStack() as leaving:
             leaving.callback(super().close)
+            leaving.callback(self._aside.shutdown, cancel_futures=True)
             leaving.callback(self._clients.end_log)
             self._clients.stop()
 
@@ -67,8 +72,13 @@ class Witness(Uplink):
 
     # -- a window, from its begin to its end -----------------------------------
 
-    def begin(self, test: str, *, destructive: bool) -> Window:
-        """Open `test`'s window: everything the kernel prints from here on is its doing."""
+    def begin(
+        self, test: str, *, destructive: bool, health: dict[str, Any] | None = None
+    ) -> Window:
+        """Open `test`'s window: everything the kernel prints from here on is its doing.
+
+        `health` is the target's, if it was just asked.
+        """
         self._clients.begin_log(self.run.test(test), self.target.policy.stream_limit)
         self.remarks()  # of what came before
         start = self.at.mark(f"start {test}")
@@ -83,36 +93,42 @@ class Witness(Uplink):
             trace_first=None if recorder.absent else start.mono,
             trace_dir=recorder.folder,
             trace=recorder.absent,
-            health_before=self.health(),
+            health_before=self.health() if health is None else health,
             destructive=destructive,
         )
-        self._save(window)
+        self._saving = self._aside.submit(self._write, test, as_json(window))
         return window
 
-    def end(self, window: Window) -> None:
+    def end(self, window: Window, lost: str = "") -> None:
         """Close `window`: stop its clients, restore its knobs, take the health, mark the end.
 
+        `lost`: why the target is not ours any more, so that nothing in it is evidence.
         Never raises for a dead target or link: it says in the window what happened.
         """
+        synced: Future[None] | None = None
         try:
             self._look_closer(window)
             self._clients.stop()
             self._prove(window)
             for failure in self.call("restore")["failed"]:
                 window.lab_error = f"{failure['path']} not restored: {failure['what']}"
-            window.health_after = self.health()
+            health = self._aside.submit(self.health)
             self._mark_end(window, "end")
-            self._boot.sync()
+            window.health_after = health.result()
+            synced = self._aside.submit(self._boot.sync)
+            self._opened()
             self._boot.check()
         except HarnessError as error:
             self._clients.forget()
+            with contextlib.suppress(HarnessError):
+                self._opened()
             window.trace = window.trace or "the trace was cut"
             window.died, lab = self._diagnose()
             if not window.died:
                 window.lab_error = f"{window.lab_error or error.what}{lab}"
                 self._bound(window)
         # Asked of a window that closed well, too: the machine may outlive its GPU by that much.
-        window.trouble = self.trouble()
+        window.trouble = lost or self.trouble()
         if window.trouble:
             window.died = ""
             self.run.journal.add("trouble", test=window.test, reason=window.trouble)
@@ -122,6 +138,12 @@ class Witness(Uplink):
         except HarnessError as error:  # its disk's trouble is no broken link
             window.lab_error = window.lab_error or error.what
         self._save(window)
+        try:
+            if synced is not None:
+                synced.result()
+        except HarnessError as error:
+            window.lab_error = window.lab_error or error.what
+            self._save(window)
 
     def extend(self, window: Window) -> None:
         """Let a closed `window` reach up to now: what a test's teardown causes is its doing too.
@@ -130,8 +152,9 @@ class Witness(Uplink):
         after the test had ended takes nothing from what was judged; the next test mends it.
         """
         try:
-            window.health_after = self.health()
+            health = self._aside.submit(self.health)
             self._mark_end(window, "after")
+            window.health_after = health.result()
             window.trouble = self.trouble()
         except HarnessError as error:
             broke = self.trouble()
@@ -259,4 +282,13 @@ class Witness(Uplink):
                 self._mark_end(window, "end")
 
     def _save(self, window: Window) -> None:
-        write_json(self.run.test(window.test) / "window.json", window)
+        self._write(window.test, as_json(window))
+
+    def _opened(self) -> None:
+        """Until the window is on disk as it was opened.  Raises what that met."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
+
+    def _write(self, test: str, told: bytes) -> None:
+        write_bytes(self.run.test(test) / "window.json", told)

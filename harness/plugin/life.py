@@ -14,8 +14,9 @@ import pytest
 from harness import masking, verdict
 from harness.errors import HarnessError, LabError
 from harness.evidence.rundir import Window
-from harness.lab import telling
+from harness.lab import resume, telling
 from harness.lab.visible import visible
+from harness.lastwords import kept
 from harness.live import healing
 from harness.live.dut import Dut
 from harness.plugin.stash import FLEET, KNOWN, SHOWN, VERDICT, WINDOW, dut_of
@@ -65,12 +66,14 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     assert dut is not None
     before = item.stash[VERDICT]
     dut.extend(window)
-    judged = item.stash[VERDICT] = verdict.record(dut.run, window, item.config.stash[KNOWN])
+    judged = verdict.record(dut.run, window, item.config.stash[KNOWN], before)
+    item.stash[VERDICT] = judged
     if judged.outcome in ("fail", "incomplete") and judged.outcome != before.outcome:
         dut.run.journal.add("late-finding", test=item.nodeid, reason=judged.reason)
         if judged.outcome == "incomplete":
-            dut.recover()
-        pytest.fail(f"after the test ended: {_told(item, dut, judged)}", pytrace=False)
+            _recover(item, dut, window)
+        told = _told(item, dut, item.stash[VERDICT])
+        pytest.fail(f"after the test ended: {told}", pytrace=False)
     return result
 
 
@@ -129,10 +132,12 @@ def _open(item: pytest.Item, dut: Dut) -> None:
         healing.heal(dut)
     if dut.unfit:
         raise LabError(dut.unfit, where=dut.target.name, cure="see journal.jsonl")
-    if dut.health()["debug_locks"] == 0 and dut.target.policy.rearm == "reboot":
+    health: dict[str, Any] | None = dut.health()
+    if health and health["debug_locks"] == 0 and dut.target.policy.rearm == "reboot":
         free = item.get_closest_marker("without_lockdep") is not None
         if not (free and masking.masker(dut.run, dut.boot_id)[0]):
             dut.rearm()
+            health = None
     if item.callspec.params.get("engine", "") is None:  # type: ignore[attr-defined]
         dut.engines()  # raises again what kept them from being known when tests were collected
         raise LabError(
@@ -143,7 +148,11 @@ def _open(item: pytest.Item, dut: Dut) -> None:
         dut.run.journal.add("test-refused", test=item.nodeid, reason=why)
         pytest.skip(why)
     dut.run.journal.add("test-start", test=item.nodeid, boot=dut.boot_id)
-    item.stash[WINDOW] = dut.begin(item.nodeid, destructive=destructive)
+    try:
+        item.stash[WINDOW] = dut.begin(item.nodeid, destructive=destructive, health=health)
+    except HarnessError as error:
+        resume.close_unopened(dut.run, item.nodeid, error.what)
+        raise
 
 
 def _close(item: pytest.Item, window: Window, error: BaseException | None) -> None:
@@ -157,13 +166,27 @@ def _close(item: pytest.Item, window: Window, error: BaseException | None) -> No
         window.body_text = str(error)
     if window.body == "error":
         window.lab_error = error.what if isinstance(error, HarnessError) else window.body_text
-    dut.end(window)
+    # Whose it is now may have done all this, and it is not ours to bring back.
+    lost = item.config.stash[FLEET].lost(dut.target.name)
+    dut.end(window, lost)
     judged = verdict.record(dut.run, window, item.config.stash[KNOWN])
     item.stash[VERDICT] = judged
     dut.run.journal.add("test-end", test=item.nodeid, outcome=judged.outcome, reason=judged.reason)
+    if lost:
+        return
     dut.examine(window, judged.findings)
     if judged.outcome == "incomplete" or window.trouble:
-        dut.recover()
+        _recover(item, dut, window)
+
+
+def _recover(item: pytest.Item, dut: Dut, window: Window) -> None:
+    """Bring the target back, and judge again by what it had kept of its death, if anything."""
+    dut.recover()
+    before = item.stash[VERDICT]
+    if before.outcome == "incomplete" and any(kept(dut.run.boot(window.boot_id))):
+        judged = item.stash[VERDICT] = verdict.record(dut.run, window, item.config.stash[KNOWN])
+        if judged.reason != before.reason:
+            dut.run.journal.add("judged-again", test=item.nodeid, reason=judged.reason)
 
 
 def _said(item: pytest.Item, error: BaseException) -> str:

@@ -60,6 +60,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help=f"run each test until one fails, at most {MOST_TRIES} times (or --count)",
     )
+    group.addoption(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="how long to wait for a target that somebody else holds (default: not at all)",
+    )
     group.addoption("--night", default="", metavar="NAME", help="the nightly that this run is of")
     group.addoption(
         "--storm",

@@ -49,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
             _speaker(config),
             dangerous=config.getoption("--dangerous"),
             night=config.getoption("--night"),
+            wait_s=config.getoption("--wait"),
         )
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error

@@ -29,7 +29,7 @@ __all__ = [
 SIZE = 4096
 """Bytes of a batch: one page; only that of `fills` may be several."""
 
-FILLED = 1 << 20
+FILLED = 4 << 20
 """Bytes of each rectangle of `fills`."""
 
 TARGET = 2048
@@ -48,7 +48,7 @@ _GTT = 2 << 6  # MI_BATCH_GTT: the start of a batch before generation 6
 _UNTRUSTED = 1 << 8  # MI_BATCH_NON_SECURE of generation 6, MI_BATCH_PPGTT from 7 on
 _NON_SECURE = 1  # in the address, up to generation 3
 _XY_COLOR_BLT = 2 << 29 | 0x50 << 22 | 3 << 20  # writing colour and alpha
-_BLT_DWORDS = 6
+_BLT_DWORDS, _BLT_ADDRESS = 6, 4
 _DEPTH_32 = 3 << 24
 _PATTERN_COPY = 0xF0 << 16  # as a raster operation: the colour as it is
 _NO_COMMAND = 0xDEADBEEF  # of a client that no generation has (bits 31:29)
@@ -134,7 +134,7 @@ def store(generation: int, address: int, value: int) -> Batch:
 def fill(address: int, value: int) -> Batch:
     """The same by drawing one pixel: for render engines before generation 6 that cannot store."""
     words = _rectangle(0, 1, 1, 64, value) | {_BLT_DWORDS: END}
-    return _batch(2, address, words, [Address(16, TARGET, True)], None)
+    return _batch(2, address, words, [Address(4 * _BLT_ADDRESS, TARGET, True)], None)
 
 
 def fills(address: int, value: int, count: int) -> Batch:
@@ -143,16 +143,15 @@ def fills(address: int, value: int, count: int) -> Batch:
     For engines that have the 2D commands of before generation 8.
     """
     pitch = 2048
-    words: dict[int, int] = {}
-    for n in range(count):
-        words |= _rectangle(n * _BLT_DWORDS, pitch // 4, FILLED // pitch, pitch, value)
-    words[count * _BLT_DWORDS] = END
-    places = [Address(4 * (n * _BLT_DWORDS + 4), 0, True) for n in range(count)]
-    return _batch(2, address, words, places, None)
+    words = _rectangle(0, pitch // 4, FILLED // pitch, pitch, value)
+    one = struct.pack(f"<{_BLT_DWORDS}I", *(words.get(n, address) for n in range(_BLT_DWORDS)))
+    data = one * count + struct.pack("<I", END)
+    places = tuple(Address(len(one) * n + 4 * _BLT_ADDRESS, 0, True) for n in range(count))
+    return Batch(data.ljust(-(-len(data) // SIZE) * SIZE, b"\0"), places, None)
 
 
 def _rectangle(at: int, width: int, height: int, pitch: int, value: int) -> dict[int, int]:
-    """XY_COLOR_BLT of a whole surface of so many pixels, but for its address."""
+    """XY_COLOR_BLT of a whole surface of so many pixels, but for _BLT_ADDRESS."""
     return {
         at: _XY_COLOR_BLT | (_BLT_DWORDS - 2),
         at + 1: _DEPTH_32 | _PATTERN_COPY | pitch,
@@ -181,7 +180,7 @@ def _batch(
     addresses: list[Address],
     release: int | None,
 ) -> Batch:
-    data = bytearray(-(-4 * (max(words) + 1) // SIZE) * SIZE)
+    data = bytearray(SIZE)
     for index, word in words.items():
         struct.pack_into("<I", data, 4 * index, word)
     for one in addresses:

@@ -15,7 +15,7 @@ from .slow import pieces
 
 __all__ = ["Slow"]
 
-# 128 KiB of commands: with an old chip's memory seconds of work.
+# 120 KiB of commands: with an old chip's memory ten seconds of work, and more.
 _MOST = 5000
 _TRIAL_NS = 10_000_000_000
 

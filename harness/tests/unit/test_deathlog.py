@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from harness.evidence import journal
 from harness.evidence.files import write_json
 from harness.evidence.rundir import RunDir, Window
+from harness.known import KnownIssues
 from harness.lab import report
 from harness.lab.casefile import Case, case_of
 from harness.lab.casepage import view
 from harness.lab.past import Result
 from harness.lab.timeline import Line, log_of
+from harness.live.dut import Dut
+from harness.plugin import life
+from harness.plugin.stash import KNOWN, VERDICT
 from harness.tests.kmsg import raw
-from harness.verdict import record
+from harness.verdict import record, recorded
 
 TEST = "t.py::deadly"
 BEFORE = b"[    9.000000][    T1] before the test\r\n"
@@ -107,3 +114,27 @@ def test_the_report_and_the_page_show_it(run: RunDir) -> None:
     assert [line.mark for line in shown.log if isinstance(line, Line)].count("report") == 2
     assert "boot-dead/pstore/dmesg-ramoops-0" in [file.name for file in shown.files]
     assert case.window is not None
+
+
+def test_without_a_console_it_is_judged_by_what_the_machine_had_kept(run: RunDir) -> None:
+    """That comes with the next boot: after the first verdict, and before anybody is told."""
+    (run.boot("dead") / "console.log").unlink()
+    (run.boot("dead") / "pstore" / "dmesg-ramoops-0").rename(run.path / "memory")
+    case = _judged(run, 2)
+    window = case.window
+    assert window is not None
+    assert case.verdict.reason == "the target stopped answering"
+
+    def recover() -> None:
+        (run.path / "memory").rename(run.boot("dead") / "pstore" / "dmesg-ramoops-0")
+
+    item: Any = SimpleNamespace(
+        nodeid=TEST, stash=pytest.Stash(), config=SimpleNamespace(stash=pytest.Stash())
+    )
+    item.stash[VERDICT], item.config.stash[KNOWN] = case.verdict, KnownIssues()
+    life._recover(item, cast("Dut", SimpleNamespace(run=run, recover=recover)), window)
+    told = "the target stopped answering; last finding: kernel panic: by hand"
+    assert item.stash[VERDICT].reason == told
+    assert recorded(run)[TEST].reason == told
+    (again,) = [e for e in journal.read(run.journal.path) if e["what"] == "judged-again"]
+    assert (again["test"], again["reason"]) == (TEST, told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from base64 import b64encode
 from collections.abc import Callable
 from typing import Any, cast
@@ -11,6 +12,7 @@ import pytest
 
 from harness.errors import TargetError
 from harness.link.agent import Agent
+from harness.live import sleep
 from harness.live.fbcon import FramebufferConsole
 from harness.live.sleep import Sleep
 from harness.live.udev import Udev
@@ -22,6 +24,8 @@ CARD = "0000:00:02.0"
 
 class Target:
     """An agent of a target with these files and folders alone; `said` are its uevents."""
+
+    heard = float("inf")  # it is never silent
 
     def __init__(self, **files: str | list[str]) -> None:
         self.files = {name: found for name, found in files.items()}
@@ -91,10 +95,43 @@ def test_a_target_that_cannot_sleep_says_why(files: dict[str, str], said: str) -
 
 def test_a_sleep_that_the_kernel_refuses_is_the_targets_fault() -> None:
     files = {"/sys/power/state": "freeze\n", "/sys/class/rtc/rtc0/wakealarm": "\n"}
-    sleep = asleep(target(**files)[1])
-    assert sleep.refusal() == ""
+    made = asleep(target(**files)[1])
+    assert made.refusal() == ""
     with pytest.raises(TargetError, match="rtcwake: write error"):
-        sleep.sleep()
+        made.sleep()
+
+
+class Sleeper:
+    """An agent whose target sleeps until a key is pressed, the first time too early."""
+
+    heard = 0.0  # long ago: no heartbeat comes
+
+    def __init__(self) -> None:
+        self.knobs: dict[str, str] = {}
+        self.slept: list[int] = []
+        self.key = threading.Event()
+
+    def call(self, op: str, _deadline: Any, **args: Any) -> dict[str, Any]:
+        if op == "knob" and "ttyS" not in args["path"]:
+            raise TargetError("a terminal that nothing wakes by", where=args["path"], cure="")
+        if op == "knob":
+            self.knobs[args["path"]] = args["value"]
+        elif op == "run":
+            assert self.key.wait(60), "no key was pressed"
+            self.key.clear()
+            self.slept.append(1 - min(len(self.slept), 1))
+            return {"status": self.slept[-1], "stdout": "", "stderr": "write error"}
+        return {"data": b64encode(b"tty0 ttyS0\n").decode()}
+
+
+def test_a_key_wakes_who_slept_and_one_that_came_too_early_is_no_refusal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sleep, "_SILENT_S", 0.01)
+    made = Sleeper()
+    asleep(cast(Agent, made), made.key.set).sleep()
+    assert made.slept == [1, 0]
+    assert made.knobs["/sys/class/tty/ttyS0/power/wakeup"] == "enabled"
 
 
 def test_what_udev_tells_of_the_card_is_kept_in_its_order() -> None:

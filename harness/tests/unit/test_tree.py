@@ -20,7 +20,7 @@ FLOORS = [
     {"live"},
     {"verdict"},
     {"account", "coverage", "known", "lastwords", "masking"},
-    {"link", "gpu", "kernel", "fence"},
+    {"link", "labgrid", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
     {"inventory", "tomlerror", "ways"},
     {"deadline", "errors", "host", "check"},

@@ -182,25 +182,28 @@ def _missing(row: Row, run: RunDir) -> list[int]:
 
 
 def _lost(row: Row, run: RunDir) -> tuple[float | None, float | None]:
-    """Seconds from the fault until the next test began, and of these those of the boot, or of a
-    new agent on the old one: from the last time that the machine began to boot, or was tried to be
-    reached, until it was.  Where its test went on to its end, less what the next one takes, which
-    does nothing: any test takes that here."""
+    """Seconds from the fault until the next test began, and of these those of the boot: from the
+    last time that the machine began to boot until it was reached; a new agent on the old boot is
+    none, and counts as lost.  Where the link held, less what the next test takes, which does
+    nothing: any test takes that here."""
     began = booting = boot = after = None
+    broke = False
     entries = iter(journal.read(run.journal.path))
     for entry in entries:
         if entry["what"] == "fault" and entry["fault"] == row.fault:
             began = _when(entry)
             break
     for entry in entries:
-        if entry["what"] == "booting" or (entry["what"] == "attaching" and booting is None):
+        if entry["what"] == "booting":
             booting = _when(entry)
+        elif entry["what"] == "attaching":
+            broke = True
         elif entry["what"] == "boot" and booting is not None:
             boot = _when(entry) - booting
         elif entry["what"] == "test-start":
             after = _when(entry)
         elif entry["what"] == "test-end" and began is not None and after is not None:
-            usual = _when(entry) - after if boot is None else 0.0
+            usual = 0.0 if broke else _when(entry) - after
             return max(0.0, after - began - (boot or 0.0) - usual), boot
     return None, None
 
