@@ -38,8 +38,8 @@ from harness.link.ssh import Ssh
 from harness.link.virtual import load_manifest
 from harness.live.dut import Dut
 from harness.tests.inner import Session, targets_file
+from harness.tests.loopback.posing import listed, posing
 from harness.tests.loopback.sshd import Sshd, why_not
-from harness.tests.loopback.test_session import listed, posing
 from harness.verdict import judge
 from tools.bench.bench_agent_rate import _control_master
 from tools.bench.result import Result
