@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.tests.loopback.test_session import posing
+from harness.tests.loopback.posing import posing
 from harness.tests.sharedlab import Lab, nobody_loses, opened, shared
 
 # There is no lockdep here: a pass is blind, which is no proof (summary.status).
