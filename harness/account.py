@@ -120,11 +120,12 @@ def draw(account: Account, directory: Path, title: str) -> None:
     ledger_ = account.ledger
     if ledger_ is None:
         return
-    write_bytes(directory / PICTURE, timeline.render(ledger_, title).encode())
+    picture = timeline.render(ledger_, title).encode()
+    write_bytes(directory / PICTURE, picture, derived=True)
     if len(ledger_.fences) <= MANY:
         data = io.BytesIO()
         perfetto.write(ledger_, data, title)
-        write_bytes(directory / PERFETTO, data.getvalue())
+        write_bytes(directory / PERFETTO, data.getvalue(), derived=True)
 
 
 def durations(run: RunDir, window: Window, account: Account) -> dict[str, float]:

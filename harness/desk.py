@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
 from harness.inventory import Target
+from harness.lab.holds import hold
 from harness.lab.reservation import Reservation
 from harness.link.console import attach, interact
 from harness.link.machine import CONSOLE_SOCKET, machine_for, state_dir
@@ -29,8 +30,9 @@ def console(target: Target) -> int:
     socket = state_dir(target) / CONSOLE_SOCKET
     if Reservation.holder(target.name) is not None and socket.exists():
         return _pass_through(target, socket)
-    with Reservation.take(target.name, "lab console"):
-        machine = machine_for(target)
+    with hold(target, "lab console", say=_say) as held:
+        target = held.target
+        machine = machine_for(target, held.now)
         try:
             _say(f"{target.name}: {machine.describe()}")
             # Left by a run that was killed: the reservation says that nobody serves it now.
@@ -51,8 +53,9 @@ def console(target: Target) -> int:
 
 def shell(target: Target, argv: Sequence[str]) -> int:
     """An interactive shell, or `argv`, on the target; the exit status of ssh."""
-    with Reservation.take(target.name, "lab shell"), tempfile.TemporaryDirectory() as scratch:
-        machine = machine_for(target)
+    with hold(target, "lab shell", say=_say) as held, tempfile.TemporaryDirectory() as scratch:
+        target = held.target
+        machine = machine_for(target, held.now)
         try:
             _say(f"{target.name}: {machine.describe()}")
             deadline = Deadline(target.limits.boot_s if target.virtual else target.limits.connect_s)
@@ -93,8 +96,8 @@ def power(target: Target, action: str) -> None:
             where=target.name,
             cure=f"lab shell {target.name}, lab console {target.name} or lab run",
         )
-    with Reservation.take(target.name, f"lab power {target.name} {action}"):
-        switch = power_for(target)
+    with hold(target, f"lab power {target.name} {action}", say=_say) as held:
+        switch = power_for(held.target)
         deadline = Deadline(target.limits.boot_s)
         if action == "query":
             state = switch.query(deadline)

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness import desk, doctor, inventory
+from harness.errors import UsageError
 from harness.inventory import Inventory
 from harness.lab.reservation import Reservation
 
@@ -21,15 +22,22 @@ def _inventory(ctx: click.Context) -> Inventory:
 
 
 @click.command()
+@click.option("--import", "importing", is_flag=True, help="Print entries for labgrid's places.")
 @click.pass_context
-def targets(ctx: click.Context) -> None:
+def targets(ctx: click.Context, importing: bool) -> None:
     """What is configured."""
     listed = _inventory(ctx)
+    if importing:
+        click.echo(_places(listed), nl=False)
+        return
+    owners = _owners(listed)
     table = Table(box=None, pad_edge=False)
     for column in ("target", "driver", "reached by", "console", "power", "may hang", "held by"):
         table.add_column(column)
     for target in listed.targets.values():
         way = f"QEMU, {target.vm.card}" if target.vm else f"{target.user}@{target.address}"
+        if target.address is None and target.shared:
+            way = "its place"
         public = target.public()
         holder = Reservation.holder(target.name)
         table.add_row(
@@ -39,9 +47,27 @@ def targets(ctx: click.Context) -> None:
             "serial" if target.virtual else public["console"]["kind"],
             "QEMU" if target.virtual else public["power"]["kind"],
             "yes" if target.destructive else "no",
-            f"{holder.user}, pid {holder.pid}" if holder else "",
+            f"{holder.user}, pid {holder.pid}" if holder else escape(owners.get(target.name, "")),
         )
     Console().print(table)
+
+
+def _places(listed: Inventory) -> str:
+    if listed.coordinator is None:
+        raise UsageError(
+            "no coordinator is configured", where=str(listed.path), cure='[lab] coordinator = "..."'
+        )
+    from harness.labgrid import listing
+
+    return listing.target_list(listed.coordinator)
+
+
+def _owners(listed: Inventory) -> dict[str, str]:
+    if not any(target.shared for target in listed.targets.values()):
+        return {}
+    from harness.labgrid import listing
+
+    return listing.holders(listed.targets.values())
 
 
 @click.command("doctor")
@@ -95,6 +121,13 @@ def unlock(ctx: click.Context, name: str) -> None:
     """Break the lock a run holds on a target."""
     target = _inventory(ctx).get(name)
     holder = Reservation.holder(target.name)
+    if target.coordinator is not None:
+        from harness.labgrid import listing
+
+        if kicked := listing.kick(target):
+            click.echo(f"{name} taken from {kicked}")
+            Reservation.break_lock(target.name)
+            return
     if holder is None:
         click.echo(f"{name} is not held")
         return

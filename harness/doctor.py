@@ -19,7 +19,7 @@ from harness.deadline import Deadline
 from harness.errors import HarnessError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Target
-from harness.lab.reservation import Reservation
+from harness.lab.holds import hold
 from harness.link.machine import machine_for
 from harness.live.dut import Dut
 
@@ -52,10 +52,11 @@ def examine(target: Target) -> Iterator[Check]:
     """Check `target` from the outside in; stops where nothing further can be reached."""
     yield _opted_in(target)
     try:
-        with Reservation.take(target.name, "lab doctor"), tempfile.TemporaryDirectory() as root:
+        with hold(target, "lab doctor") as held, tempfile.TemporaryDirectory() as root:
+            target = held.target
             yield from doctor_ways.configured(target)
             run = RunDir.create(Path(root), target.name)
-            dut = Dut(target, run, machine_for(target), lambda line: None)
+            dut = Dut(target, run, machine_for(target, held.now), lambda line: None)
             try:
                 dut.connect()
                 yield Check(True, "SSH, python3, agent", f"boot {dut.boot_id[:8]}")

@@ -95,6 +95,8 @@ def standing(dut: Dut) -> Iterator[Check]:
         armed = guards.armed.get(name)
         what, cure = guards.absent.get(name, ("", ""))
         yield Check(True if armed else None, name, armed or what, cure)
+    if told := guards.armed.get("kdump"):
+        yield Check(True, "kdump", told)
     if target.netconsole is not None:
         level = dut.call("run", argv=["cat", _LOGLEVEL])["stdout"].split()
         shown = int(level[0]) if level and level[0].isdigit() else 0

@@ -6,14 +6,15 @@ A target that cannot be reached is remembered with its reason; the others go on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, LabError, UsageError
 from harness.evidence.files import RESERVE, reserve
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory, Target
-from harness.lab.reservation import Reservation
+from harness.lab.holds import Hold, hold
 from harness.lab.resume import close_guilty, guilty, newest
 from harness.link.machine import machine_for
 from harness.live.dut import Dut
@@ -36,9 +37,12 @@ class Fleet:
         *,
         dangerous: bool = False,
         night: str = "",
+        wait_s: float = 0.0,
+        kernel: str = "",
     ) -> None:
         """`command` is shown to whoever else wants one of the targets; `dangerous` as Dut's;
-        `night` names the nightly that the runs are of, "" by hand."""
+        `night` names the nightly that the runs are of, "" by hand; `wait_s`: how long to wait
+        for whoever holds a target; `kernel`: a pattern of the release that it must run."""
         self.targets: dict[str, Target] = {name: inventory.get(name) for name in names}
         self.runs: dict[str, RunDir] = {}
         self._root = runs
@@ -46,13 +50,15 @@ class Fleet:
         self._say = say
         self._dangerous = dangerous
         self._night = night
+        self._wait_s = wait_s
+        self._kernel = kernel
         named = [path for path in resume if path != Path()]
         self._resume = {self._target_of(path): path for path in named}
         if len(named) < len(resume):
             self._resume = {name: newest(runs, name) for name in names} | self._resume
         self._duts: dict[str, Dut] = {}
         self._broken: dict[str, HarnessError] = {}
-        self._locks: dict[str, Reservation] = {}
+        self._locks: dict[str, Hold] = {}
 
     def dut(self, name: str) -> Dut:
         """The connected target.  Raises what its first connection met, every time."""
@@ -72,6 +78,10 @@ class Fleet:
         Raises LabError when somebody broke or took over the reservation.
         """
         self._locks[name].check()
+
+    def lost(self, name: str) -> str:
+        """Why `name` is not ours any more, as far as is known without waiting; "" while it is."""
+        return self._locks[name].lost()
 
     def connected(self) -> list[Dut]:
         """Targets that were reached."""
@@ -114,7 +124,9 @@ class Fleet:
             raise troubles[0]
 
     def _connect(self, target: Target) -> Dut:
-        self._locks[target.name] = Reservation.take(target.name, self._command)
+        held = hold(target, self._command, wait_s=self._wait_s, say=self._say)
+        self._locks[target.name] = held
+        target = self.targets[target.name] = held.target
         if target.name in self._resume:
             run = RunDir.open(self._resume[target.name])
             reserve(run.path)
@@ -125,14 +137,24 @@ class Fleet:
         self.runs[target.name] = run
         run.update(target=target.public(), command=self._command, night=self._night)
         run.journal.add("run-start", target=target.name, command=self._command)
-        dut = Dut(target, run, machine_for(target), self._say, dangerous=self._dangerous)
+        dut = Dut(target, run, machine_for(target, held.now), self._say, dangerous=self._dangerous)
         try:
             dut.connect()
+            self._compare(target.name, str(dut.facts["uname"]["release"]))
         except BaseException as error:
             run.journal.add("connect-failed", error=str(error))
             dut.close()
             raise
         return dut
+
+    def _compare(self, name: str, release: str) -> None:
+        """Whether it is the kernel that is to be tested."""
+        if self._kernel and not fnmatchcase(release, self._kernel):
+            raise LabError(
+                f"runs {release}, not {self._kernel}",
+                where=name,
+                cure="boot that kernel there, or leave --kernel out",
+            )
 
     def _target_of(self, path: Path) -> str:
         name = RunDir.open(path).facts().get("target", {}).get("name", "")

@@ -23,6 +23,7 @@ from harness.ways import (
     AsIsBoot,
     BootWay,
     ConsoleWay,
+    Kdump,
     Netconsole,
     NoConsole,
     NoPower,
@@ -35,6 +36,7 @@ from harness.ways import (
 )
 
 __all__ = [
+    "Coordinator",
     "Inventory",
     "Limits",
     "Policy",
@@ -96,6 +98,15 @@ class VmSpec(Table, frozen=True):
         return self.gpu or f"modelled {self.chip}"
 
 
+class Coordinator(Struct, frozen=True, kw_only=True):
+    """A labgrid coordinator, which says who has which target, and how we go about it."""
+
+    address: str
+    take_over: Literal["dead", "never"]
+    stale_s: float
+    patience_s: float
+
+
 class Target(Table, frozen=True):
     """A machine as targets.toml describes it."""
 
@@ -126,7 +137,13 @@ class Target(Table, frozen=True):
     boot: BootWay = AsIsBoot()
     netconsole: Netconsole | None = None
     watchdog: Watchdog | None = None
+    kdump: Kdump = Kdump()
     vm: VmSpec | None = None
+    # Of the labgrid coordinator: the place to reserve, or the tags that any such place has.
+    place: Annotated[str, Meta(min_length=1)] | None = None
+    reserve: dict[str, str] = msgspec.field(default_factory=dict)
+    # Given by [lab].
+    coordinator: Coordinator | None = None
     tags: tuple[str, ...] = ()
     destructive: bool = False
     limits: Limits = Limits()
@@ -138,6 +155,16 @@ class Target(Table, frozen=True):
         return self.vm is not None
 
     @property
+    def shared(self) -> bool:
+        """Whether a coordinator says who has it."""
+        return self.place is not None or bool(self.reserve)
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """What to reserve it by."""
+        return {"name": self.place} if self.place is not None else dict(self.reserve)
+
+    @property
     def nmi(self) -> bool:
         """Whether what powers it can raise an NMI in it."""
         return self.virtual or has_nmi(self.power)
@@ -146,6 +173,7 @@ class Target(Table, frozen=True):
         """The target as evidence may show it: no key paths, no command lines with secrets."""
         built: dict[str, Any] = msgspec.to_builtins(self)
         built.pop("key")
+        built.pop("coordinator")
         for way in ("power", "console"):
             built[way] = {"kind": built[way]["kind"]}
         return built
@@ -157,6 +185,16 @@ class _Lab(Table, frozen=True):
     history: str = ""
     # Gets a night's summary on its stdin.
     notify: tuple[str, ...] = ()
+    # A labgrid coordinator, as "labhost:20408".
+    coordinator: (
+        Annotated[str, Meta(pattern=r"^[^\s/-][^\s/]*$", description="HOST or HOST:PORT")] | None
+    ) = None
+    # Take a place over whose owner says nothing any more; from labgrid-client's users, never.
+    take_over: Literal["dead", "never"] = "dead"
+    # After how long of silence an owner is dead.
+    stale_s: Seconds = 60.0
+    # How long to wait for a coordinator, or an exporter, that is away.
+    patience_s: Seconds = 120.0
 
 
 class _File(Table, frozen=True):
@@ -172,6 +210,7 @@ class Inventory(Struct, frozen=True):
     targets: dict[str, Target]
     history: str = ""
     notify: tuple[str, ...] = ()
+    coordinator: Coordinator | None = None
 
     def get(self, name: str) -> Target:
         """The target called `name`.  Raises UsageError with the nearest name."""
@@ -224,13 +263,28 @@ def load(path: Path) -> Inventory:
     except msgspec.ValidationError as error:
         raise explained(path, text, raw, _File, error) from error
     targets = {}
+    lab = parsed.lab
+    coordinator = lab.coordinator and Coordinator(
+        address=lab.coordinator,
+        take_over=lab.take_over,
+        stale_s=lab.stale_s,
+        patience_s=lab.patience_s,
+    )
     for name, target in parsed.targets.items():
         _check(path, text, name, target)
+        if target.shared and not coordinator:
+            line = line_of(text, ("targets", name, "reserve" if target.reserve else "place"))
+            raise UsageError(
+                f"target {name!r}: is a place, but there is no coordinator",
+                where=f"{path}:{line}",
+                cure='[lab] coordinator = "HOST:20408"',
+            )
         targets[name] = msgspec.structs.replace(
             target,
             name=name,
             key=_beside(path, target.key),
             known_hosts=_beside(path, target.known_hosts),
+            coordinator=(coordinator or None) if target.shared else None,
         )
     return Inventory(
         path=path,
@@ -238,6 +292,7 @@ def load(path: Path) -> Inventory:
         targets=targets,
         history=parsed.lab.history,
         notify=parsed.lab.notify,
+        coordinator=coordinator or None,
     )
 
 
@@ -278,14 +333,24 @@ def _check(path: Path, text: str, name: str, target: Target) -> None:
         )
     if target.name:
         raise bad("name", "the name is given by the table header", "remove this key")
+    if target.coordinator is not None:
+        raise bad("coordinator", "the coordinator is the lab's", "[lab] coordinator = ...")
+    for key in target.reserve:
+        # labgrid, remote/common.py, TAG_KEY
+        if not re.fullmatch(r"[a-z][a-z0-9_]+", key) or key == "name":
+            raise bad("reserve", f"{key!r} is no tag of a place", 'as gen3 = "yes"')
+    if target.place is not None and target.reserve:
+        raise bad("reserve", "has both a place and tags of places", "keep one of them")
     if target.vm is not None and target.address is not None:
         raise bad("vm", "has both an address and a vm", "keep one of them")
     if target.vm is not None and (target.vm.gpu is None) == (target.vm.chip is None):
         both = "both a gpu and a chip" if target.vm.gpu else "neither a gpu nor a chip"
         raise bad("vm", f"its vm has {both}", 'give it one: gpu = "ati-vga", or chip = "g33"')
-    if target.vm is None and target.address is None:
+    if target.vm is None and target.address is None and not target.shared:
         raise bad("", "has neither an address nor a vm", 'add address = "host or IP"')
-    if target.vm is None and target.host_key is None and target.known_hosts is None:
+    keyless = target.host_key is None and target.known_hosts is None
+    # A place may have its key as a tag (harness/labgrid).
+    if target.vm is None and keyless and (target.address is not None or not target.shared):
         raise bad(
             "address",
             "no host key: the harness will not trust whoever answers",

@@ -1,7 +1,7 @@
 """Last words: what a dying kernel said after the last record that reached us.
 
-A panic never reaches the readers of /dev/kmsg; it is on the console, on netconsole, or
-in pstore, whichever of them got furthest.
+A panic never reaches the readers of /dev/kmsg; it is on the console, on netconsole, in
+pstore or in kdump's log, whichever of them got furthest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from harness.kernel import pstore
 from harness.kernel.merge import read_netconsole, segments
 from harness.kernel.records import Record, parse, parse_console
 
-__all__ = ["last_words"]
+__all__ = ["kept", "last_words"]
 
 
 def last_words(boot: Path, last: int) -> tuple[str, list[Record]]:
@@ -27,6 +27,16 @@ def last_words(boot: Path, last: int) -> tuple[str, list[Record]]:
         if len(told) > len(best[1]):
             best = name, told
     return best
+
+
+def kept(boot: Path) -> Iterator[tuple[str, list[Record]]]:
+    """What the target itself kept of the boot over its death: each dump of the log, with its
+    name."""
+    files = {path.name: path.read_bytes() for path in (boot / "pstore").glob("*")}
+    for name, raw in pstore.joined(files).items():
+        yield f"pstore/{name}", pstore.read(raw)
+    for path in sorted((boot / "kdump").glob("dmesg-*.txt")):
+        yield f"kdump/{path.name}", pstore.read(path.read_bytes())
 
 
 def _known(boot: Path) -> set[int]:
@@ -50,8 +60,7 @@ def _streams(boot: Path) -> Iterator[tuple[str, Iterable[Record]]]:
         if path.exists():
             with path.open("rb") as stream:
                 yield name, read(stream)
-    for path in sorted((boot / "pstore").glob("*")):
-        yield f"pstore/{path.name}", pstore.read(path.read_bytes())
+    yield from kept(boot)
 
 
 def _since(records: Iterable[Record], last: int, known: set[int]) -> list[Record]:

@@ -142,13 +142,17 @@ def rejudge(run: RunDir, known: KnownIssues = NONE) -> Iterator[Verdict]:
         yield record(run, window, known)
 
 
-def record(run: RunDir, window: Window, known: KnownIssues = NONE) -> Verdict:
-    """Judge, and keep the answer beside the evidence."""
+def record(
+    run: RunDir, window: Window, known: KnownIssues = NONE, before: Verdict | None = None
+) -> Verdict:
+    """Judge, and keep the answer beside the evidence, unless it is still the one of `before`."""
     account = open_account(run, window)
     verdict = _judge(run, window, account, known)
+    if verdict == before:
+        return verdict
     path = run.test(window.test)
-    write_json(path / "findings.json", verdict.findings)
-    write_json(path / "verdict.json", verdict)
+    write_json(path / "findings.json", verdict.findings, derived=True)
+    write_json(path / "verdict.json", verdict, derived=True)
     try:
         draw(account, path, window.test)
         _draw_cycles(verdict, path)
@@ -167,16 +171,19 @@ def _draw_cycles(verdict: Verdict, directory: Path) -> None:
         report = lockdep.parse(finding.text.split("\n")) if finding.explanation else None
         if report and (cycle := cycle_of(report)):
             drawn = picture.render(cycle, finding.title)
-            write_bytes(directory / cycle_picture(finding), drawn.encode())
+            write_bytes(directory / cycle_picture(finding), drawn.encode(), derived=True)
 
 
 def recorded(run: RunDir) -> dict[str, Verdict]:
-    """The verdicts on disk, by test; a test without one is left out."""
+    """The verdicts on disk, by test; a test without one is left out, as is one that this host's
+    power cut has left torn."""
     known = {}
     for test in run.tests():
-        path = run.test(test) / "verdict.json"
-        if path.exists():
-            known[test] = msgspec.convert(read_json(path), Verdict)
+        try:
+            told = msgspec.json.decode((run.test(test) / "verdict.json").read_bytes())
+        except (FileNotFoundError, msgspec.DecodeError):
+            continue
+        known[test] = msgspec.convert(told, Verdict)
     return known
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "ConsoleWay",
     "GrubBoot",
     "IpmiPower",
+    "Kdump",
     "Netconsole",
     "NoConsole",
     "NoPower",
@@ -261,6 +262,16 @@ class Watchdog(Table, frozen=True):
     timeout_s: Annotated[int, Meta(ge=5, le=3600)] = 60
     # Loaded first, if given; udev loads what has a PCI id by itself.
     module: Annotated[str, Meta(pattern=r"^\w+$", description="a module's name")] | None = None
+
+
+class Kdump(Table, frozen=True):
+    """Where the crash kernel of a machine's own set-up writes, if it has one."""
+
+    directory: Directory = "/var/crash"
+    # How long it may take to write and to boot again, beside limits.boot_s.
+    seconds: Seconds = 300.0
+    # MiB of a dead kernel's memory that are copied; a larger one stays where it lies.
+    vmcore_mib: Annotated[int, Meta(ge=0)] = 0
 
 
 def complaints(power: PowerWay, console: ConsoleWay) -> Iterator[tuple[str, str, str]]:

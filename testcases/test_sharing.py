@@ -14,12 +14,16 @@ from harness.gpu.base import Engine
 from harness.live.client import Client
 from harness.live.dut import Dut
 from harness.live.generic import Generic
+from harness.live.waiters import LATE
 
 # How long a job is looked at that must not run, and what vgem's own steps may take, in seconds.
 # vgem ends its fences after 10 s, and i915 waits no longer for another driver's.
 LOOK_S, PATIENCE_S = 1.0, 10.0
 # Recovery may be over before a slow machine's vgem looks: then once more.
 TRIES = 3
+# What a wait is given, far less than vgem's fence lasts; timeouts count in jiffies, of 10 ms at
+# most, and may be rounded down.
+GIVEN_S, JIFFIES_S = 3.0, 0.02
 
 
 def partners(dut: Dut) -> tuple[Client, Generic, Engine]:
@@ -90,4 +94,32 @@ def test_a_job_waits_for_another_drivers_fence(dut: Dut, window: Window) -> None
     assert not early.signaled, "the job did not wait for vgem's fence"
     assert fence.signaled, "the job did not run after vgem's fence"
     assert fence.error == 0, f"the fence {fence}"
+    assert not dut.gpu_events(window)
+
+
+@pytest.mark.destructive
+def test_a_wait_behind_another_driver_ends_in_its_time(dut: Dut, window: Window) -> None:
+    """Whoever waits for a buffer, behind a fence of vgem's that does not signal, gives up in his
+    time, however often signals interrupt him: neither before, nor by then only from the last of
+    them (of a relative timeout i915_gem_wait_ioctl writes back what is left, for the restart).
+
+    Source: drivers/gpu/drm/i915/gem/i915_gem_wait.c i915_gem_wait_ioctl(),
+    drivers/gpu/drm/amd/amdgpu/amdgpu_gem.c amdgpu_gem_wait_idle_ioctl(),
+    drivers/dma-buf/dma-buf.c dma_buf_poll().
+    Runs on: sim-navi, sim-gen3.
+    """
+    client, vgem, _ = partners(dut)
+    buffer = vgem.buffer()
+    theirs = vgem.share(buffer, client)
+    held = vgem.attach(buffer, write=True)
+    assert held.errname == ""
+    waits = client.wait_behind(theirs, GIVEN_S)
+
+    if vgem.signal(held) == "ETIMEDOUT":
+        pytest.skip("the target is too slow: vgem's fence ended by itself")
+    assert {wait.result for wait in waits} == {LATE}, list(map(str, waits))
+    early = [str(wait) for wait in waits if wait.ended - wait.began < GIVEN_S - JIFFIES_S]
+    assert not early, f"before their time, {GIVEN_S:g} s: {early}"
+    deaf = [str(wait) for wait in waits if wait.disturbed and wait.handled < 2]
+    assert not deaf, f"no signals interrupted these: {deaf}"
     assert not dut.gpu_events(window)

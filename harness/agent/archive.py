@@ -1,28 +1,19 @@
 """This agent's own zipapp, in a form that an unprivileged child runs, and quickly.
 
-It may lie where only root can look, so the child is given a copy in memory; the
-copy holds bytecode, since under emulation compiling takes longer than the rest.
+It may lie where only root can look, so the child is given a copy in memory, with the bytecode
+that this Python needs.
 """
 
 from __future__ import annotations
 
 import fcntl
-import io
-import marshal
 import os
-import struct
 import sys
 import threading
-import zipfile
-from importlib.util import MAGIC_NUMBER
 
 from .errors import lab
 
 __all__ = ["Archive"]
-
-# A hash-based .pyc that is not checked against its source (PEP 552); no hash then.
-_PYC = MAGIC_NUMBER + struct.pack("<I8x", 1)
-_CHILD_NEEDS_NOT = "pyudev/"
 
 
 class Archive:
@@ -50,18 +41,14 @@ def _copy() -> int:
     path = getattr(globals()["__loader__"], "archive", None)
     if path is None:
         raise lab("the agent does not run from its zipapp", cure="build it and run agent.pyz")
-    copy = io.BytesIO()
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as new:
-        for name in old.namelist():
-            if name.startswith(_CHILD_NEEDS_NOT):
-                continue
-            source = old.read(name)
-            new.writestr(name, source)  # for tracebacks
-            if name.endswith(".py"):
-                code = compile(source, f"agent.pyz/{name}", "exec", dont_inherit=True)
-                new.writestr(f"{name}c", _PYC + marshal.dumps(code))
+    with open(path, "rb") as file:
+        data = file.read()
+    if not __file__.endswith(".pyc"):  # it has another Python's bytecode
+        from . import bytecode
+
+        data = bytecode.add(data)
     fd = os.memfd_create("agent.pyz", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    view = copy.getbuffer()
+    view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
     # The child inherits it open for writing; what the next one runs is not its to change.

@@ -42,7 +42,7 @@ class Arguments:
         """A whole number."""
         return self._take(name, int, "a whole number", default)
 
-    def seconds(self, name: str, default: float) -> float:
+    def seconds(self, name: str, default: Any = _REQUIRED) -> float:
         """A positive number of seconds."""
         value = float(self._take(name, (int, float), "seconds", default))
         if not 0 < value < 1e6:

@@ -219,12 +219,14 @@ def netconsole_start(session: Session, arguments: Arguments) -> dict[str, Any]:
 
 
 def watchdog_start(session: Session, arguments: Arguments) -> dict[str, Any]:
-    """{device, seconds, module = none} -> {"identity", "seconds"}; disarmed by bye alone."""
+    """{device, seconds, module = none, patience = 1} -> {"identity", "seconds"}; disarmed by bye
+    alone, fed for `patience` seconds after the controller fell silent."""
     device = arguments.text("device")
     seconds = arguments.integer("seconds")
     module = arguments.text("module", None)
+    patience = arguments.seconds("patience", 1.0)
     arguments.done()
-    return session.watchdog.start(device, seconds, module, session.commands)
+    return session.watchdog.start(device, seconds, module, session.commands, patience)
 
 
 def run(session: Session, arguments: Arguments) -> dict[str, Any]:

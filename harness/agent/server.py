@@ -61,14 +61,24 @@ class Server:
             return 3
         self._outbox.start()
         self._loop()
-        report = self._session.undo(self._why or "bye", self._bye)
+        killed = "signal" in (self._why or "")
+        report = self._session.undo(self._why or "bye", self._bye, killed)
         if self._bye:
             self._reply(self._bye_number, report)
             self._outbox.flush(_FLUSH_SECONDS)
         else:
             sys.stderr.write(f"agent: ended: {self._why}; {report}\n")
-            self._outbox.flush(_FLUSH_SECONDS if "signal" in (self._why or "") else 0.5)
+            self._outbox.flush(_FLUSH_SECONDS if killed else 0.5)
+            if not killed:
+                self._linger()
         return 0 if self._bye else 1
+
+    def _linger(self) -> None:
+        """Where there is a watchdog: a successor ends us by a signal, or it bites."""
+        os.set_blocking(self._wake_read, False)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, _PIECE)  # what woke us until now
+        self._session.watchdog.outlast(self._wake_read)
 
     def _end(self, why: str) -> None:
         """Make the main loop end; the first reason counts.  From any thread or a signal."""

@@ -93,14 +93,16 @@ class Session:
         collector.join(_COLLECTOR_SECONDS)
         return {"stream": stream, "ended": not collector.is_alive()}
 
-    def undo(self, why: str, farewell: bool) -> dict[str, Any]:
+    def undo(self, why: str, farewell: bool, killed: bool = False) -> dict[str, Any]:
         """Release, restore, stop: {"workloads": [...], "restored": [...], "failed": [...]}.
 
         What failed also goes to the kernel log: the controller may be gone.  Without its
-        `farewell` nobody looks after this machine any more: a watchdog stays armed then.
+        `farewell` perhaps nobody looks after this machine any more: a watchdog stays armed then,
+        and is fed only as long as the controller may be back, or not at all by one that is
+        `killed`.
         """
         if not farewell:
-            self.watchdog.starve()
+            self.watchdog.starve(now=killed)
         reports = self.workloads.close()
         self.commands.close()
         knobs = self.knobs.restore(_RESTORE_SECONDS)

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import fnmatch
 import os
-import platform
 import re
 from collections.abc import Sequence
 
@@ -215,9 +214,10 @@ class Instance:
     def _filter(self, name: str, folder: str) -> str:
         if not name.startswith("raw_syscalls:"):
             return "on"
-        number = _IOCTL.get(platform.machine())
+        machine = os.uname().machine
+        number = _IOCTL.get(machine)
         if number is None:
-            raise target(f"the number of ioctl is not known for {platform.machine()}")
+            raise target(f"the number of ioctl is not known for {machine}")
         # Nobody but our clients uses a GPU that we hang, and every system call of every other
         # process would cost: a storm of sw_sync loses a fifth of its rate to them.
         wanted = f'id == {number} && COMM ~ "{COMM}*"'

@@ -1,7 +1,8 @@
 """A hardware watchdog, fed as long as this agent lives and is wanted.
 
-Disarmed when the controller says goodbye.  When it does not, or this agent dies with
-the machine half dead, nobody feeds it, and it resets the machine.
+Disarmed when the controller says goodbye.  When this agent dies with the machine half dead,
+nobody feeds it, and it resets the machine; so it does when the controller is gone and has not
+come back after all the time it gives a link.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
+import select
 import struct
 import threading
+import time
 from typing import Any
 
 from .commands import Commands
@@ -33,14 +37,21 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._fd = -1
+        self._patience = 0.0
+        self._until = math.inf
         self._enough = threading.Event()
         self._feeder: threading.Thread | None = None
 
     def start(
-        self, device: str, seconds: int, module: str | None, commands: Commands
+        self,
+        device: str,
+        seconds: int,
+        module: str | None,
+        commands: Commands,
+        patience: float = 0.0,
     ) -> dict[str, Any]:
         """Arm `device` to fire `seconds` after its last feeding: {"identity", "seconds"}, as
-        the hardware can.
+        the hardware can.  `patience`: for how long a controller that fell silent may be back.
 
         Raises AgentError (target) where there is none, somebody else feeds it, or it could
         not be disarmed again.
@@ -81,7 +92,7 @@ class Watchdog:
             raise target(
                 f"this watchdog cannot be used: {error.strerror}", device, "use another one"
             ) from error
-        self._fd = fd
+        self._fd, self._patience = fd, patience
         (actual,) = struct.unpack("=i", told)
         self._feeder = threading.Thread(
             target=self._feed, args=(max(1.0, actual / 4),), name="watchdog", daemon=True
@@ -89,9 +100,14 @@ class Watchdog:
         self._feeder.start()
         return {"identity": name.rstrip(b"\0").decode("ascii", "replace"), "seconds": actual}
 
-    def starve(self) -> None:
-        """Feed it no more, and leave it armed.  Idempotent."""
-        self._enough.set()
+    def starve(self, *, now: bool) -> None:
+        """Feed it no more, `now` or once `patience` has passed, and leave it armed."""
+        self._until = time.monotonic() + (0.0 if now else self._patience)
+
+    def outlast(self, wake: int) -> None:
+        """Wait while it is still fed, or until `wake` can be read."""
+        if self._feeder is not None:
+            select.select([wake], [], [], max(0.0, self._until - time.monotonic()))
 
     def stop(self) -> None:
         """Disarm it.  Idempotent."""
@@ -106,7 +122,7 @@ class Watchdog:
             os.close(fd)
 
     def _feed(self, pause: float) -> None:
-        while not self._enough.wait(pause):
+        while not self._enough.wait(pause) and time.monotonic() < self._until:
             with contextlib.suppress(OSError):
                 os.write(self._fd, b"\0")
 

@@ -17,8 +17,9 @@ from msgspec import Struct
 
 from harness.bisect.history import History
 from harness.bisect.kernels import Kernel, Unbuildable, Workshop
-from harness.bisect.oracle import Heard, Wanted, hear
+from harness.bisect.oracle import Heard, Wanted, hear_each
 from harness.bisect.policy import Price
+from harness.bisect.reuse import shows_less
 from harness.bisect.runner import Ran, Runner
 from harness.bisect.search import Answer, Assumed, Search
 from harness.errors import LabError, UsageError
@@ -57,6 +58,8 @@ class Setting(Struct, frozen=True, kw_only=True):
     extra: tuple[str, ...]
     limit_s: float
     most_runs: int
+    per_boot: int = 1
+    """Runs that one boot may serve."""
 
     def assumed(self) -> Assumed:
         """As the search wants it."""
@@ -86,6 +89,10 @@ class Attempt(Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     kernel: str = ""
     builds: dict[str, str] = {}
+    test_s: float = 0.0
+    """Of `seconds` the test's own, where its boot served several."""
+    left: int = 0
+    """Answers of the same boot that come after it."""
 
 
 class Bisection:
@@ -108,6 +115,9 @@ class Bisection:
         self.stopped = ""
         """Why it ended without being sure, in words."""
         self._workshop, self._known, self._runner, self._say = workshop, known, runner, say
+        self.fresh_only = setting.per_boot == 1
+        """Whether only the first run of a boot counts."""
+        self._told: list[tuple[int, bool, bool]] = []
         self._builds: list[float] = []
         self._journal = Journal(folder / "journal.jsonl")
         self._replay()
@@ -129,24 +139,27 @@ class Bisection:
 
     def _replay(self) -> None:
         begun: dict[str, Any] = {}
+        heard = 0
         for entry in journal.read(self.folder / "journal.jsonl"):
             if entry["what"] == "answer":
-                self._take(msgspec.convert(entry, Attempt))
-                begun = {}
+                told = msgspec.convert(entry, Attempt)
+                self._take(told)
+                # What was still to be told of that boot is heard again.
+                begun, heard = (begun, heard + 1) if told.left else ({}, 0)
             elif entry["what"] == "wanted":
                 self.wanted = msgspec.convert(entry["finding"], Wanted)
             elif entry["what"] == "built":
                 self._builds.append(entry["seconds"])
             elif entry["what"] == "run":
-                begun = entry
+                begun, heard = entry, 0
         if self.attempts:
             self._say(f"resumed after {len(self.attempts)} attempts")
         if begun:
             # It may have been killed between the run's end and our line about it.
             found = self._runner.found(self.folder / begun["run"])
-            heard = self._hear(Ran(found), begun["builds"])
-            if heard.kind != "none":
-                self._note(heard, begun["commit"], begun["run"], 0.0, begun["builds"])
+            each = self._hear(Ran(found), begun["builds"])
+            if heard or any(one.kind != "none" for one in each):
+                self._tell(each, begun["commit"], begun["run"], 0.0, begun["builds"], heard)
 
     def _choose(self) -> int | None:
         history = self.setting.history
@@ -185,7 +198,7 @@ class Bisection:
         try:
             kernel = self._workshop.get(one.id)
         except Unbuildable as error:
-            self._note(Heard(kind="unbuildable", reason=error.what), commit, "", 0.0, {})
+            self._tell([Heard(kind="unbuildable", reason=error.what)], commit, "", 0.0, {})
             return
         if new:
             self._builds.append(time.monotonic() - began)
@@ -198,22 +211,39 @@ class Bisection:
         place = f"runs/{len(list((self.folder / 'runs').glob('*'))):04}"
         self._journal.add("run", commit=commit, run=place, builds=kernel.builds)
         began = time.monotonic()
-        ran = self._runner.run(kernel, self.folder / place)
+        tries = self.search.tries(self._price(), commit) if self.wanted is not None else 1
+        ran = self._runner.run(kernel, self.folder / place, tries)
         heard = self._hear(ran, kernel.builds)
-        self._note(heard, commit, place, time.monotonic() - began, kernel.builds)
+        self._tell(heard, commit, place, time.monotonic() - began, kernel.builds)
 
-    def _hear(self, ran: Ran, builds: dict[str, str]) -> Heard:
+    def _hear(self, ran: Ran, builds: dict[str, str]) -> list[Heard]:
         if ran.run is None or ran.trouble:
-            return Heard(kind="none", reason=ran.trouble or "the session made no run")
-        return hear(ran.run, self.setting.test, self.wanted, builds)
+            return [Heard(kind="none", reason=ran.trouble or "the session made no run")]
+        return hear_each(ran.run, self.setting.test, self.wanted, builds)
+
+    def _tell(
+        self,
+        heard: list[Heard],
+        commit: int,
+        run: str,
+        seconds: float,
+        builds: dict[str, str],
+        told: int = 0,
+    ) -> None:
+        """The answers of one boot, on disk before they count; the first bears what is common."""
+        common = max(0.0, seconds - sum(one.seconds for one in heard)) if seconds else 0.0
+        for number, one in enumerate(heard):
+            if number >= told:
+                took = one.seconds + (0.0 if number else common)
+                left = len(heard) - number - 1
+                self._note(one, left, commit, run, took if seconds else 0.0, builds)
 
     def _note(
-        self, heard: Heard, commit: int, run: str, seconds: float, builds: dict[str, str]
+        self, heard: Heard, left: int, commit: int, run: str, seconds: float, builds: dict[str, str]
     ) -> None:
-        """One answer, on disk before it counts."""
         told = Attempt(
             commit=commit, kind=heard.kind, reason=heard.reason, run=run, seconds=seconds,
-            kernel=heard.kernel, builds=builds,
+            kernel=heard.kernel, builds=builds, test_s=heard.seconds, left=left,
         )  # fmt: skip
         if heard.wanted is not None and (self.wanted is None or not self.wanted.diagnosis):
             known = self.wanted or heard.wanted
@@ -227,14 +257,33 @@ class Bisection:
 
     def _take(self, told: Attempt) -> None:
         self.attempts.append(told)
-        self.search.record(told.commit, told.kind)
+        used = len(self.attempts) > 1 and bool(told.run) and self.attempts[-2].run == told.run
+        if told.kind in ("bad", "good"):
+            self._told.append((told.commit, used, told.kind == "bad"))
+        if not (used and self.fresh_only):
+            self.search.record(told.commit, told.kind)
+        if not self.fresh_only and shows_less(self._told):
+            # What used boots did not show proves nothing: begin again without them.
+            self.fresh_only = True
+            self._say("used boots show it less than fresh ones: one run a boot from now on")
+            known, self.attempts, self._told = self.attempts, [], []
+            self.search = Search(self.setting.history.dag(), self.setting.assumed())
+            for one in known:
+                self._take(one)
 
     def _price(self) -> Price:
         commits = self.setting.history.commits
         build = float(np.mean(self._builds[-8:])) if self._builds else _BUILD_S
-        times = [one.seconds for one in self.attempts if one.seconds]
         known = np.array([self._known(one.id) for one in commits])
-        return Price(np.where(known, 0.0, build), float(np.mean(times)) if times else _RUN_S)
+        before = np.where(known, 0.0, build)
+        ran = [one for one in self.attempts if one.seconds]
+        boots = len({one.run for one in ran})
+        whole = sum(one.seconds for one in ran)
+        if self.fresh_only or not boots:
+            return Price(before, whole / boots if boots else _RUN_S)
+        test = float(np.mean([one.test_s for one in ran if one.test_s] or [whole / len(ran)]))
+        boot = max(0.0, whole - test * len(ran)) / boots
+        return Price(before, test, boot, self.setting.per_boot)
 
     def _check_lab(self) -> None:
         last = [one.kind for one in self.attempts[-_TROUBLE:]]

@@ -88,16 +88,20 @@ def forecast(
     most_runs: int = MOST_RUNS,
     prior: Floats | None = None,
     told: int = 0,
+    told_bad: int | None = None,
 ) -> Forecast:
     """Search for every culprit of `lab`, as if each run cost the same.
 
-    `told`: earlier runs of a kernel that is known to be bad, at least one of which showed it.
+    `told`: earlier runs of a kernel that is known to be bad, at least one of which showed it;
+    `told_bad`: how many did, whatever the lab's own rate is.
     """
     searches, commits = lab.broken.shape
     weighed = np.ones(commits) if prior is None else prior
     posterior = Posterior(dag, bad, good, weighed, searches)
     if told:
         shown = np.maximum(1, random.binomial(told, lab.shows, searches))
+        if told_bad is not None:
+            shown[:] = told_bad
         posterior.tell(slice(None), shown, told - shown)
     hope = np.ones((searches, commits))
     barren = np.zeros((searches, commits), dtype=np.bool_)

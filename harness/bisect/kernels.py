@@ -23,13 +23,15 @@ from msgspec import Struct
 
 from harness.bisect.history import git
 from harness.errors import HarnessError, LabError, UsageError
-from harness.evidence.files import write_json
+from harness.evidence.files import write_bytes, write_json
 from harness.link.kept import Kept
 
-__all__ = ["Kernel", "Kernels", "Unbuildable", "Workshop", "trouble_in"]
+__all__ = ["Kernel", "Kernels", "Unbuildable", "Workshop", "commit_built", "trouble_in"]
 
 # What a builder says about the kernel that it made.
 BUILT = "built.json"
+# Below a store: the commit of each build id, for a later bisect that meets it in a run.
+_COMMITS = "commits"
 _LAB_STATUS = LabError.exit_status
 _TELL_LINES = 3
 # A kernel that was asked for within that many seconds may be another bisect's, who boots it.
@@ -58,6 +60,16 @@ def trouble_in(log: str) -> str:
     if found is None:
         return ""
     return log[log.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0].strip()
+
+
+def commit_built(root: Path, builds: dict[str, str]) -> str:
+    """The commit that a kernel with these build ids was built from below `root`, or "".  The
+    kernel's own comes first; of commits that share what was built it is the one asked for first."""
+    for name in sorted(builds, key=lambda name: (name != "vmlinux", name)):
+        known = root / _COMMITS / Path(builds[name]).name
+        if builds[name] and known.is_file():
+            return known.read_text().strip()
+    return ""
 
 
 class Kernel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -129,7 +141,15 @@ class Kernels:
                 where=str(place),
                 cure=f"mend {self.command[0]}; see harness/bisect/kernels.py for what it says",
             ) from error
+        self._remember(commit, made.builds)
         return msgspec.structs.replace(made, directory=str(place))
+
+    def _remember(self, commit: str, builds: dict[str, str]) -> None:
+        for build in builds.values():
+            known = self.root / _COMMITS / build
+            if build and not known.exists():
+                known.parent.mkdir(exist_ok=True)
+                write_bytes(known, f"{commit}\n".encode())
 
     def prune(self, keep: set[str], most: int) -> None:
         """Remove the oldest kernels beyond `most`, but for those of the commits in `keep` and those

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from harness.bisect.search import Kind
 from harness.errors import HarnessError
 from harness.evidence import journal
 from harness.evidence.finding import Finding, signature
-from harness.evidence.rundir import RunDir
+from harness.evidence.rundir import RunDir, attempt_of
 from harness.kernel.signature import steady
 from harness.lab.ingest import ENDED, OF_ITS_OWN
 from harness.verdict import Verdict, recorded
 
-__all__ = ["Heard", "Wanted", "hear", "wanted_of"]
+__all__ = ["Heard", "Wanted", "hear", "hear_each", "wanted_of"]
+
+
+_CUT = "the run was cut short"
 
 
 class Wanted(Struct, frozen=True):
@@ -47,6 +51,30 @@ class Heard(Struct, frozen=True, kw_only=True):
     """What made it bad."""
     kernel: str = ""
     """uname -r and -v of what ran."""
+    seconds: float = 0.0
+    """What the test itself took."""
+
+
+def hear_each(path: Path, test: str, wanted: Wanted | None, builds: dict[str, str]) -> list[Heard]:
+    """As `hear`, but each repetition of `test` in that boot has an answer of its own, in order."""
+    together = hear(path, test, wanted, builds)
+    try:
+        run = RunDir.open(path)
+        mine = {name: v for name, v in recorded(run).items() if _asked(name, test)}
+        named = {attempt_of(name)[1]: v for name, v in mine.items() if attempt_of(name)[0] == test}
+    except HarnessError:
+        return [together]
+    # Of several tests, or of one that the lab broke into, only the whole is an answer.
+    if together.kind == "none" or len(named) < 2 or len(named) != len(mine):
+        return [together]
+    found = []
+    for number in sorted(named):
+        heard = _one(named[number], wanted)
+        if heard.kind == "good" and not _ended(run):
+            heard = Heard(kind="none", reason=_CUT)
+        seconds = named[number].seconds
+        found.append(msgspec.structs.replace(heard, kernel=together.kernel, seconds=seconds))
+    return found
 
 
 def hear(path: Path, test: str, wanted: Wanted | None, builds: dict[str, str]) -> Heard:
@@ -73,9 +101,10 @@ def hear(path: Path, test: str, wanted: Wanted | None, builds: dict[str, str]) -
     for kind in ("bad", "none", "other", "good"):
         for one in heard:
             if one.kind == kind == "good" and not _ended(run):
-                return Heard(kind="none", reason="the run was cut short", kernel=named)
+                return Heard(kind="none", reason=_CUT, kernel=named)
             if one.kind == kind:
-                return Heard(kind=one.kind, reason=one.reason, wanted=one.wanted, kernel=named)
+                seconds = sum(verdict.seconds for verdict in mine)
+                return msgspec.structs.replace(one, kernel=named, seconds=seconds)
     raise AssertionError(heard)
 
 
@@ -135,6 +164,7 @@ def _ended(run: RunDir) -> bool:
 
 def _asked(name: str, test: str) -> bool:
     """Whether the verdict of `name` is one of the node `test`: itself, or a parameter of it."""
+    name = attempt_of(name)[0]
     return name == test or name.startswith((f"{test}[", f"{test}::"))
 
 

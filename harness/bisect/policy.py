@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from harness.bisect.dag import Dag, Floats
 from harness.bisect.posterior import Posterior, Which
 
-__all__ = ["ALL", "Price", "Settled", "dim", "enough", "score", "settle"]
+__all__ = ["ALL", "Price", "Settled", "burst", "dim", "enough", "score", "settle"]
 
 ALL = slice(None)
 # As many runs of a commit are looked ahead to: one alone may never pay for its build.
@@ -31,9 +31,21 @@ class Price:
     """Seconds that a run of each commit costs: what must be done once before it, and each time."""
 
     before: Floats
-    """(commits): build and boot, 0 where it is up already."""
+    """(commits): the build, 0 where it is there already."""
     each: float
     """The test itself."""
+    boot: float = 0.0
+    """A boot, which serves up to `tries` runs."""
+    tries: int = 1
+
+    def of(self, runs: int) -> Floats:
+        """Of so many runs of each commit."""
+        return self.before + self.boot * -(-runs // self.tries) + self.each * runs
+
+    def bursts(self) -> tuple[int, ...]:
+        """How many runs at once may pay."""
+        once = float(self.before.max()) <= self.each + self.boot and self.tries == 1
+        return _BURSTS[:1] if once else _BURSTS
 
 
 @dataclass(frozen=True)
@@ -61,12 +73,23 @@ def score(
     if price is None:
         return posterior.information(weights, searches) * hope
     # Setting up a commit pays off over all the runs that it then gets.
-    bursts = _BURSTS if price.before.max() > price.each else _BURSTS[:1]
     best = np.zeros_like(weights)
-    for runs in bursts:
+    for runs in price.bursts():
         bits = posterior.information(weights, searches, runs)
-        np.maximum(best, bits / (price.before + runs * price.each), out=best)
+        np.maximum(best, bits / price.of(runs), out=best)
     return best * hope
+
+
+def burst(posterior: Posterior, weights: Floats, commit: int, price: Price) -> int:
+    """How many runs of `commit` to make in its boot, of the first search: at most the price's
+    tries; they end with the first that shows it."""
+    best = max(
+        price.bursts(),
+        key=lambda runs: (
+            posterior.information(weights, ALL, runs)[0, commit] / price.of(runs)[commit]
+        ),
+    )
+    return min(best, price.tries)
 
 
 def settle(weights: Floats, labels: Sequence[NDArray[np.intp] | None]) -> Settled:

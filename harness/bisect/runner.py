@@ -56,8 +56,9 @@ class Runner:
         self.home, self.limit_s = home, limit_s
         self.install, self.extra = tuple(install), tuple(extra)
 
-    def run(self, kernel: Kernel, runs: Path) -> Ran:
-        """Run the test with `kernel`; its run directory goes below `runs`.
+    def run(self, kernel: Kernel, runs: Path, tries: int = 1) -> Ran:
+        """Run the test with `kernel`, up to `tries` times in its boot, until it fails; its run
+        directory goes below `runs`.
 
         Raises LabError where this host cannot do it.
         """
@@ -73,16 +74,18 @@ class Runner:
             *(f"--target={self.target.name}", f"--inventory={self.inventory}", f"--runs={runs}"),
             # What is known of may be what is searched for: nothing is excused, unless by `extra`.
             f"--known={os.devnull}",
+            *(("--until-fail", f"--count={tries}") if tries > 1 else ()),
             *self.extra,
         ]
+        limit_s = tries * self.limit_s
         # It ends when we do, and takes its machine with it: nobody else would stop them.
         session = Kept(argv, fds=[], stderr=runs / "pytest.txt")
         try:
-            ended = session.wait(self.limit_s)
+            ended = session.wait(limit_s)
         finally:
             session.end()
             session.forget()
-        trouble = "" if ended else f"the run did not end within {self.limit_s:g} s"
+        trouble = "" if ended else f"the run did not end within {limit_s:g} s"
         return Ran(self.found(runs), trouble)
 
     @staticmethod

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from harness.bisect.dag import Dag, Floats
-from harness.bisect.policy import Price, dim, enough, score, settle
+from harness.bisect.policy import Price, burst, dim, enough, score, settle
 from harness.bisect.posterior import Posterior
 from harness.bisect.rate import TOLD, Rate, of_bad, of_good
 
@@ -105,6 +105,10 @@ class Search:
         gains[list(without)] = 0.0
         best = int(gains.argmax())
         return best if gains[best] > 0.0 else None
+
+    def tries(self, price: Price, commit: int) -> int:
+        """How many runs of `commit` to make in one boot."""
+        return burst(self._posterior, self._posterior.weights(), commit, price)
 
     def ahead(self, price: Price | None, commit: int) -> list[int]:
         """What would come after `commit`: if it is bad, if it is good, if it gives nothing."""

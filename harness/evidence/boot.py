@@ -6,17 +6,20 @@ and the streams go on.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 
 import msgspec
 
 from harness.deadline import Deadline
-from harness.evidence.files import Stream
+from harness.evidence.files import Stream, disk_error
 from harness.evidence.packed import restore
 from harness.evidence.rundir import RunDir
 
 __all__ = ["Boot"]
+
+_PIECE = 1 << 20
 
 
 class Boot:
@@ -30,7 +33,7 @@ class Boot:
         self.path: Path = run.pending_boot()
         self._console = self._open("console.log")
         self._netconsole: Stream | None = None
-        # Its first datagram may come while the directory gets its name, or after all is closed.
+        # What comes while the directory gets its name, or after all is closed.
         self._moving = threading.Lock()
         self._closed = False
         self._streams = [self._console]
@@ -41,8 +44,7 @@ class Boot:
         known = self._run.path / f"boot-{boot_id}"
         with self._moving:
             if known.exists():
-                # The same boot, reached again: its console so far stays in the pending directory.
-                self.path = known
+                self._join(known)
             else:
                 self.path = self._run.name_boot(self.path, boot_id)
         self.boot_id = boot_id
@@ -53,6 +55,30 @@ class Boot:
             stream.begin_line()
             self._streams.append(stream)
 
+    def _join(self, known: Path) -> None:
+        """The same boot, reached again: its console and netconsole go on where they were."""
+        pending, self.path = self.path, known
+        self._streams = []
+        self._console = self._append(self._console)
+        if self._netconsole is not None:
+            self._netconsole = self._append(self._netconsole)
+        with contextlib.suppress(OSError):  # what could not be appended stays there
+            pending.rmdir()
+
+    def _append(self, cut: Stream) -> Stream:
+        cut.close()
+        whole = self._open(cut.path.name)
+        try:
+            with cut.path.open("rb") as more:
+                while piece := more.read(_PIECE):
+                    whole.write(piece)
+            if not whole.failed:
+                cut.path.unlink()
+        except OSError as error:
+            raise disk_error(cut.path, error) from error
+        self._streams.append(whole)
+        return whole
+
     def _open(self, name: str) -> Stream:
         # Of a run that is resumed it may have been compressed: offsets into it must stay true.
         restore(self.path / name)
@@ -60,7 +86,8 @@ class Boot:
 
     def console(self, data: bytes) -> None:
         """Sink of the console."""
-        self._console.write(data)
+        with self._moving:
+            self._console.write(data)
 
     def netconsole(self, data: bytes) -> None:
         """Sink of netconsole's datagrams; there is no file where there are none."""
@@ -95,6 +122,11 @@ class Boot:
     def failed(self) -> bool:
         """Whether a stream lacks something: it is taken up again by a Boot of the same name."""
         return any(stream.failed for stream in self._streams)
+
+    @property
+    def full(self) -> bool:
+        """Whether a stream is at its limit: nothing more is kept of this boot."""
+        return any(stream.full for stream in self._streams)
 
     def check(self) -> None:
         """Raise what any stream met: a full disk, a limit."""

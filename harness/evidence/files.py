@@ -20,6 +20,7 @@ from harness.errors import HarnessError, LabError
 __all__ = [
     "RESERVE",
     "Stream",
+    "as_json",
     "disk_error",
     "give_room",
     "read_json",
@@ -31,34 +32,42 @@ __all__ = [
 RESERVE, RESERVE_BYTES = ".reserve", 1 << 20
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` as indented JSON, fsynced.  Raises LabError (disk full, ...)."""
-    write_bytes(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+def write_json(path: Path, value: Any, *, derived: bool = False) -> None:
+    """Replace `path` by `value` as indented JSON, as write_bytes does."""
+    write_bytes(path, as_json(value), derived=derived)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def as_json(value: Any) -> bytes:
+    """`value` as write_json writes it."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def write_bytes(path: Path, data: bytes, *, derived: bool = False) -> None:
     """Replace `path` by `data`, fsynced: the old or the new is there, never a part.
 
+    `derived`: it follows from evidence that is on disk, and can be made again from that; then it
+    is not fsynced, and after this host lost its power may be anything.
     Raises LabError (disk full, ...).
     """
     try:
-        _replace(path, data)
+        _replace(path, data, derived)
     except OSError as error:
         if not give_room(path, error):
             raise disk_error(path, error) from error
         try:
-            _replace(path, data)
+            _replace(path, data, derived)
         except OSError as again:
             raise disk_error(path, again) from again
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes, derived: bool) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as out:
             out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
+            if not derived:
+                out.flush()
+                os.fsync(out.fileno())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -123,6 +132,8 @@ class Stream:
         """Append to `path`, at most `limit` bytes in all."""
         self.path = path
         self._limit = limit
+        self._synced = -1
+        self.full = False
         self._failed: HarnessError | None = None
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -135,6 +146,7 @@ class Stream:
         if self._failed is not None or self._fd < 0:
             return
         if self.size + len(data) > self._limit:
+            self.full = True
             self._failed = LabError(
                 f"the stream passed its limit of {self._limit} bytes and was cut",
                 where=str(self.path),
@@ -169,11 +181,13 @@ class Stream:
 
     def sync(self) -> None:
         """Bring what was written to the disk itself."""
-        if self._fd >= 0:
+        size = self.size
+        if self._fd >= 0 and size != self._synced:
             try:
                 os.fdatasync(self._fd)
             except OSError as error:
                 raise disk_error(self.path, error) from error
+            self._synced = size
 
     def close(self) -> None:
         """Close the file; later writes are dropped.  Idempotent."""

@@ -15,7 +15,9 @@ from msgspec import Struct
 
 from harness.evidence.files import Stream
 
-__all__ = ["JobLine", "JobLog", "read"]
+__all__ = ["JobLine", "JobLog", "Kind", "read"]
+
+Kind = Literal["hang", "slow", "canary"]
 
 
 class JobLine(Struct, frozen=True, kw_only=True):
@@ -31,7 +33,7 @@ class JobLine(Struct, frozen=True, kw_only=True):
     client: int
     job: int
     engine: str
-    kind: Literal["hang", "canary"]
+    kind: Kind
     context: int | None
     seqno: int | None
     submitted_ns: int
@@ -45,10 +47,8 @@ class JobLine(Struct, frozen=True, kw_only=True):
     released_ns: int | None = None
 
     @classmethod
-    def submitted(
-        cls, client: int, engine: str, kind: Literal["hang", "canary"], reply: Mapping[str, Any]
-    ) -> Self:
-        """From a workload's reply to hang or canary."""
+    def submitted(cls, client: int, engine: str, kind: Kind, reply: Mapping[str, Any]) -> Self:
+        """From a workload's reply to hang, slow or canary."""
         return cls(
             client=client,
             job=reply["job"],

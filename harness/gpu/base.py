@@ -84,7 +84,8 @@ class Engine:
     `name` is what a test's id shows; `ip` and `ring` are what the workload submits
     to; `logged` is the ring's name in the kernel log, or "" where the log does not
     name it; `pins` are the knobs that keep its jobs on this very ring; `recipes` how
-    the workload can hang it, the safest first, where that is not the same for all.
+    the workload can hang it, the safest first, where that is not the same for all; `slow`
+    whether it can be given jobs that are slow but end.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Engine:
     logged: str = ""
     pins: tuple[Knob, ...] = ()
     recipes: tuple[str, ...] = ()
+    slow: bool = True
 
 
 class Backend(Protocol):

@@ -47,7 +47,8 @@ class I915:
             if _UNPREEMPTIBLE in recipes:
                 recipes.remove(_PREEMPTIBLE)
             # The log names engines as userspace does (intel_engine_user.c).
-            found.append(Engine(name, name, 0, logged=name, recipes=tuple(recipes)))
+            slow = bool(engine.get("slow"))
+            found.append(Engine(name, name, 0, logged=name, recipes=tuple(recipes), slow=slow))
         return found
 
     def recipes(self, engine: Engine) -> list[str]:

@@ -21,6 +21,8 @@ _PIECE = 8
 _LOST = 10
 # Clocks of two CPUs differ by less; a boot starts again from 0.  In microseconds.
 _SLACK = 1_000_000
+# init/main.c, start_kernel(): linux_banner.
+_BANNER = "Linux version "
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,13 @@ def merge(kmsg: Iterable[Record], others: Mapping[str, Iterable[Record]]) -> Mer
 
 
 def segments(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """A stream that went on over reboots, cut where printk's clock begins again."""
+    """A stream that went on over reboots, cut where printk's clock begins again, or a kernel with
+    its first line: one may die within a second."""
     current: list[Record] = []
     latest = 0
     for record in records:
-        if record.usec + _SLACK < latest:
+        first = not record.usec and record.text.startswith(_BANNER)
+        if record.usec + _SLACK < latest or (first and current):
             yield current
             current, latest = [], 0
         current.append(record)

@@ -13,17 +13,17 @@ __all__ = ["Omen", "Omens"]
 # Bytes of a line that are looked at; a longer one is cut.
 _WIDEST = 4096
 
-Kind = Literal["panic", "panic-end", "boot", "restart"]
+Kind = Literal["panic", "panic-end", "halt", "boot", "restart"]
 
 # With printk's time before them: a program that prints the same words to the terminal is no kernel.
 # Or with what extended netconsole has there (Documentation/networking/netconsole.rst).
 _TIME = rb"(?:\[\s*\d{1,12}\.\d{6}\](?:\[\s*[TC]\d+\])? |\d+,\d+,\d+,[^;]*;)"
-# kernel/panic.c, panic(): the first line, and the last one before the machine stands still, or
-# waits to reboot;
+# kernel/panic.c, panic(): the first line, the one before it waits to reboot (panic=), and the last
+# one where it does not: from there on the machine stands still;
 # init/main.c, start_kernel(): linux_banner is the first line of a boot;
 # kernel/reboot.c: what an orderly restart says last.
 _OMENS: tuple[tuple[Kind, re.Pattern[bytes]], ...] = (
-    ("panic-end", re.compile(_TIME + rb"---\[ end Kernel panic - not syncing: (.*)")),
+    ("halt", re.compile(_TIME + rb"---\[ end Kernel panic - not syncing: (.*)")),
     ("panic-end", re.compile(_TIME + rb"(Rebooting in \d+ seconds\.\.)")),
     ("panic", re.compile(_TIME + rb"Kernel panic - not syncing: (.*)")),
     ("boot", re.compile(rb"\[\s*0\.000000\](?:\[\s*[TC]\d+\])? Linux version (\S+)")),

@@ -1,5 +1,5 @@
-"""The merged log of each boot of a run, for a person: what kmsg, console, netconsole and pstore
-told, each line once, with its sources, and what is missing.
+"""The merged log of each boot of a run, for a person: what kmsg, console, netconsole, pstore and
+kdump told, each line once, with its sources, and what is missing.
 """
 
 from __future__ import annotations
@@ -10,14 +10,23 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.evidence.packed import plain
 from harness.evidence.rundir import RunDir
-from harness.kernel import pstore, records
+from harness.kernel import records
 from harness.kernel.merge import Gap, Line, Merged, merge, read_netconsole
 from harness.kernel.records import Record, parse_console
+from harness.lastwords import kept
 
-__all__ = ["boots", "of_boot", "text"]
+__all__ = ["boots", "letters", "of_boot", "text"]
 
 # As they are told beside each line.
-_LETTERS = {"kmsg": "k", "console": "c", "netconsole": "n"}
+_LETTERS = {
+    "kmsg": "k",
+    "console": "c",
+    "console.log": "c",
+    "netconsole": "n",
+    "netconsole.log": "n",
+    "pstore": "p",
+    "kdump": "d",
+}
 
 
 def boots(run: RunDir, wanted: str = "") -> list[str]:
@@ -43,19 +52,24 @@ def of_boot(run: RunDir, boot: str) -> Merged:
     for name, read in _READERS:
         if (path := plain(folder / f"{name}.log")).exists():
             others[name] = _stream(path, read)
-    for path in sorted((folder / "pstore").glob("*")):
-        others[f"pstore/{path.name}"] = pstore.read(path.read_bytes())
+    others |= kept(folder)
     kmsg = plain(folder / "kmsg")
     return merge(_stream(kmsg, records.parse) if kmsg.exists() else (), others)
 
 
 def text(merged: Merged) -> Iterator[str]:
-    """Its lines as dmesg shows them, each behind the letters of its sources (k, c, n, p)."""
+    """Its lines as dmesg shows them, each behind the letters of its sources (k, c, n, p, d)."""
     for line in merged.lines:
         yield _gap(line) if isinstance(line, Gap) else _line(line)
     for source, count in merged.foreign.items():
         if count:
             yield f"-- {source}: lines of another boot, left out: {count}"
+
+
+def letters(sources: Iterable[str]) -> str:
+    """Who heard a line: k for kmsg, c for the console, n for netconsole, p for pstore, d for
+    kdump."""
+    return "".join(dict.fromkeys(_LETTERS[source.partition("/")[0]] for source in sources))
 
 
 _Reader = Callable[[Iterable[bytes]], Iterator[Record]]
@@ -76,8 +90,6 @@ def _gap(gap: Gap) -> str:
 
 
 def _line(line: Line) -> str:
-    letters = "".join(dict.fromkeys(_LETTERS.get(source, "p") for source in line.sources))
     caller = f"[{line.caller:>6}]" if line.caller else ""
-    return (
-        f"{letters:<4} [{line.usec // 1_000_000:5}.{line.usec % 1_000_000:06}]{caller} {line.text}"
-    )
+    heard, when = letters(line.sources), f"{line.usec // 1_000_000:5}.{line.usec % 1_000_000:06}"
+    return f"{heard:<4} [{when}]{caller} {line.text}"

@@ -104,9 +104,10 @@ def _boot_files(boot: Path, redactor: Redactor, trace: bool) -> Iterator[tuple[s
     if config.exists():
         text = gzip.decompress(config.read_bytes()).decode("utf-8", "surrogateescape")
         yield f"{boot.name}/config", redactor.text(text).encode("utf-8", "surrogateescape")
-    for path in sorted(boot.glob("pstore/*")):
+    # Never a dead kernel's memory: whatever was in it.
+    for path in sorted([*boot.glob("pstore/*"), *boot.glob("kdump/dmesg-*.txt")]):
         if path.is_file():
-            yield f"{boot.name}/pstore/{path.name}", _file(path, redactor)
+            yield str(path.relative_to(boot.parent)), _file(path, redactor)
     for path in sorted(boot.glob("trace*/**/*")) if trace else ():
         if path.is_file():
             yield str(path.relative_to(boot.parent)), _file(path, redactor)

@@ -100,13 +100,14 @@ def view(result: Result) -> View:
     picture = case.directory / PICTURE
     small = picture.exists() and picture.stat().st_size <= _PICTURE
     found = case.verdict.findings
+    log = tuple(log_of(case, records))
     return View(
         case=case,
         findings=(*case.failing, *(f for f in found if f.severity == "unknown")),
         notes=tuple(f.title for f in found if f.severity == "note"),
         steps=tuple(steps_of(case, records)),
-        log=tuple(log_of(case, records)),
-        console=() if records else tuple(_last_words(case)),
+        log=log,
+        console=() if log else tuple(_last_words(case)),
         files=tuple(_files(case)),
         picture=picture if small else None,
     )
@@ -168,11 +169,12 @@ def _last_words(case: Case) -> list[str]:
 
 
 def _files(case: Case) -> list[File]:
-    """The test's own files, then its boot's streams."""
+    """The test's own files, then its boot's streams, and what the target kept over its death."""
     paths = sorted(path for path in case.directory.iterdir() if path.is_file())
     boot = case.run.path / f"boot-{case.window.boot_id}" if case.window else None
     if boot is not None and case.window and case.window.boot_id and boot.is_dir():
-        paths += sorted(path for path in boot.iterdir() if path.is_file())
+        kept = [*boot.iterdir(), *boot.glob("pstore/*"), *boot.glob("kdump/*")]
+        paths += sorted(path for path in kept if path.is_file())
     paths += [case.run.path / name for name in ("run.json", "journal.jsonl", "report.html")]
     return [
         File(str(path.relative_to(case.run.path)), path.stat().st_size)

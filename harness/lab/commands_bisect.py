@@ -21,7 +21,9 @@ from harness.bisect.rate import TOLD, of_bad, of_good
 from harness.bisect.runner import Runner
 from harness.bisect.search import Search
 from harness.errors import UsageError
-from harness.lab import redact
+from harness.lab import onset, redact
+from harness.lab.claims import claimed
+from harness.lab.commands_nightly import history_option, open_history
 from harness.lab.reservation import Reservation
 from harness.link.virtual import cache_root, load_manifest
 
@@ -42,6 +44,11 @@ _NOT_SURE = 1
 @click.option("--bad", metavar="REV")
 @click.option("--test", metavar="NODE", help="As pytest names it.")
 @click.option("--finding", metavar="SIGNATURE", help="Default: what the bad end shows first.")
+@click.option(
+    "--from-finding", metavar="SIGNATURE",
+    help="Of the history: what is not given is taken from its last good and first bad kernels.",
+)  # fmt: skip
+@history_option
 @click.option("--first-parent", is_flag=True, help="Only the main line's commits.")
 @click.option("--path", "paths", multiple=True, metavar="PATH", help="Only commits touching it.")
 @click.option(
@@ -62,6 +69,10 @@ _NOT_SURE = 1
     help="Where they are kept (default: in the cache).",
 )
 @click.option("--limit", "limit_s", type=float, default=1800.0, help="Seconds for one run.")
+@click.option(
+    "--per-boot", type=click.IntRange(1, 32), default=1, show_default=True,
+    help="Runs that one boot may serve, where that is cheaper; they end with a failure.",
+)  # fmt: skip
 @click.option("--most-runs", type=int, default=500, show_default=True)
 @click.option("--dir", "folder", type=click.Path(path_type=Path), help="A new folder for it.")
 @click.option("--resume", type=click.Path(path_type=Path, exists=True), help="Go on with this one.")
@@ -80,6 +91,8 @@ def bisect_command(
     bad: str | None,
     test: str | None,
     finding: str | None,
+    from_finding: str | None,
+    url: str | None,
     first_parent: bool,
     paths: tuple[str, ...],
     seen: str | None,
@@ -89,23 +102,37 @@ def bisect_command(
     module: str | None,
     install: str | None,
     limit_s: float,
+    per_boot: int,
     most_runs: int,
     pytest_args: tuple[str, ...],
 ) -> None:
     """Which commit broke it, where a bad kernel may pass and a good one fail.
 
+    Known issues excuse nothing, as one may be what is searched for; `-- --known FILE` has them do.
     Exit status 1: the range was narrowed down, but not to what was asked for.
     """
     if resume is not None:
         setting, folder = Setting.load(resume), resume
     else:
+        store = (store or cache_root() / "bisect").resolve()
+        if from_finding is not None:
+            listed = inventory.load(ctx.obj or inventory.default_path())
+            with open_history(listed, url, None) as history:
+                named = onset.pick((one.signature for one in history.sightings()), from_finding)
+                began = onset.find(history, named, name or "", test or "")
+            click.echo("\n".join(began.told()))
+            name, test, finding = began.target, began.test, finding or named
+            seen = seen or f"{began.bad.shown}/{began.bad.runs}"
+            if tree is not None:
+                bad = bad or onset.commit_of(tree, began.bad, store / "kernels")
+                if not good and began.good is not None:
+                    good = (onset.commit_of(tree, began.good, store / "kernels"),)
         if name is None or tree is None or not good or bad is None or test is None:
             raise UsageError(
                 "a bisect needs --target, --tree, --good, --bad and --test",
-                cure="give them, or --resume FOLDER",
+                cure="give them, or --from-finding SIGNATURE and --tree, or --resume FOLDER",
             )
         listed = inventory.load(ctx.obj or inventory.default_path())
-        store = (store or cache_root() / "bisect").resolve()
         command, under = _builder(build, module, store)
         showed, ran = _seen(seen)
         setting = Setting(
@@ -116,6 +143,7 @@ def bisect_command(
             confidence=confidence, unrelated=unrelated, seen=ran, seen_bad=showed,
             build=command, under=under, store=str(store), install=tuple(shlex.split(install or "")),
             extra=pytest_args, limit_s=limit_s, most_runs=most_runs,
+            per_boot=per_boot,
         )  # fmt: skip
     if dry_run:
         _plan(setting)
@@ -145,7 +173,8 @@ def _run(setting: Setting, folder: Path) -> int:
         Path(setting.inventory), target, setting.test, folder / "home",
         limit_s=setting.limit_s, install=setting.install, extra=setting.extra,
     )  # fmt: skip
-    with Reservation.take(f"bisect-{setting.target}", f"lab bisect {folder}"):
+    what = f"lab bisect {folder}"
+    with Reservation.take(f"bisect-{setting.target}", what), claimed(target, what, _say):
         workshop = Workshop(kernels)
         bisection = Bisection(setting, folder, workshop, kernels.known, runner, _say)
         try:

@@ -19,7 +19,7 @@ __all__ = ["COMMANDS"]
 @click.option("--unheard", is_flag=True, help="Only what kmsg has not got: gaps, and last words.")
 def log(path: Path, boot: str, unheard: bool) -> None:
     """The kernel log of a RUN's boots, merged from kmsg (k), console (c), netconsole (n), pstore
-    (p): each line once, behind the letters of those that have it; gaps are named."""
+    (p), kdump (d): each line once, behind the letters of those that have it; gaps are named."""
     run = RunDir.open(path)
     for name in bootlog.boots(run, boot):
         click.echo(f"== boot {name}")

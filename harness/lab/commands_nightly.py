@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from harness.errors import LabError, UsageError
 from harness.inventory import Inventory
 from harness.lab import nightly, nights, site, summary
 from harness.lab.board import board_for
+from harness.lab.claims import claims_for
 from harness.lab.diff import compare
 from harness.lab.history import Added, History, default_url
 from harness.lab.nightly import Settings
@@ -73,9 +75,19 @@ def rates_of(listed: Inventory, issues: Path | None) -> Mapping[str, float]:
 
 @click.command("nightly")
 @click.option("--targets", "tags", multiple=True, metavar="TAG", help="By tag or name; else all.")
+@click.option(
+    "--kernel", metavar="RELEASE", default="", help="Only targets that run it, as '6.13*'."
+)
 @click.option("--jobs", default=4, type=click.IntRange(min=1), help="Targets at once (default: 4).")
 @click.option("--budget", type=SPAN, help="For each target, as 45m or 2h; then it is stopped.")
 @click.option("--resume", is_flag=True, help="Go on with the newest night, which was cut short.")
+@click.option(
+    "--share",
+    default="",
+    metavar="NAME",
+    help="Share the targets' places with all dispatchers that were given this name.",
+)
+@click.option("--wait", type=SPAN, help="For targets that others hold (default: 8h).")
 @click.option("--notify", metavar="COMMAND", help="Gets the summary on its stdin.")
 @runs_option
 @history_option
@@ -85,9 +97,12 @@ def rates_of(listed: Inventory, issues: Path | None) -> Mapping[str, float]:
 def nightly_command(
     ctx: click.Context,
     tags: tuple[str, ...],
+    kernel: str,
     jobs: int,
     budget: float | None,
     resume: bool,
+    share: str,
+    wait: float | None,
     notify: str | None,
     runs: Path | None,
     url: str | None,
@@ -103,20 +118,23 @@ def nightly_command(
     runs = runs or listed.runs
     known.of_list(listed, issues)  # what is wrong in it is said now, not in each session
     if resume:
-        if tags or pytest_args:
+        if tags or kernel or pytest_args:
             raise UsageError(
                 "a night goes on with the targets and tests that it began with",
                 where="--resume",
-                cure="leave --targets and pytest's arguments out",
+                cure="leave --targets, --kernel and pytest's arguments out",
             )
         night = NightDir.resume(nights.newest(runs))
     else:
         chosen = nights.chosen(tags, ((t.name, t.tags) for t in listed.targets.values()))
-        night = NightDir.create(runs, Plan(tuple(chosen), pytest_args))
+        wanted = (f"--kernel={kernel}",) if kernel else ()
+        night = NightDir.create(runs, Plan(tuple(chosen), (*wanted, *pytest_args)))
     settings = Settings(runs, listed.path, issues, jobs, budget)
+    settings = replace(settings, wait_s=wait or settings.wait_s)
+    ours = claims_for([listed.get(name) for name in night.left()], share, f"night {night.name}")
     with board_for(Console()) as board:
         board.say(f"night {night.name}: {len(night.left())} targets, {jobs} at once")
-        how = nightly.run(night, settings, board)
+        how = nightly.run(night, settings, board, ours)
     night.close(how)
     with open_history(listed, url, runs) as history:
         history.add([runs])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 
@@ -20,6 +21,7 @@ from harness.lab import ingest, store, tables
 from harness.lab.past import BAD, JUDGED, Failing, Night, Result, Run, Sighting
 
 log = logging.getLogger(__name__)
+_TIMES = msgspec.json.Decoder(dict[str, float])
 
 __all__ = [
     "BAD",
@@ -221,11 +223,10 @@ class History:
             }
             tests = {row.id: row.name for row in connection.execute(sql.select(tables.tests))}
             failings = _by_result(connection, tables.failings, conditions)
-            times = _by_result(connection, tables.times, conditions)
             rows = connection.execute(_joined(tables.results, conditions)).all()
         # By place, not by name: there are hundreds of thousands.
         made = []
-        for run_id, test_id, attempt, *told, known, fixed in rows:
+        for run_id, test_id, attempt, *told, known, fixed, times in rows:
             key = (run_id, test_id, attempt)
             values: list[Any] = [
                 *runs[run_id],
@@ -235,7 +236,7 @@ class History:
                 tuple(known.split("\n")) if known else (),
                 tuple(fixed.split("\n")) if fixed else (),
                 tuple(Failing(*found[4:]) for found in failings.get(key, ())),
-                {what: took for *_, what, took in times.get(key, ())},
+                _TIMES.decode(times) if times else {},
             ]
             made.append(Result(*values))
         made.sort(key=lambda result: (result.started, result.run, result.test, result.attempt))

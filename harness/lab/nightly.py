@@ -6,22 +6,21 @@ target that is unfit nor one that takes too long stops another.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.deadline import Deadline
+from harness.lab.claims import ALL_OURS, Answer, Claims
 from harness.lab.ingest import runs_in
 from harness.lab.nights import NightDir, run_of
 from harness.lab.progress import Progress
+from harness.lab.sessions import PYTEST, Process, Sessions
 
 __all__ = ["Board", "Job", "Settings", "run"]
 
@@ -34,7 +33,9 @@ LOOK_S = 0.2
 # pytest's own statuses for a session that came to its end: tests passed; some did not.
 WENT = (0, 1)
 NOTHING = 5
-_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+# Plugins of pytest that a night has no use for: a third of what a session takes of memory is
+# those that a developer has beside the harness.
+WITHOUT = ("cacheprovider", "hypothesispytest", "xdist", "xdist.looponfail")
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,10 @@ class Settings:
     beside: int = 1
     budget_s: float | None = None
     grace_s: float = GRACE_S
+    # How long to wait for a target that others have.
+    wait_s: float = 8 * 3600.0
     # What tests one target, for the benchmark of everything but that.
-    program: tuple[str, ...] = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
+    program: tuple[str, ...] = (*PYTEST, *(f"-pno:{name}" for name in WITHOUT))
 
 
 @dataclass
@@ -57,12 +60,14 @@ class Job:
 
     target: str
     state: str = "waiting"
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     run: Path | None = None
     progress: Progress | None = None
     began: float = 0.0
     seconds: float = 0.0
     why: str = ""
+    # Until when to wait for others, and what was last said of them.
+    busy: Deadline | None = None
     # When it was told to end, it must have done so.
     kill_at: Deadline | None = None
     seen: list[str] = field(default_factory=list)
@@ -78,30 +83,42 @@ class Board(Protocol):
         """Something happened."""
 
 
-def run(night: NightDir, settings: Settings, board: Board) -> str:
+def run(night: NightDir, settings: Settings, board: Board, claims: Claims = ALL_OURS) -> str:
     """Test every target that is left; "done", or "interrupted" after SIGTERM or Ctrl-C.
 
-    Either way everything that was started has ended, and each target's end is in the journal.
+    `claims` tells which of them are ours, where other dispatchers want them, too.  Either way
+    everything that was started has ended, and each target's end is in the journal.
     """
     leaving = Deadline(settings.grace_s)
     while night.held() and leaving.pause(LOOK_S):
         pass  # a night that was killed: its sessions end by themselves, and let their targets go
     waiting = [Job(target) for target in night.left()]
     jobs = list(waiting)
-    with _asked() as stop:
+    mark = f"--night={night.name}"
+    with _asked() as stop, Sessions(mark, night.path / "sessions.txt") as sessions:
         while True:
             running = [job for job in jobs if job.state == "running"]
             if stop:
                 waiting.clear()
                 for job in running:
                     _end(job, "the night was interrupted", settings)
-            while waiting and len(running) < settings.beside:
-                job = waiting.pop(0)
-                _start(job, night, settings)
+            for job in list(waiting):
+                if len(running) >= settings.beside:
+                    break
+                answer = claims.ask(job.target)
+                if answer.state == "busy" and _patient(job, answer, settings, board):
+                    continue
+                waiting.remove(job)
+                if answer.state != "ours":
+                    _passed(job, answer, night, board)
+                    continue
+                _start(job, night, settings, sessions, answer.env)
                 board.say(f"{job.target}: started, pid {job.process.pid if job.process else 0}")
                 running.append(job)
             for job in running:
                 _look(job, night, settings, board)
+                if job.state != "running":
+                    claims.end(job.target, done=job.state == "ended")
             board.show(jobs)
             if not waiting and not any(job.state == "running" for job in jobs):
                 break
@@ -109,6 +126,7 @@ def run(night: NightDir, settings: Settings, board: Board) -> str:
     for job in jobs:
         if job.state == "waiting":
             night.ended(job.target, "the night was interrupted", done=False)
+    claims.close()
     return "interrupted" if stop else "done"
 
 
@@ -131,28 +149,34 @@ def _is_place(word: str) -> bool:
     return not word.startswith("-") and (ROOT / word).exists()
 
 
-def _start(job: Job, night: NightDir, settings: Settings) -> None:
+def _patient(job: Job, answer: Answer, settings: Settings, board: Board) -> bool:
+    """Whether to ask again for a target that others have."""
+    job.busy = job.busy or Deadline(settings.wait_s)
+    if answer.who and answer.who != job.why:
+        job.why = answer.who
+        board.say(f"{job.target}: waiting: {answer.who}")
+    return not job.busy.expired()
+
+
+def _passed(job: Job, answer: Answer, night: NightDir, board: Board) -> None:
+    """Another dispatcher tested it, or nobody can."""
+    job.state = "ended"
+    if answer.state == "done":
+        job.why = f"tested by {answer.who}"
+        night.ended(job.target, "", done=True, elsewhere=answer.who)
+    else:
+        job.why = answer.who or job.why
+        night.ended(job.target, job.why, done=False)
+    board.say(f"{job.target}: {job.why}")
+
+
+def _start(
+    job: Job, night: NightDir, settings: Settings, sessions: Sessions, env: Mapping[str, str]
+) -> None:
     resumed = run_of(settings.runs, night.name, job.target)
     words = argv(job.target, night, settings, resumed)
-    parent = os.getpid()
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def bound() -> None:
-        # A night that is killed must not leave sessions that hold its targets.
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    with night.log(job.target).open("ab") as log:
-        job.process = subprocess.Popen(
-            words,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is for us; we tell them
-            preexec_fn=bound,
-        )
+    job.process = sessions.start(words, night.log(job.target), env)
+    job.why = ""
     job.state, job.began = "running", time.monotonic()
     # Directories that are there already are no use to look into again and again.
     job.seen = [path.name for path in runs_in(settings.runs)] if resumed is None else []
@@ -200,7 +224,7 @@ def _end(job: Job, why: str, settings: Settings) -> None:
         job.process.terminate()
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: Process) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 

@@ -106,10 +106,12 @@ class NightDir:
         where = str(resumed) if resumed else ""
         self.journal.add("target-start", target=target, pid=pid, resumed=where)
 
-    def ended(self, target: str, why: str, *, done: bool) -> None:
+    def ended(self, target: str, why: str, *, done: bool, elsewhere: str = "") -> None:
         """It has ended; `why` it did not do all that was asked, "".  Not `done`, it goes on when
-        the night is taken up again."""
-        self.journal.add("target-end", target=target, why=why, done=done)
+        the night is taken up again.  `elsewhere`: who tested it in our stead, in a night of its
+        own."""
+        more = {"elsewhere": elsewhere} if elsewhere else {}
+        self.journal.add("target-end", target=target, why=why, done=done, **more)
 
     def close(self, how: str) -> None:
         """The night is over, or interrupted."""

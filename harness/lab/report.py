@@ -5,20 +5,29 @@ Everything shown is untrusted text from a kernel; the template escapes it all.
 
 from __future__ import annotations
 
+import itertools
+import logging
 from pathlib import Path
 
 import jinja2
 
 from harness import coverage
 from harness.account import PERFETTO, PICTURE
+from harness.errors import LabError
 from harness.evidence import journal
 from harness.evidence.files import write_bytes
 from harness.evidence.rundir import RunDir, slug
 from harness.lab import exports
-from harness.lab.casefile import facts_of
+from harness.lab.casefile import case_of, facts_of
+from harness.lab.timeline import Line, log_of
 from harness.verdict import OUTCOMES, Verdict, cycle_picture, recorded
 
 __all__ = ["counts", "verdicts", "write"]
+
+log = logging.getLogger(__name__)
+
+# Records of a test that are read, and lines of a dead machine's log that are shown.
+_RECORDS, _LAST = 50_000, 200
 
 
 def verdicts(run: RunDir) -> list[Verdict]:
@@ -53,6 +62,7 @@ def write(run: RunDir) -> Path:
             counts=counts(judged),
             pictured=[v.test for v in judged if (run.test(v.test) / PICTURE).exists()],
             cycles=_cycles(run, judged),
+            logs=_logs(run, judged),
             troubles=[
                 entry
                 for entry in journal.read(run.journal.path)
@@ -74,6 +84,21 @@ def _cycles(run: RunDir, judged: list[Verdict]) -> dict[tuple[str, str], str]:
         for finding in verdict.findings
         if (run.test(verdict.test) / (name := cycle_picture(finding))).exists()
     }
+
+
+def _logs(run: RunDir, judged: list[Verdict]) -> dict[str, list[Line]]:
+    """What the machines said last that died, out of all that heard them, by test."""
+    logs, facts = {}, facts_of(run)
+    for verdict in judged:
+        if verdict.outcome != "incomplete":
+            continue
+        try:
+            case = case_of(run, verdict.test, facts)
+        except LabError as error:  # evidence that is torn must not cost the report
+            log.warning("no log of %s: %s", verdict.test, error)
+            continue
+        logs[verdict.test] = log_of(case, list(itertools.islice(case.log(), _RECORDS)))[-_LAST:]
+    return logs
 
 
 def _environment() -> jinja2.Environment:

@@ -6,6 +6,7 @@ night must not spend itself on it.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import msgspec
@@ -13,11 +14,11 @@ import msgspec
 from harness import verdict
 from harness.errors import LabError, UsageError
 from harness.evidence import journal
-from harness.evidence.files import read_json
+from harness.evidence.files import read_json, write_json
 from harness.evidence.rundir import RunDir, Window
 from harness.verdict import recorded
 
-__all__ = ["close_guilty", "guilty", "newest"]
+__all__ = ["close_guilty", "close_unopened", "guilty", "newest"]
 
 WHY = "the harness ended during this test"
 
@@ -56,6 +57,17 @@ def close_guilty(run: RunDir) -> list[str]:
         judged = verdict.record(run, window)
         run.journal.add("test-end", test=test, outcome=judged.outcome, reason=judged.reason)
     return tests
+
+
+def close_unopened(run: RunDir, test: str, why: str) -> None:
+    """Keep of a test whose window could not be opened that it is the lab's error, and never ran;
+    else whoever reads the run would take it for one in which the harness was killed."""
+    # Of no boot: its log is other tests' doing.
+    window = Window(test=test, boot_id="", first_seq=0, offset=0, body="error", lab_error=why)
+    with contextlib.suppress(LabError):  # where it is this host's disk, that is told already
+        write_json(run.test(test) / "window.json", window)
+        judged = verdict.record(run, window)
+        run.journal.add("test-end", test=test, outcome=judged.outcome, reason=judged.reason)
 
 
 def _window(run: RunDir, test: str) -> Window:

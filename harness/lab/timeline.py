@@ -6,15 +6,17 @@ From the files of its run.  Time is the kernel log's own, from the test's first 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from harness.evidence import jobs
 from harness.evidence.finding import Finding
 from harness.evidence.packed import plain
 from harness.kernel import merge, resets, uevents
-from harness.kernel.records import Record, gaps, parse_console
+from harness.kernel.records import Record, gaps, parse, parse_console
+from harness.lab.bootlog import letters
 from harness.lab.casefile import Case
+from harness.lastwords import kept
 
 __all__ = ["Line", "Step", "log_of", "steps_of"]
 
@@ -41,9 +43,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the log: `time` as printed, `source` where that is not kmsg.  `mark` is report,
-    gpu, gap or "", `first` the signature of the finding that begins here; `left_out` is how many
-    lines stand before this one and are not shown."""
+    """One line of the log: `time` as printed, `source` where that is not kmsg alone.  `mark` is
+    report, gpu, gap or "", `first` the signature of the finding that begins here; `left_out` is how
+    many lines stand before this one and are not shown."""
 
     time: str
     text: str
@@ -116,67 +118,125 @@ def _jobs(case: Case) -> Iterator[Step]:
 
 def log_of(case: Case, records: list[Record]) -> list[Line]:
     """The kernel log of the test out of all streams that carried a part of it, each report and
-    each GPU event marked."""
-    marks = _marks(case.verdict.findings)
-    told = {event.seq for event in resets.find(records)}
+    each GPU event marked; of a machine that died, to its last word, and with who heard each line
+    (the letters of `lab log`)."""
+    died = case.window is not None and bool(case.window.died)
+    # Of a healthy test kmsg has all there is.
+    others = _others(case) if died or gaps(records) else {}
+    marks = _Marks(case.verdict.findings, records, others)
     lines: list[Line] = []
     before: int | None = None
-    for entry in _merged(case, records):
-        if isinstance(entry, merge.Gap):
-            text = f"records {entry.first} to {entry.last} never reached kmsg"
-            lines.append(Line("", text, mark="gap"))
+    for entry in _merged(case, records, others):
+        if isinstance(entry, str):
+            lines.append(Line("", entry, mark="gap"))
             continue
         begins = entry.seq is None or entry.seq != before
         before = entry.seq
-        seq = -1 if entry.seq is None else entry.seq
-        mark = "report" if seq in marks else "gpu" if seq in told else ""
+        mark, first = marks.of(entry, begins=begins)
+        heard = letters(entry.sources) if died else ", ".join(entry.sources)
         lines.append(
             Line(
                 f"{entry.usec // 1_000_000:5d}.{entry.usec % 1_000_000:06d}" if begins else "",
                 entry.text,
                 mark,
-                marks.get(seq, "") if begins else "",
-                f"r{seq}" if begins and mark else "",
-                source="" if "kmsg" in entry.sources else ", ".join(entry.sources),
+                first,
+                f"r{entry.seq}" if begins and mark and entry.seq is not None else "",
+                source=heard if died or "kmsg" not in entry.sources else "",
             )
         )
     return list(_shown(lines))
 
 
-def _merged(case: Case, records: list[Record]) -> Iterator[merge.Line | merge.Gap]:
-    """What kmsg has of the test, and what only others have of the same time; of a machine that
-    died, to the end."""
-    window = case.window
-    if window is None or not records:
-        return
-    boot = case.run.path / f"boot-{window.boot_id}"
-    start, end = records[0].usec, records[-1].usec
-    others = {}
-    # Of a healthy test kmsg has all there is.
-    whole = not window.died and not gaps(records)
-    for name, reader in () if whole else _OTHERS.items():
+def _others(case: Case) -> dict[str, list[Record]]:
+    """What else than kmsg heard the boot, by the names that findings have for it."""
+    found: dict[str, list[Record]] = {}
+    if case.window is None:
+        return found
+    boot = case.run.path / f"boot-{case.window.boot_id}"
+    for name, reader in _OTHERS.items():
         if (path := plain(boot / name)).exists() and path.stat().st_size <= LARGEST:
-            read = reader(path.read_bytes().splitlines(keepends=True))
-            others[name] = [record for record in read if record.usec >= start]
-    for entry in merge.merge(records, others).lines:
-        outside = isinstance(entry, merge.Line) and not (
-            start <= entry.usec and (window.died or entry.usec <= end)
-        )
-        if not outside:
+            with path.open("rb") as stream:  # whose lines are numbered as findings number them
+                found[name] = list(reader(stream))
+    return found | dict(kept(boot))
+
+
+def _merged(
+    case: Case, records: list[Record], others: Mapping[str, list[Record]]
+) -> Iterator[merge.Line | str]:
+    """What kmsg has of the test, and what only others have of the same time; of a machine that
+    died, to the end.  What is missing, in words."""
+    window = case.window
+    if window is None or not (records or (window.died and others)):
+        return
+    # Of a test from which no record came, all that came after the boot's last one.
+    known = records or list(_tail(case))
+    start = records[0].usec if records else known[-1].usec + 1 if known else 0
+    end = known[-1].usec if known else 0
+    ended = False
+    for entry in merge.merge(known, others).lines:
+        if isinstance(entry, merge.Gap):
+            if records:
+                yield _missing(entry)
+        elif start <= entry.usec and (window.died or entry.usec <= end):
+            if "kmsg" not in entry.sources and entry.usec > end and not ended:
+                ended = True
+                yield "kmsg ends here: what follows reached us on other ways only"
             yield entry
 
 
-def _marks(findings: Iterable[Finding]) -> dict[int, str]:
-    """By the record's number: the signature of the finding that begins there, "" within one."""
-    marks: dict[int, str] = {}
-    for finding in findings:
-        place = finding.place
-        if finding.severity == "note" or place is None or place.stream != "kmsg":
-            continue
-        for seq in range(place.first, min(place.last, place.first + 20_000) + 1):
-            marks.setdefault(seq, "")
-        marks[place.first] = finding.signature
-    return marks
+def _missing(gap: merge.Gap) -> str:
+    text = f"records {gap.first} to {gap.last} never reached kmsg"
+    return f"{text}; known from elsewhere: {gap.known}" if gap.known else text
+
+
+def _tail(case: Case) -> Iterator[Record]:
+    """The boot's kmsg, or what of its end is looked at."""
+    assert case.window is not None
+    path = plain(case.run.path / f"boot-{case.window.boot_id}" / "kmsg")
+    if path.exists():
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - LARGEST))
+            yield from parse(stream)
+
+
+class _Marks:
+    """What findings and GPU events say of lines: of kmsg's by record, of others' by what is there,
+    since a merged line has no number there."""
+
+    def __init__(
+        self,
+        findings: Iterable[Finding],
+        records: Iterable[Record],
+        others: Mapping[str, list[Record]],
+    ) -> None:
+        self._events = {event.seq for event in resets.find(records)}
+        self._kmsg: dict[int, str] = {}
+        self._elsewhere: dict[tuple[int, str], str] = {}
+        for finding in findings:
+            place = finding.place
+            if finding.severity == "note" or place is None:
+                continue
+            last = min(place.last, place.first + 20_000)
+            if place.stream == "kmsg":
+                for seq in range(place.first, last + 1):
+                    self._kmsg.setdefault(seq, "")
+                self._kmsg[place.first] = finding.signature
+            for record in others.get(place.stream, ()):
+                if place.first <= record.seq <= last:
+                    signature = finding.signature if record.seq == place.first else ""
+                    for text in record.lines():
+                        key = record.usec, text.rstrip()
+                        self._elsewhere[key] = self._elsewhere.get(key) or signature
+                        signature = ""
+
+    def of(self, line: merge.Line, *, begins: bool) -> tuple[str, str]:
+        """(report, gpu or "", the signature of the finding that begins there or "")."""
+        key = line.usec, line.text
+        if line.seq in self._kmsg:
+            return "report", self._kmsg[line.seq] if begins else ""
+        if key in self._elsewhere:
+            return "report", self._elsewhere[key]
+        return ("gpu" if line.seq in self._events else ""), ""
 
 
 def _shown(lines: list[Line]) -> Iterator[Line]:

@@ -53,6 +53,10 @@ class Boot(Protocol):
     target lacks, UsageError for a kernel that this way cannot boot.
     """
 
+    reverts: bool
+    """Whether the boot after `once`'s is the known-good kernel's by itself; else `home` must be
+    called, which then needs nothing of the machine."""
+
     def install(self, kernel: Kernel, deadline: Deadline) -> Staged:
         """Put it there beside what is there.  Again is nothing: the same kernel, the same id."""
 

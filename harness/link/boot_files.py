@@ -17,7 +17,7 @@ from harness.errors import UsageError
 from harness.link.boot import Kernel, Staged
 from harness.link.ssh import Ssh
 
-__all__ = ["IMAGE", "INITRAMFS", "PREFIX", "Files", "identity", "own_cmdline"]
+__all__ = ["IMAGE", "INITRAMFS", "PREFIX", "Files", "identity", "marked", "own_cmdline"]
 
 IMAGE, INITRAMFS = "vmlinuz", "initrd.img"
 PREFIX = "tdrlab-"
@@ -45,6 +45,11 @@ def own_cmdline(running: str) -> str:
         if not word.startswith(("BOOT_IMAGE=", "initrd=")):
             words.append(word)
     return " ".join(words)
+
+
+def marked(cmdline: str, name: str) -> bool:
+    """Whether a kernel's command line says that it is ours of that name."""
+    return f"{_MARK}={name}" in cmdline.split()
 
 
 def _content(path: Path) -> bytes:
@@ -98,10 +103,10 @@ class Files:
 
     def prune(self, keep: int, deadline: Deadline) -> list[str]:
         """Remove all but the newest `keep`, and the one that runs; the names of the removed."""
-        running = self.text("/proc/cmdline", deadline).split()
+        running = self.text("/proc/cmdline", deadline)
         removed = []
         for name in self.there(deadline)[keep:]:
-            if f"{_MARK}={name}" in running:
+            if marked(running, name):
                 continue
             release = self.text(f"{self.folder(name)}/release", deadline).strip()
             modules = f"{self._modules}/{release}"

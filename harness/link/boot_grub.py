@@ -29,6 +29,8 @@ _UNSAFE = re.compile(r"[\n\r'\\]")
 class GrubBoot:
     """By GRUB on the target of `ssh`."""
 
+    reverts = True
+
     def __init__(self, ssh: Ssh, spec: ways.GrubBoot) -> None:
         self._spec = spec
         self._files = Files(ssh, spec.boot, spec.modules)

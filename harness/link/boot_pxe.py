@@ -24,6 +24,8 @@ __all__ = ["PxeBoot"]
 class PxeBoot:
     """By iPXE (where `url` says how the machine sees the directory) or PXELINUX."""
 
+    reverts = False
+
     def __init__(self, ssh: Ssh, spec: ways.PxeBoot) -> None:
         self._spec = spec
         self._directory = Path(spec.directory).expanduser()

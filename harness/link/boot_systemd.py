@@ -20,6 +20,8 @@ __all__ = ["SystemdBoot"]
 class SystemdBoot:
     """By systemd-boot on the target of `ssh`."""
 
+    reverts = True
+
     def __init__(self, ssh: Ssh, spec: ways.SystemdBoot) -> None:
         self._spec = spec
         self._files = Files(ssh, spec.boot, spec.modules)

@@ -59,7 +59,7 @@ class Kept:
 
     def alive(self) -> bool:
         """Whether it runs."""
-        return self._keeper.poll() is None
+        return not self._over() and self._keeper.poll() is None
 
     @property
     def status(self) -> int | None:

@@ -172,9 +172,11 @@ class Virtual:
 class Box:
     """A machine that stands somewhere: up by itself, powered as its keeper configured."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, now: Callable[[], Target] | None = None) -> None:
+        """`now` tells the target as it is configured by then: its console may have moved."""
         self._endpoint = Endpoint.of(target)
         self._target = target
+        self._now = now or (lambda: target)
         self._power = power_for(target)
         self._console: Console | None = None
         self._line: Line | None = None
@@ -240,7 +242,7 @@ class Box:
             self._console = self._line = None
 
     def _source(self) -> Source:
-        source = source_for(self._target)
+        source = source_for(self._now())
         if source is None:
             raise LabError("no console is configured", where=self._target.name)
         return source
@@ -255,6 +257,9 @@ def _answers(console: Console, deadline: Deadline) -> bool:
     return console.wait_received(seen, deadline)
 
 
-def machine_for(target: Target) -> Machine:
-    """The machine behind `target`.  Raises LabError where a virtual one was never set up."""
-    return Virtual(target) if target.virtual else Box(target)
+def machine_for(target: Target, now: Callable[[], Target] | None = None) -> Machine:
+    """The machine behind `target`; `now` as Box's.
+
+    Raises LabError where a virtual one was never set up.
+    """
+    return Virtual(target) if target.virtual else Box(target, now)

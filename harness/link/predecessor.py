@@ -12,8 +12,11 @@ __all__ = ["end"]
 
 # Longest time for it to put everything back, in tenths of a second.
 _TENTHS = 100
-# $1 is its pid, which another process may have by now.
+# $1 is its pid, which another process may have by now, $3 the file that names the boot that is
+# up, $4 the name of its own.
 _SCRIPT = """
+boot=$(cat "$3") && echo "$boot" || exit
+[ "$boot" = "$4" ] || exit 0
 grep -qs lab-agent "/proc/$1/cmdline" || exit 0
 kill -CONT "$1"; kill -TERM "$1"
 n=0
@@ -25,6 +28,11 @@ done
 """
 
 
-def end(ssh: Ssh, pid: int, deadline: Deadline) -> None:
-    """End the agent `pid`, if it is still there.  Raises as Ssh.run does."""
-    ssh.run(["sh", "-c", _SCRIPT, "sh", str(pid), str(_TENTHS)], deadline, root=True)
+def end(ssh: Ssh, boot_id: str, pid: int, deadline: Deadline) -> str:
+    """End the agent `pid` of the boot `boot_id`, if it is still there; which boot is up.
+
+    Raises as Ssh.run does.
+    """
+    argv = ["sh", "-c", _SCRIPT, "sh", str(pid), str(_TENTHS), ssh.boot_id_path, boot_id]
+    done = ssh.run(argv, deadline, root=True, check=True)
+    return done.stdout.decode("ascii", "replace").strip()

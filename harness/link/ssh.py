@@ -61,7 +61,7 @@ class Ssh:
     def __init__(self, endpoint: Endpoint, *, boot_id_path: str = BOOT_ID) -> None:
         """Not yet connected; `connect` makes one that is."""
         self.endpoint = endpoint
-        self._boot_id_path = boot_id_path
+        self.boot_id_path = boot_id_path
         self._lock = threading.Lock()
         self._transport: Transport | None = None
         self._root_by_sudo: Transport | None = None
@@ -207,7 +207,7 @@ class Ssh:
 
     def boot_id(self, deadline: Deadline) -> str:
         """What tells this boot from all others (Documentation/admin-guide/sysctl/kernel.rst)."""
-        text = self.run(["cat", self._boot_id_path], deadline, check=True).stdout
+        text = self.run(["cat", self.boot_id_path], deadline, check=True).stdout
         return text.decode("ascii", "replace").strip()
 
     def seen_from(self, deadline: Deadline) -> str:
@@ -221,16 +221,19 @@ class Ssh:
         key = self._live().get_remote_server_key()
         return f"{key.get_name()} {key.get_base64()}"
 
-    def wait_reboot(self, old_boot_id: str, deadline: Deadline) -> str:
+    def wait_reboot(
+        self, old_boot_id: str, deadline: Deadline, hopeless: Callable[[], str] | None = None
+    ) -> str:
         """Reconnect until the boot id is another one, and return that.
 
-        Raises Unreachable when it does not come back, TargetError when it was
-        there all the time, LabError at once when it came back with another host key.
+        Raises Unreachable when it does not come back, at once where `hopeless` says why;
+        TargetError when it was there all the time, LabError at once when it came back with
+        another host key.
         """
         seen = ""
         while True:
             if not self.alive():
-                self._adopt(self._dial(deadline))
+                self._adopt(self._dial(deadline, hopeless))
             try:
                 # A machine cut off from power sends no FIN: the old transport just stalls.
                 seen = self.boot_id(deadline.capped(8.0))

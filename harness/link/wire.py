@@ -152,8 +152,8 @@ class Wire:
 
     def _beat(self) -> None:
         frame = frames.encode_control({"event": "heartbeat"})
-        while not self._stop_beating.wait(_BEAT):
-            if time.monotonic() - self._heard > self._silence:
+        while not self._stop_beating.wait(min(_BEAT, self._patience())):
+            if not self._patience():
                 self._fail(f"the agent was silent for {self._silence:g} s")
                 self._channel.close()
                 return
@@ -162,6 +162,10 @@ class Wire:
             except LabError as error:
                 self._fail(f"the agent cannot be reached: {error.what}")
                 return
+
+    def _patience(self) -> float:
+        """Seconds that it may still be silent."""
+        return max(0.0, self._heard + self._silence - time.monotonic())
 
     def _read(self) -> None:
         why = "the reading thread failed"

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from harness.deadline import Deadline
 from harness.errors import UsageError
-from harness.evidence.jobs import JobLine
+from harness.evidence.jobs import JobLine, Kind
 from harness.gpu.base import Backend, Engine
 from harness.link.agent import Workload
 from harness.live.waiters import Waiter
@@ -24,10 +24,12 @@ __all__ = ["Canary", "Client", "Fence", "Job", "Storm"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A submission, as its client numbers it."""
+    """A submission, as its client numbers it; `expected_s` is how long it should last, in seconds,
+    0.0 where it would not end by itself."""
 
     number: int
     engine: Engine
+    expected_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +154,20 @@ class Client:
         Whoever shows or uses the shared buffer `writes` waits for the job.  With `own` it may
         write a page of its process's memory.
         """
-        return self._hung(
-            engine, self._call("hang", **self._asked(engine, recipe, context, writes, own))
+        asked = self._asked(engine, recipe, context, writes, own)
+        return self._submitted("hang", engine, self._call("hang", **asked))
+
+    def slow(self, engine: Engine, seconds: float, context: int | None = None) -> Job:
+        """Submit a job that lasts about `seconds` and ends by itself; a shorter one where one job
+        cannot last so long, as its `expected_s` tells."""
+        reply = self._call(
+            "slow",
+            engine=engine.ip,
+            ring=engine.ring,
+            context=self._in(context),
+            seconds=seconds,
         )
+        return self._submitted("slow", engine, reply, reply["expected_ns"] / 1e9)
 
     def wait(self, job: Job, deadline: Deadline) -> Fence:
         """Wait until `job`'s fence signals or the deadline; a fence that does not is no error."""
@@ -180,8 +193,19 @@ class Client:
             timeout_ns=int(deadline.left() * 1e9),
             names=list(names),
         )
-        job = self._hung(engine, reply["hang"])
+        job = self._submitted("hang", engine, reply["hang"])
         return job, [Waiter.told(one) for one in reply["waiters"]]
+
+    def wait_behind(self, buffer: int, seconds: float) -> list[Waiter]:
+        """Wait for the shared `buffer` in every way that has a timeout, each so long at most: in
+        a thread that signals hit, and in another.  Times are from about the beginning."""
+        reply = self._workload.call(
+            "behind",
+            Deadline(seconds * 1.1 + self._limit_s),
+            writes=buffer,
+            timeout_ns=int(seconds * 1e9),
+        )
+        return [Waiter.told(one) for one in reply["waiters"]]
 
     def hang_until(self, engine: Engine, end: Deadline, each_s: float) -> list[Fence]:
         """Hang after hang until `end`, one at least, each in a context of its own; what became of
@@ -285,9 +309,11 @@ class Client:
         }
         return {**asked, "writes": writes, "own": own}
 
-    def _hung(self, engine: Engine, reply: Mapping[str, Any]) -> Job:
-        job = Job(int(reply["job"]), engine)
-        line = JobLine.submitted(self.pid, engine.name, "hang", reply)
+    def _submitted(
+        self, kind: Kind, engine: Engine, reply: Mapping[str, Any], expected_s: float = 0.0
+    ) -> Job:
+        job = Job(int(reply["job"]), engine, expected_s)
+        line = JobLine.submitted(self.pid, engine.name, kind, reply)
         self._lines[job.number] = line
         self._keep(line)
         return job

@@ -1,4 +1,4 @@
-"""What stands by while a target may die: its last words by UDP, a watchdog, the NMI's panic.
+"""What stands by while a target may die: last words by UDP, a watchdog, the NMI's panic, kdump.
 
 Armed at each boot, each alone: one that cannot be had costs no test, and is said.
 """
@@ -13,6 +13,7 @@ from harness.errors import HarnessError
 from harness.inventory import Target
 from harness.link.dial import Endpoint
 from harness.link.netconsole import Netconsole
+from harness.live import kdump
 from harness.live.attachment import Attachment
 
 __all__ = ["Guards"]
@@ -64,7 +65,11 @@ class Guards:
         """Have all of them stand by in the boot that `at` is attached to; `nmi`: this target's
         power can raise one.  Never raises: see `remarks`."""
         self.armed = {}
-        steps = [("watchdog", self._watchdog), ("netconsole", self._netconsole)]
+        steps = [
+            ("watchdog", self._watchdog),
+            ("netconsole", self._netconsole),
+            ("kdump", self._kdump),
+        ]
         if nmi and self._target.policy.nmi_panic:
             steps.append(("NMI", self._nmi))
         for name, step in steps:
@@ -107,14 +112,22 @@ class Guards:
         spec = self._target.watchdog
         if spec is None:
             return ""
+        limits = self._target.limits
         found = at.agent.call(
             "watchdog.start",
             self._deadline(),
             device=spec.device,
             seconds=spec.timeout_s,
+            # What a link that was cut is given to come back in.
+            patience=limits.connect_s + limits.stall_s,
             **({"module": spec.module} if spec.module else {}),
         )
         return f"{found['identity']}, {found['seconds']} s"
+
+    def _kdump(self, at: Attachment) -> str:
+        """The machine's own set-up: there is nothing to be armed, and nothing is lost without."""
+        there = kdump.loaded(at.agent, self._deadline())
+        return f"a crash kernel, {self._target.kdump.directory}" if there else ""
 
     def _nmi(self, at: Attachment) -> str:
         at.agent.call("knob", self._deadline(), path=_NMI_PANIC, value="1", standing=True)

@@ -13,79 +13,85 @@ from collections.abc import Iterator, Sequence
 
 from harness.deadline import Deadline
 from harness.errors import HarnessError, TargetError
-from harness.evidence import journal
 from harness.evidence.files import write_bytes
-from harness.evidence.packed import plain
 from harness.evidence.rundir import RunDir
-from harness.kernel import pstore, records
-from harness.kernel.records import Record
+from harness.kernel import pstore
 from harness.link.agent import Agent
+from harness.live.deaths import boots_of, test_of
 
 __all__ = ["collect"]
 
 log = logging.getLogger(__name__)
 
-# Where the kernel shows it, and where systemd-pstore.service moves it at boot.
-_PLACES = ("/sys/fs/pstore", "/var/lib/systemd/pstore")
+# Where the kernel shows it.
+_KERNEL = "/sys/fs/pstore"
+# Where systemd-pstore.service moves it at boot: what is of EFI's variables into TIME/COUNT, of
+# ERST's into NUMBER, with a dmesg.txt made of all in a folder (systemd-pstore.service(8)).
+_ARCHIVE, _DEPTH, _WHOLE = "/var/lib/systemd/pstore", 2, "dmesg.txt"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
-_LIMIT = 1 << 20
-# So many boots back it may be of.
-_BACK = 3
+# Bytes of one file, and how many files and folders are looked at.
+_LIMIT, _MOST = 1 << 20, 512
 
 
-def collect(agent: Agent, run: RunDir, boots: Sequence[str], deadline: Deadline) -> str:
-    """Fetch what is there; which of `boots`, of which the last is the current one, had died, or "".
+def collect(agent: Agent, run: RunDir, boots: Sequence[str], deadline: Deadline) -> None:
+    """Fetch what is there of `boots`, of which the last is the current one.
 
     What is of none of them was there before the run, and is kept with the current one.
     Never raises while the link lives: a target need not have any pstore.
     """
-    dead = ""
     try:
-        for place in _PLACES:
-            for name, data in _fetch(agent, place, deadline):
-                past = [boot for boot in boots[:-1]][-_BACK:]
-                boot = pstore.owner(data, [(boot, _records(run, boot)) for boot in past])
-                folder = (
-                    run.boot(boot) / "pstore" if boot else run.boot(boots[-1]) / "pstore-before"
-                )
-                folder.mkdir(exist_ok=True)
+        found = {path.rpartition("/")[2]: (path, data) for path, data in _fetch(agent, deadline)}
+        dumps = pstore.joined({name: data for name, (_, data) in found.items()})
+        owners = boots_of(run, boots[:-1], list(dumps.values()))
+        for names, boot in zip(pstore.groups(found), owners, strict=True):
+            folder = run.boot(boot) / "pstore" if boot else run.boot(boots[-1]) / "pstore-before"
+            folder.mkdir(exist_ok=True)
+            for name in names:
+                path, data = found[name]
                 write_bytes(folder / name, data)
-                agent.call("run", deadline, argv=["rm", "-f", f"{place}/{name}"], timeout=10)
-                test = _test(run, boot)
-                run.journal.add("pstore", file=name, boot=boot, test=test)
-                dead = boot if boot and pstore.is_dump(data) else dead
+                agent.call("run", deadline, argv=["rm", "-f", path], timeout=10)
+                run.journal.add("pstore", file=name, boot=boot, test=test_of(run, boot))
     except (HarnessError, OSError) as error:
         if not agent.alive:
             raise
         log.warning("no pstore: %s", error)
-    return dead
 
 
-def _fetch(agent: Agent, place: str, deadline: Deadline) -> Iterator[tuple[str, bytes]]:
+def _fetch(agent: Agent, deadline: Deadline) -> Iterator[tuple[str, bytes]]:
+    """Each file by its path; one of a name that was there before is left for the next boot."""
+    names: set[str] = set()
+    for path in [*_files(agent, _KERNEL, 0, deadline), *_files(agent, _ARCHIVE, _DEPTH, deadline)]:
+        name = path.rpartition("/")[2]
+        if name in names:
+            continue
+        names.add(name)
+        try:
+            data = agent.call("read", deadline, path=path, limit=_LIMIT)["data"]
+        except TargetError as error:
+            if not agent.alive:
+                raise
+            log.warning("pstore: %s", error)
+            continue
+        yield path, b64decode(data)
+
+
+def _files(agent: Agent, place: str, depth: int, deadline: Deadline) -> list[str]:
+    """The files below `place`, `depth` folders deep; of a folder that has the parts of a dump, not
+    what was made of them, which goes with them."""
     try:
         names = agent.call("listdir", deadline, path=place)["names"]
     except TargetError:
-        return  # no such place
+        if not agent.alive:
+            raise
+        return []  # no such place
+    names = [name for name in names[:_MOST] if _NAME.fullmatch(name)]
+    files = []
     for name in names:
-        if _NAME.fullmatch(name):
-            path = f"{place}/{name}"
-            yield name, b64decode(agent.call("read", deadline, path=path, limit=_LIMIT)["data"])
-
-
-def _records(run: RunDir, boot: str) -> Iterator[Record]:
-    """All that is known of a boot."""
-    for name, read in (("kmsg", records.parse), ("console.log", records.parse_console)):
-        path = plain(run.boot(boot) / name)
-        if path.exists():
-            with path.open("rb") as stream:
-                yield from read(stream)
-
-
-def _test(run: RunDir, boot: str) -> str:
-    """The last one that began on that boot."""
-    begun = [
-        entry["test"]
-        for entry in journal.read(run.journal.path)
-        if entry["what"] == "test-start" and entry.get("boot") == boot
-    ]
-    return begun[-1] if boot and begun else ""
+        # What systemd makes are folders of digits, and files of none.
+        if depth and name.isdecimal():
+            files += _files(agent, f"{place}/{name}", depth - 1, deadline)
+        elif not (name == _WHOLE and len(names) > 1):
+            files.append(f"{place}/{name}")
+        else:
+            agent.call("run", deadline, argv=["rm", "-f", f"{place}/{name}"], timeout=10)
+    return files

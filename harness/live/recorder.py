@@ -55,6 +55,11 @@ class Recorder:
         """The trace's folder in its boot's; "trace" also where there is none."""
         return self._files.path.name if self._files else "trace"
 
+    @property
+    def cut(self) -> bool:
+        """Whether it lacks something that had been recorded: only a new one is whole."""
+        return self._files is not None and bool(self._files.trouble())
+
     def sync(self) -> str:
         """Have all on disk that was recorded until now; why not all is, or "".
 

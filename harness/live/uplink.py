@@ -22,12 +22,12 @@ from harness.link.agent import Agent
 from harness.link.dial import Stranger
 from harness.link.machine import Machine
 from harness.link.ssh import Ssh, Unreachable
-from harness.live import pstore
+from harness.live import kdump, pstore
 from harness.live.attachment import Attachment
 from harness.live.guards import Guards
 from harness.live.health import Ailment
 from harness.live.ladder import Rung, climb
-from harness.live.watch import Watch
+from harness.live.watch import Death, Watch
 
 __all__ = ["Uplink"]
 
@@ -41,6 +41,9 @@ ANSWER_S = 2.0
 NMI_S = 3.0
 # Documentation/admin-guide/sysrq.rst: blocked tasks, backtraces of all active CPUs, locks held.
 STACKS = "wld"
+# And all tasks: at a serial line's speed that takes a CPU many seconds, with interrupts off, so it
+# is asked only of a machine that is going to be reset.  Longest wait for it, and what ends it.
+EVERYTHING, EVERYTHING_S, QUIET_S = "t", 30.0, 2.0
 
 
 class Uplink:
@@ -60,6 +63,8 @@ class Uplink:
         self._boot = Boot(run, target.policy.stream_limit)
         self._at: Attachment | None = None
         self._before = ("", 0)
+        # Whether it answered when it was last to be attached to, whatever came of it.
+        self._answered = False
         # Whether the last thing known of it is that it died.
         self._dead = False
         self._watch = Watch()
@@ -147,8 +152,11 @@ class Uplink:
         self.say(f"{self.target.name}: lockdep is off, rebooting to arm it again")
         self.reboot()
 
-    def reboot(self) -> None:
-        """A new boot: asked for politely, by power where the machine does not answer."""
+    def reboot(self, *, stranded: Callable[[], None] | None = None) -> None:
+        """A new boot: asked for politely, by power where the machine does not answer.
+
+        `stranded` is called before a machine is reset that did not come back by itself.
+        """
         old = self.boot_id
         self.run.journal.add("reboot", boot=old)
         at = self.at
@@ -166,10 +174,15 @@ class Uplink:
         self._dead = True  # as good as: what answers now is still the old boot
 
         def gone(deadline: Deadline) -> None:
-            self._wait_reboot(at.ssh, old, deadline)
+            try:
+                self._wait_reboot(at.ssh, old, deadline)
+            except HarnessError:
+                if stranded is not None:
+                    stranded()
+                raise
 
         try:
-            rungs = [Rung("reboot", self.target.limits.boot_s, gone), *self._rungs()]
+            rungs = [Rung("reboot", self.target.limits.boot_s, gone), *self._rungs(died=False)]
             if failed := climb(rungs, self.run.journal, self.say):
                 raise LabError(
                     f"it cannot be rebooted: {failed}",
@@ -183,21 +196,26 @@ class Uplink:
         """Until it is back.  Raises HarnessError early where its console shows that it does not
         even go down."""
         try:
-            ssh.wait_reboot(old, deadline.capped(GOING_S))
+            ssh.wait_reboot(old, deadline.capped(GOING_S), self._hopeless)
         except Unreachable:
             # On its way, as far as anybody can tell.
-            if self._machine.console_tail() and not self._watch.booting:
+            if self._hopeless() or (self._machine.console_tail() and not self._watch.booting):
                 raise
-            ssh.wait_reboot(old, deadline)
+            ssh.wait_reboot(old, deadline, self._hopeless)
         self._attach(wait=True)
 
     def ready(self) -> None:
-        """Have a link before a test, and streams that are whole again where a disk was full."""
-        gone = self._at is not None and not self._at.agent.alive
-        if gone or self.trouble() or self._boot.failed:
+        """Have a link before a test, and streams that are whole again: of a disk that was full,
+        or of another boot where this one's are at their limit."""
+        at, full = self._at, self._boot.full and self.target.policy.rearm == "reboot"
+        cut = at is not None and (not at.agent.alive or at.recorder.cut)
+        if cut or self.trouble() or (self._boot.failed and not full):
             self._drop()
         if self._at is None and not self.unfit:
             self.recover()
+        if full and self._at is not None:
+            self.say(f"{self.target.name}: no more of this boot can be kept, rebooting")
+            self.reboot()
 
     def recover(self) -> None:
         """After a death: reach it again, by power if need be; `unfit` when nothing helps."""
@@ -217,21 +235,33 @@ class Uplink:
 
     # -- inside ----------------------------------------------------------------
 
-    def _rungs(self) -> list[Rung]:
-        """What may bring a machine back that does not answer, or has a GPU no more."""
+    def _rungs(self, *, died: bool = True) -> list[Rung]:
+        """What may bring a machine back that does not answer, or has a GPU no more; `died`: unless
+        it is merely out of reach, it did."""
         seconds = self.target.limits.boot_s
         power = Rung("power", seconds, self._by_power)
         if self.trouble() or self._machine.post_mortem():
             return [power]
         death = self._watch.death
+        dumping = died and self._dumps(death)
         rungs = [Rung("reset button", seconds, self._by_button), power]
         if death is None:
             rungs.insert(0, Rung("sysrq", seconds, self._by_sysrq))
             if not self._dead:
                 rungs.insert(0, Rung("agent", self.target.limits.stall_s, self._by_agent))
-        elif death.kind == "boot":
+        elif death.kind == "boot" and not dumping:
             rungs.insert(0, Rung("its own reboot", seconds, self._by_itself))
+        if dumping:
+            # To reset it now is to lose what it writes.
+            seconds += self.target.kdump.seconds
+            rungs.insert(0, Rung("its crash kernel", seconds, self._by_itself))
         return rungs
+
+    def _dumps(self, death: Death | None) -> bool:
+        """Whether its crash kernel may be at work: one stood by, and no console says that the
+        machine only hangs."""
+        told = death is not None or not self._machine.console_tail()
+        return self._dead and told and "kdump" in self.guards.armed
 
     def _by_sysrq(self, deadline: Deadline) -> None:
         """The kernel's own emergency: sync, remount read-only, boot."""
@@ -281,6 +311,7 @@ class Uplink:
         """Connect to the boot that is up, within `seconds` or the target's own limit; its facts
         are on disk before any test."""
         self.run.journal.add("attaching")
+        self._answered = False
         self._at = Attachment(
             self.target,
             self._machine.endpoint(),
@@ -289,6 +320,7 @@ class Uplink:
             seconds=seconds,
             hopeless=self._hopeless,
             before=self._before,
+            again=self._boot.boot_id == self._before[0],
         )
         self._before = self.boot_id, self._at.facts["pid"]
         self._watch.over(self._at.agent)
@@ -297,7 +329,9 @@ class Uplink:
         boots = [*self.run.facts().get("boots", [])]
         if self.boot_id not in boots:
             boots.append(self.boot_id)
-            pstore.collect(self.agent, self.run, boots, Deadline(self.target.limits.command_s))
+            limit = self.target.limits.command_s
+            pstore.collect(self.agent, self.run, boots, Deadline(limit))
+            kdump.collect(self.agent, self.run, boots, self.target.kdump, Deadline(limit))
         self.run.journal.add(
             "boot",
             boot=self.boot_id,
@@ -322,6 +356,7 @@ class Uplink:
         )
 
     def _boot_for(self, boot_id: str) -> Boot:
+        self._answered = True
         if self._boot.boot_id not in ("", boot_id) or self._boot.failed:
             self._new_boot()
         if not self._boot.boot_id:
@@ -383,13 +418,14 @@ class Uplink:
         return "", " (the link broke and came back; same boot)"
 
     def _stalled(self, old: str, why: str) -> tuple[str, str]:
-        """Nobody answers on the network.  While its console does, that is a stall, not a death:
-        what all wait for is asked of the kernel, and the link gets time to come back."""
-        if not (self._sysrq(STACKS[0]) or self._machine.answers(Deadline(ANSWER_S))):
-            self._interrupt()
-            return f"the target stopped answering ({why})", ""
+        """No agent can be had.  While its console or its sshd answers, that is a stall, not a
+        death: what all wait for is asked of the kernel, and the link gets time to come back."""
+        heeds = self._sysrq(STACKS[0])
+        if not (heeds or self._answered or self._machine.answers(Deadline(ANSWER_S))):
+            return self._silent(f"the target stopped answering ({why})"), ""
         self.run.journal.add("stall", reason=why)
-        self.say(f"{self.target.name}: out of reach, but its console lives: waiting")
+        lives = "it answers" if self._answered else "its console lives"
+        self.say(f"{self.target.name}: out of reach, but {lives}: waiting")
         for key in STACKS[1:]:
             self._sysrq(key)
         try:
@@ -398,11 +434,24 @@ class Uplink:
             self.give_up(error.what)
             return "", f" ({error.what})"
         except HarnessError as error:
+            if self._answered and self._boot.boot_id == old:
+                return "", f" (it answers, but no agent works there: {error.what})"
+            if self._answered:
+                return self._same(old)
             death = self._watch.death
-            self._interrupt()
+            if death is None and self._sysrq(EVERYTHING):
+                self._watch.until_quiet(QUIET_S, Deadline(EVERYTHING_S))
             told = f"the target stopped answering, though its console lives ({error.what})"
-            return death.told if death else told, ""
+            return death.told if death else self._silent(told), ""
         return self._same(old)
+
+    def _silent(self, told: str) -> str:
+        """How it died, where nobody answers: as `told`, unless more is known by now."""
+        gone = self._machine.post_mortem()
+        if gone:
+            return f"the target died: {gone}"
+        self._interrupt()
+        return told
 
     def _interrupt(self) -> None:
         """An NMI, before its power is cut: a hung kernel may tell by it where it stands."""

@@ -53,21 +53,27 @@ class Watch:
         self._ended = False
         self._panics: list[str] = []
         self._boots = 0
+        self._halted = ""
+        self._gone = False
+        # When anything came from anywhere.
+        self._heard = 0.0
 
     def over(self, agent: Agent | None) -> None:
         """Watch over `agent`; None: the machine is down, or on its way up."""
         with self._changed:
             self._agent = agent
             self._suspected, self._ended = None, False
-            self._panics, self._boots = [], 0
+            self._panics, self._boots, self._halted, self._gone = [], 0, "", False
 
     def console(self, data: bytes) -> None:
         """What came from the console; it is on disk already."""
+        self._heard = time.monotonic()
         for omen in self._omens.feed(data):
             self._heed(omen)
 
     def netconsole(self, data: bytes) -> None:
         """The same of netconsole's."""
+        self._heard = time.monotonic()
         for omen in self._remote.feed(data):
             self._heed(omen)
 
@@ -87,15 +93,25 @@ class Watch:
         with self._changed:
             self._changed.wait_for(lambda: self._ended, deadline.left())
 
+    def until_quiet(self, seconds: float, deadline: Deadline) -> None:
+        """Until nothing has come for so long, or the deadline."""
+        asked = time.monotonic()
+        while (left := max(self._heard, asked) + seconds - time.monotonic()) > 0:
+            if not deadline.pause(left):
+                return
+
     @property
     def booting(self) -> bool:
-        """Whether the machine has begun to boot since nobody was watched over."""
+        """Whether the machine has gone down, or begun to boot, since nobody was watched over: its
+        firmware may take minutes."""
         with self._changed:
-            return self._boots > 0
+            return self._gone or self._boots > 0
 
     def hopeless(self) -> str:
         """Why a machine on its way up will not come, or ""."""
         with self._changed:
+            if self._halted and self._agent is None:
+                return f"its kernel panics while it boots, and stands still: {self._halted}"
             if len(self._panics) >= PANICS:
                 return f"its kernel panics while it boots: {self._panics[-1]}"
             if self._boots >= BOOTS:
@@ -105,12 +121,17 @@ class Watch:
     def _heed(self, omen: Omen) -> None:
         with self._changed:
             agent = self._agent
-            self._ended |= omen.kind in ("panic-end", "boot")
+            self._ended |= omen.kind in ("panic-end", "halt", "boot")
             if omen.kind == "panic":
                 self._panics.append(omen.text)
             elif omen.kind == "boot":
                 self._boots += 1
+            elif omen.kind == "halt":
+                self._halted = omen.text
+                self._changed.notify_all()
+                return
             else:
+                self._gone |= omen.kind == "restart"
                 self._changed.notify_all()
                 return
             self._changed.notify_all()

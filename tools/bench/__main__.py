@@ -68,7 +68,7 @@ def _show(results: Iterator[Result], as_json: bool) -> bool:
             continue
         table.add_row(
             result.bench,
-            f"{result.measured:g}",
+            f"{result.measured:g}" + (f"\n{result.note}" if result.note else ""),
             result.unit,
             "\n".join(f"{name} {value:g}" for name, value in result.beside.items()),
             "-" if result.ratio is None else f"{result.ratio:g}",

@@ -26,6 +26,8 @@ class Result(Struct, frozen=True, kw_only=True):
     wanted: float | None
     """The ratio that was asked for; None when the line is for information."""
     met: bool | None
+    note: str = ""
+    """What `measured` means in other words."""
 
     @classmethod
     def of(

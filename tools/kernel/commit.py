@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,8 @@ __all__ = ["build_id", "main"]
 
 # An ELF note of type NT_GNU_BUILD_ID (3), 20 bytes long, by "GNU" (elf(5)).
 _NOTE = b"\4\0\0\0\24\0\0\0\3\0\0\0GNU\0"
+# A file that a patch changes.
+_CHANGED = re.compile(r"^\+\+\+ b/(\S+)", re.M)
 # Who, where and when would make every build differ without a reason.
 _SAME = {
     "KBUILD_BUILD_USER": "lab",
@@ -147,21 +150,10 @@ def kernel(
         log.write_bytes(b"")
         source, build = work / "source", work / "build"
         build.mkdir(exist_ok=True)
-        if not (source / ".git").exists():
-            run(
-                ["git", "clone", "-q", "--shared", "--no-checkout", tree, source],
-                log=log,
-                lock=lock,
-            )
-        run(["git", "-C", source, "fetch", "--quiet", tree, commit], log=log, lock=lock)
-        run(
-            ["git", "-C", source, "checkout", "--quiet", "-f", "--detach", commit],
-            log=log,
-            lock=lock,
-        )
-        run(["git", "-C", source, "clean", "-fdxq"], log=log, lock=lock)
-        for patch in patches:
-            _apply(source, patch.resolve(), log, lock)
+        with _kept_times(source, patches):
+            _checkout(tree, commit, source, log, lock)
+            for patch in patches:
+                _apply(source, patch.resolve(), log, lock)
         make: list[str | Path] = ["make", "-C", source, f"O={build}"]
         make += [f"-j{len(os.sched_getaffinity(0))}", *_ccache()]
         _configure(make, build / ".config", config, log, lock)
@@ -218,6 +210,44 @@ def _place(files: dict[str, bytes], there: Path) -> None:
         if not path.exists() or path.read_bytes() != data:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
+
+
+def _checkout(tree: Path, commit: str, source: Path, log: Path, lock: int) -> None:
+    """The commit's files in `source`, those that are as before untouched; what fails of it is no
+    commit's fault."""
+    git: list[str | Path] = ["git", "-C", source]
+    try:
+        if not (source / ".git").exists():
+            # A clone that was killed has none, or no HEAD.
+            shutil.rmtree(source, ignore_errors=True)
+            part = source.with_name("source.part")
+            shutil.rmtree(part, ignore_errors=True)
+            clone: list[str | Path] = ["git", "clone", "-q", "--shared", "--no-checkout"]
+            run([*clone, tree, part], log=log, lock=lock)
+            part.rename(source)
+        # Left by one that was killed: whoever has our lock is alone.
+        (source / ".git/index.lock").unlink(missing_ok=True)
+        run([*git, "fetch", "--quiet", tree, commit], log=log, lock=lock)
+        run([*git, "checkout", "--quiet", "-f", "--detach", commit], log=log, lock=lock)
+        run([*git, "clean", "-fdxq"], log=log, lock=lock)
+    except LabError as error:
+        raise Absent(
+            f"the commit cannot be checked out: {error.what}", where=str(log),
+            cure="is it in the tree?  See the log",
+        ) from error  # fmt: skip
+
+
+@contextmanager
+def _kept_times(source: Path, patches: tuple[Path, ...]) -> Iterator[None]:
+    """What the patches change is written twice at each commit; where it comes out as it was, it
+    keeps its time, so that make compiles only what changed."""
+    names = {name for patch in patches for name in _CHANGED.findall(patch.read_text())}
+    paths = [source / name for name in names if (source / name).is_file()]
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+    yield
+    for path, (data, time) in before.items():
+        if path.is_file() and path.read_bytes() == data:
+            os.utime(path, ns=(time, time))
 
 
 def _apply(source: Path, patch: Path, log: Path, lock: int) -> None:

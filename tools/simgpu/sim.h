@@ -50,7 +50,7 @@
 #define SIM_VA_TOP	0x0000fffffff00000ull	/* the rest is the kernel's */
 
 #define SIM_CTX_FENCES	64	/* jobs per entity that WAIT_CS can still find */
-#define SIM_MAX_IBS	16
+#define SIM_MAX_IBS	49	/* of a job: as amdgpu's SDMA, its other rings take more */
 #define SIM_MAX_BOS	4096
 #define SIM_BOUNCE	4096
 

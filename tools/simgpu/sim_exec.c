@@ -6,6 +6,8 @@
  * the ring stays where it is until a reset.
  */
 #include <linux/delay.h>
+#include <linux/ktime.h>
+#include <linux/math64.h>
 
 #include "sim_exec.h"
 
@@ -56,6 +58,23 @@ int sim_exec_skip(struct sim_exec *ex, u32 count)
 		return -EILSEQ;
 	ex->va += (u64)count * 4;
 	ex->left -= count;
+	return 0;
+}
+
+/* The chip takes ns for what was just done: sleep for what is left of that, once it matters. */
+int sim_exec_spend(struct sim_exec *ex, u64 ns)
+{
+	u64 now = ktime_get_ns();
+	unsigned long us;
+
+	ex->busy = max(ex->busy, ex->since) + ns;
+	ex->since = now;
+	if (ex->busy < now + NSEC_PER_MSEC)
+		return 0;
+	if (sim_ring_dropping(ex->ring, ex->job))
+		return -EINTR;
+	us = div_u64(ex->busy - now, NSEC_PER_USEC);
+	usleep_range_state(us, us + 500, TASK_IDLE);
 	return 0;
 }
 
@@ -134,6 +153,7 @@ int sim_exec_run(struct sim_ring *ring, struct sim_job *job, const struct sim_ib
 		.job = job,
 		.va = ib->va,
 		.left = ib->dwords,
+		.since = ktime_get_ns(),
 	};
 	u32 since = 0;
 	int ret = 0;

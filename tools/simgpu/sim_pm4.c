@@ -7,6 +7,7 @@
 #define PM4_BODY(h)	((((h) >> 16) & 0x3fff) + 1)
 #define PM4_NOP		0x10
 #define PM4_WRITE_DATA	0x37
+#define PM4_CONFIRM	BIT(20)	/* of WRITE_DATA: go on when it is written */
 #define PM4_WAIT_REG_MEM 0x3c
 
 static int sim_pm4_write_data(struct sim_exec *ex, u32 body)
@@ -23,7 +24,10 @@ static int sim_pm4_write_data(struct sim_exec *ex, u32 body)
 	dst = (dw[0] >> 8) & 0xf;
 	if (dst != 5 && dst != 2 && dst != 1)
 		return -EILSEQ;
-	return sim_exec_store(ex, sim_addr(dw[1], dw[2]), body - 3, dw[0] & BIT(16) ? 0 : 4);
+	ret = sim_exec_store(ex, sim_addr(dw[1], dw[2]), body - 3, dw[0] & BIT(16) ? 0 : 4);
+	if (ret || !(dw[0] & PM4_CONFIRM))
+		return ret;
+	return sim_exec_spend(ex, SIM_CONFIRM_NS);
 }
 
 static int sim_pm4_wait(struct sim_exec *ex, u32 body)

@@ -33,6 +33,8 @@ static int sim_sdma_copy(struct sim_exec *ex, u32 header)
 		ret = sim_exec_read(ex, src, ex->ring->bounce, n);
 		if (!ret)
 			ret = sim_exec_write(ex, dst, ex->ring->bounce, n);
+		if (!ret)
+			ret = sim_exec_spend(ex, (u64)n * SIM_KIB_NS / SZ_1K);
 		if (ret)
 			return ret;
 		cond_resched();
@@ -67,6 +69,8 @@ static int sim_sdma_fill(struct sim_exec *ex, u32 header)
 			return -EINTR;
 		n = min_t(u32, len, SIM_BOUNCE);
 		ret = sim_exec_write(ex, dst, ex->ring->bounce, n);
+		if (!ret)
+			ret = sim_exec_spend(ex, (u64)n * SIM_KIB_NS / SZ_1K);
 		if (ret)
 			return ret;
 		cond_resched();

@@ -20,12 +20,13 @@ from ..uapi import amdgpu as abi
 from .amdgpu_device import Buffer, Device
 from .amdgpu_job import POLLED, RELEASED, Port, Submitted
 from .amdgpu_packets import RECIPES, pad, store
-from .amdgpu_waits import waits
+from .amdgpu_slow import Slow
+from .amdgpu_waits import shared_waits, waits
 from .hang import Hang
 from .own_memory import SIZE, Page
 from .parcel import Adopted, export
 from .storm import MAX_DEPTH, Storm
-from .waiters import Waiters
+from .waiters import Behind, Waiters
 
 __all__ = ["AmdgpuWorkload", "open_workload"]
 
@@ -59,9 +60,11 @@ class AmdgpuWorkload:
             "adopt": self._adopted.adopt,
             "lend": self._adopted.lend,
             "hang": self.hang,
+            "slow": self.slow,
             "canary": self.canary,
             "wait": self.wait,
             "waiters": Waiters(self.hang, self._find, partial(waits, device)).perform,
+            "behind": Behind(self._adopted.chosen, partial(shared_waits, device)).perform,
             "storm": self.storm,
             "status": self.status,
             "release": self.release,
@@ -173,6 +176,31 @@ class AmdgpuWorkload:
             "seqno": submitted.identity[1],
         }
 
+    def slow(self, arguments: Arguments) -> dict[str, Any]:
+        """{engine, context = this process's own, ring = 0, seconds} -> {"job", "sequence",
+        "submitted_ns", "expected_ns", "context", "seqno"}.
+
+        A job that ends by itself after about `seconds`, which small ones before it tell how to
+        reach; sooner where one job cannot be so long: `expected_ns` says when.
+        """
+        name = arguments.text("engine")
+        context = self._chosen(arguments)
+        ring = arguments.integer("ring", 0)
+        seconds = arguments.seconds("seconds")
+        arguments.done()
+        slow = Slow(self._device, context, self._device.engine(name, ring), ring)
+        submitted, expected = slow.submit(seconds)
+        number = next(self._numbers)
+        self._jobs[number] = submitted
+        return {
+            "job": number,
+            "sequence": submitted.job.sequence,
+            "submitted_ns": submitted.at,
+            "expected_ns": expected,
+            "context": submitted.identity[0],
+            "seqno": submitted.identity[1],
+        }
+
     def canary(self, arguments: Arguments) -> dict[str, Any]:
         """{engine, context = this process's own, ring = 0, timeout_ns = 10 s}
         -> {"job", "ok", "stage", "errname", "value", "expected"} and what `wait` gives.
@@ -188,8 +216,7 @@ class AmdgpuWorkload:
         arguments.done()
         buffer = self._device.buffer()
         expected = next(self._values) & 0xFFFFFFFF
-        minus_one = self._device.device.family >= abi.FAMILY_AI
-        dwords = store(name, buffer.address + _TARGET, expected, minus_one)
+        dwords = store(name, buffer.address + _TARGET, expected, self._device.minus_one)
         try:
             submitted = self._submit(name, ring, context, buffer, dwords, None, False)
         except AgentError as error:
@@ -260,7 +287,7 @@ class AmdgpuWorkload:
         engine = self._device.engine(name, ring)
 
         def fill(address: int) -> list[int]:
-            dwords = store(name, address + _TARGET, 1, self._device.device.family >= abi.FAMILY_AI)
+            dwords = store(name, address + _TARGET, 1, self._device.minus_one)
             return pad(name, dwords, max(_IB_DWORDS, engine.ib_size_alignment // 4))
 
         if self._storm is None or self._storm.place != (engine, ring, depth):

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..errors import target, usage
+from ..errors import AgentError, target, usage
 from ..uapi import amdgpu as abi
 from ..uapi import drm
 from ..uapi.ioc import perform
@@ -48,7 +48,8 @@ class Engine(NamedTuple):
 
 
 class Buffer(NamedTuple):
-    """A buffer of one page, seen by the CPU in `memory`, by the GPU at `address`."""
+    """A buffer, a page unless asked for more, seen by the CPU in `memory`, by the GPU at
+    `address`."""
 
     handle: int
     address: int
@@ -120,14 +121,28 @@ class Device:
         perform(self.fd, abi.CTX, request)
         return int(request.out.state.flags)
 
-    def buffer(self) -> Buffer:
-        """A zeroed page in system memory, uncached for the GPU.
+    @property
+    def minus_one(self) -> bool:
+        """Whether SDMA packets say one less than they count, as from Vega on."""
+        return bool(self.device.family >= abi.FAMILY_AI)
+
+    def max_ibs(self, engine: Engine) -> int:
+        """How many IBs a job may have; 1 from kernels that do not tell, before 6.4."""
+        answer = (c.c_uint32 * (engine.ip_type + 1))()
+        try:
+            self._info(abi.INFO_MAX_IBS, answer)
+        except AgentError:
+            return 1
+        return int(answer[engine.ip_type])
+
+    def buffer(self, size: int = _PAGE) -> Buffer:
+        """Zeroed pages, `size` bytes of them, in system memory, uncached for the GPU.
 
         Uncached because from Vega on a ring polling a cached line may never see
         what the CPU writes there; older chips have no such mapping type.
         """
         made = abi.AmdgpuGemCreate()
-        _in(made).bo_size = _PAGE
+        _in(made).bo_size = size
         _in(made).alignment = _PAGE
         _in(made).domains = abi.GEM_DOMAIN_GTT
         perform(self.fd, abi.GEM_CREATE, made)
@@ -135,10 +150,10 @@ class Device:
         found = abi.AmdgpuGemMmap()
         _in(found).handle = handle
         perform(self.fd, abi.GEM_MMAP, found)
-        memory = mmap.mmap(self.fd, _PAGE, offset=int(found.out.addr_ptr))
+        memory = mmap.mmap(self.fd, size, offset=int(found.out.addr_ptr))
         address = self._next_address
         alignment = max(_VA_STEP, self.device.virtual_address_alignment)
-        self._next_address += alignment
+        self._next_address += -(-size // alignment) * alignment
         place = abi.AmdgpuGemVa()
         place.handle = handle
         place.operation = abi.VA_OP_MAP
@@ -146,7 +161,7 @@ class Device:
         if self.device.family >= abi.FAMILY_AI:
             place.flags |= abi.VM_MTYPE_UC
         place.va_address = address
-        place.map_size = _PAGE
+        place.map_size = size
         perform(self.fd, abi.GEM_VA, place)
         return Buffer(handle, address, memory)
 
@@ -169,12 +184,13 @@ class Device:
 
     def free(self, buffer: Buffer) -> None:
         """Unmap and forget a buffer that no job uses any more.  Raises AgentError."""
+        size = len(buffer.memory)
         buffer.memory.close()
         place = abi.AmdgpuGemVa()
         place.handle = buffer.handle
         place.operation = abi.VA_OP_UNMAP
         place.va_address = buffer.address
-        place.map_size = _PAGE
+        place.map_size = size
         perform(self.fd, abi.GEM_VA, place)
         perform(self.fd, drm.DRM_IOCTL_GEM_CLOSE, drm.DrmGemClose(handle=buffer.handle))
 
@@ -208,6 +224,19 @@ class Device:
     ) -> Command:
         """What `send` submits, any number of times; as `submit` says."""
         struct.pack_into(f"<{len(dwords)}I", buffer.memory, 0, *dwords)
+        return self.repeated(engine, ring, buffer, 4 * len(dwords), 1, written, syncobj)
+
+    def repeated(
+        self,
+        engine: Engine,
+        ring: int,
+        buffer: Buffer,
+        size: int,
+        times: int,
+        written: Sequence[int],
+        syncobj: int = 0,
+    ) -> Command:
+        """The same of the first `size` bytes of `buffer`, as they are, executed so many times."""
         named = [buffer.handle, *written]
         entries = (abi.AmdgpuBoListEntry * len(named))()
         for entry, handle in zip(entries, named):
@@ -221,11 +250,12 @@ class Device:
         )
         commands = abi.AmdgpuCsChunkIb(
             va_start=buffer.address,
-            ib_bytes=4 * len(dwords),
+            ib_bytes=size,
             ip_type=engine.ip_type,
             ring=ring,
         )
-        parts: list[Any] = [(abi.CHUNK_ID_BO_HANDLES, handles), (abi.CHUNK_ID_IB, commands)]
+        parts: list[Any] = [(abi.CHUNK_ID_BO_HANDLES, handles)]
+        parts += [(abi.CHUNK_ID_IB, commands)] * times
         if syncobj:
             parts.append((abi.CHUNK_ID_SYNCOBJ_OUT, abi.AmdgpuCsChunkSem(handle=syncobj)))
         chunks = (abi.AmdgpuCsChunk * len(parts))()

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import Callable, NamedTuple
 
-__all__ = ["RECIPES", "Recipe", "pad", "store"]
+__all__ = ["COPIED", "RECIPES", "Recipe", "copy", "fillers", "pad", "store"]
+
+COPIED = 1 << 19
+"""Bytes of a `copy`: what the SDMA engines of every chip take in one packet (copy_max_bytes)."""
+
 
 _NOP_PM4 = 0xFFFF1000  # PACKET3(NOP, 0x3fff): the one-dword filler
 _NOP_SDMA = 0
@@ -16,6 +20,7 @@ _PM4_WRITE_DATA = 0x37
 _PM4_WAIT_REG_MEM = 0x3C
 _SDMA_ILLEGAL = 0xF2
 _PM4_ILLEGAL = 0xF2  # unassigned on every chip: 0xf1 to 0xfb
+_SDMA_COPY = 1
 _SDMA_WRITE = 2
 _SDMA_POLL_REGMEM = 8
 _NOT_EQUAL = 4
@@ -134,7 +139,18 @@ def store(engine: str, address: int, value: int, counts_minus_one: bool) -> list
     return _write_data(address, [value])
 
 
+def copy(source: int, to: int, counts_minus_one: bool) -> list[int]:
+    """Copy COPIED bytes on an SDMA ring (sdma_v5_0.c, sdma_v5_0_emit_copy_buffer)."""
+    count = COPIED - 1 if counts_minus_one else COPIED
+    return [_SDMA_COPY, count, 0, _low(source), _high(source), _low(to), _high(to)]
+
+
 def pad(engine: str, dwords: list[int], multiple: int) -> list[int]:
     """Fill with no-operations up to a multiple of `multiple` dwords."""
+    return dwords + fillers(engine, len(dwords), multiple)
+
+
+def fillers(engine: str, length: int, multiple: int) -> list[int]:
+    """The no-operations that fill `length` dwords up to a multiple of `multiple`."""
     filler = _NOP_SDMA if engine == "sdma" else _NOP_PM4
-    return dwords + [filler] * (-len(dwords) % multiple)
+    return [filler] * (-length % multiple)

@@ -16,7 +16,7 @@ from .amdgpu_job import Submitted
 from .fence_waits import buffer_waits, fence_waits
 from .waiters import Wait
 
-__all__ = ["waits"]
+__all__ = ["shared_waits", "waits"]
 
 
 def waits(device: Device, submitted: Submitted, means: contextlib.ExitStack) -> list[Wait]:
@@ -42,19 +42,24 @@ def waits(device: Device, submitted: Submitted, means: contextlib.ExitStack) -> 
         result = attempt(device.fd, abi.WAIT_FENCES, request)
         return result if result < 0 else int(request.out.status)
 
-    def wait_idle(until: int) -> int:
-        request = abi.AmdgpuGemWaitIdle()
-        asked = getattr(request, "in")
-        asked.handle, asked.timeout = submitted.buffer, until
-        result = attempt(device.fd, abi.GEM_WAIT_IDLE, request)
-        return result if result < 0 else 1 - int(request.out.status)
-
     return [
         Wait("WAIT_CS", wait_cs),
         Wait("WAIT_FENCES all", lambda until: wait_fences(1, until)),
         Wait("WAIT_FENCES any", lambda until: wait_fences(0, until)),
-        Wait("GEM_WAIT_IDLE", wait_idle),
         *fence_waits(device.fd, submitted.fence.fd, means),
-        *buffer_waits(device.fd, submitted.buffer, means),
+        *shared_waits(device, submitted.buffer, means),
         *(submitted.page.waits() if submitted.page else []),
     ]
+
+
+def shared_waits(device: Device, handle: int, means: contextlib.ExitStack) -> list[Wait]:
+    """For all who use a buffer.  Raises AgentError."""
+
+    def wait_idle(until: int) -> int:
+        request = abi.AmdgpuGemWaitIdle()
+        asked = getattr(request, "in")
+        asked.handle, asked.timeout = handle, until
+        result = attempt(device.fd, abi.GEM_WAIT_IDLE, request)
+        return result if result < 0 else 1 - int(request.out.status)
+
+    return [Wait("GEM_WAIT_IDLE", wait_idle), *buffer_waits(device.fd, handle, means)]

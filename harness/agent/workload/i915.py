@@ -13,55 +13,26 @@ import struct
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 from ..arguments import Arguments
 from ..errors import AgentError, usage
-from ..uapi import i915 as abi
 from .hang import Hang
-from .i915_batches import END, TARGET, Batch, fill, invalid, nothing, spin, store, zeros
-from .i915_chips import LATEST, can_store
-from .i915_device import Device, Engine
+from .i915_batches import END, TARGET
+from .i915_device import Device
 from .i915_job import Context, Port, Submitted
-from .i915_waits import waits
+from .i915_recipes import RECIPES, draws, recipes, writing
+from .i915_slow import Slow
+from .i915_waits import shared_waits, waits
 from .own_memory import SIZE, Page
 from .parcel import Adopted, export
 from .storm import MAX_DEPTH, Storm
-from .waiters import Waiters
+from .waiters import Behind, Waiters
 
-__all__ = ["I915Workload", "open_workload", "recipes"]
+__all__ = ["I915Workload", "open_workload"]
 
 _CANARY_SECONDS = 10.0
 _STORM_WAIT_S = 60.0
-
-
-class _Recipe(NamedTuple):
-    """How to hang; `build(generation, address)`.  What the CPU cannot end, a reset must."""
-
-    releasable: bool
-    build: Callable[[int, int], Batch]
-
-
-_RECIPES: Mapping[str, _Recipe] = {
-    "spin_nopre": _Recipe(True, partial(spin, preemptible=False)),
-    # Where nothing preempts, the plainer one.
-    "spin": _Recipe(True, lambda number, address: spin(number, address, number >= LATEST)),
-    "invalid": _Recipe(False, invalid),
-    "unterminated": _Recipe(False, lambda number, address: zeros()),
-}
-
-
-def recipes(generation: int, ppgtt: int) -> list[str]:
-    """Which recipes fit, the safest first.
-
-    Before generation 8 nothing preempts, and "spin" is a hang.  From then on it gives way to
-    heartbeats, so that only its time limit ends it, and the one that hangs is "spin_nopre".
-    A batch without an end is only for those that run in an address space of their own: else
-    what lies behind it is somebody else's.
-    """
-    spinners = ["spin_nopre", "spin"] if generation >= LATEST else ["spin"]
-    ends = ["unterminated"] if ppgtt >= abi.PPGTT_FULL else []
-    return [*spinners, "invalid", *ends]
 
 
 class I915Workload:
@@ -95,9 +66,11 @@ class I915Workload:
             "adopt": self._adopted.adopt,
             "lend": self._adopted.lend,
             "hang": self.hang,
+            "slow": self.slow,
             "canary": self.canary,
             "wait": self.wait,
             "waiters": Waiters(self.hang, self._find, waits).perform,
+            "behind": Behind(self._shared, partial(shared_waits, device)).perform,
             "storm": self.storm,
             "status": self.status,
             "release": self.release,
@@ -120,7 +93,7 @@ class I915Workload:
     def engines(self, arguments: Arguments) -> dict[str, Any]:
         """{} -> {"driver": {"name", "major", "minor"}, "device_id", "pci_rev", "generation",
         "gpu_reset", "ppgtt", "contexts", "softpin", "queried", "engines": [{"name", "class",
-        "instance", "recipes": [name, the safest first]}]}.
+        "instance", "recipes": [name, the safest first], "slow": whether it takes slow jobs}]}.
 
         `generation` is 8 for all later ones; `gpu_reset` is 0 none, 1 the whole GPU, 2 engines;
         `queried`: the engines are those of QUERY, not guessed from GETPARAM.
@@ -143,6 +116,7 @@ class I915Workload:
                     "class": engine.number,
                     "instance": engine.instance,
                     "recipes": recipes(device.generation, device.ppgtt),
+                    "slow": draws(device.generation, engine.kind),
                 }
                 for engine in device.engines.values()
             ],
@@ -185,7 +159,7 @@ class I915Workload:
             )
         device = context.device
         engine = device.engine(name, ring)
-        recipe = _RECIPES[recipe_name]
+        recipe = RECIPES[recipe_name]
         written = [] if shared is None else [device.adopt(shared)]
         if page is not None:
             written.append(device.own(page.address, SIZE))
@@ -211,6 +185,26 @@ class I915Workload:
             "seqno": submitted.identity[1],
         }
 
+    def slow(self, arguments: Arguments) -> dict[str, Any]:
+        """{engine, context = this process's own, ring = 0, seconds} -> {"job", "submitted_ns",
+        "expected_ns", "context", "seqno"}, all as amdgpu's."""
+        name = arguments.text("engine")
+        context = self._chosen(arguments)
+        ring = arguments.integer("ring", 0)
+        seconds = arguments.seconds("seconds")
+        arguments.done()
+        slow = Slow(context, context.device.engine(name, ring))
+        submitted, expected = slow.submit(seconds)
+        number = next(self._numbers)
+        self._jobs[number] = submitted
+        return {
+            "job": number,
+            "submitted_ns": submitted.at,
+            "expected_ns": expected,
+            "context": submitted.identity[0],
+            "seqno": submitted.identity[1],
+        }
+
     def canary(self, arguments: Arguments) -> dict[str, Any]:
         """{engine, context = this process's own, ring = 0, timeout_ns = 10 s}
         -> {"job", "ok", "stage", "errname", "value", "expected"} and what `wait` gives.
@@ -228,7 +222,7 @@ class I915Workload:
         device = context.device
         engine = device.engine(name, ring)
         expected = next(self._values) & 0xFFFFFFFF
-        writes, build = self._writing(engine, expected)
+        writes, build = writing(self._device.device_id, engine.kind, expected)
         with contextlib.ExitStack() as undo:
             buffer = device.buffer()
             undo.callback(device.free, buffer)
@@ -301,7 +295,9 @@ class I915Workload:
             if self._storm is not None:
                 self._storm.close()
                 self._storm = None
-            port = Port(self._fresh, self._device, engine, *self._writing(engine, 1))
+            port = Port(
+                self._fresh, self._device, engine, *writing(self._device.device_id, engine.kind, 1)
+            )
             self._storm = Storm(port, (engine, depth), depth)
         return self._storm.run(count, seconds, timeout)
 
@@ -324,6 +320,11 @@ class I915Workload:
         arguments.done()
         hung, taken = context.device.reset_stats(context.id)
         return {"raw": [hung, taken], "guilty": hung > 0, "innocent": taken > 0}
+
+    def _shared(self, arguments: Arguments) -> int | None:
+        """The handle here of the adopted buffer that the arguments name, if any."""
+        shared = self._adopted.chosen(arguments)
+        return None if shared is None else self._device.adopt(shared)
 
     def _chosen(self, arguments: Arguments) -> Context:
         """The context asked for, or this process's own, made when first needed."""
@@ -368,15 +369,6 @@ class I915Workload:
     def _forget(self, hang: Hang) -> None:
         hang.end()
         self._hangs.remove(hang)
-
-    def _writing(self, engine: Engine, value: int) -> tuple[bool, Callable[[int], Batch]]:
-        """Whether this engine can write a dword, and the batch, for an address, that does."""
-        generation = self._device.generation
-        if can_store(self._device.device_id, engine.kind):
-            return True, lambda address: store(generation, address, value)
-        if engine.kind == "rcs" and generation < 6:  # it still has the 2D commands
-            return True, lambda address: fill(address, value)
-        return False, lambda address: nothing()
 
     def _find(self, arguments: Arguments) -> Submitted:
         number = arguments.integer("job")

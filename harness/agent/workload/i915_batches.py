@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 __all__ = [
     "END",
+    "FILLED",
     "SIZE",
     "TARGET",
     "Address",
     "Batch",
     "fill",
+    "fills",
     "invalid",
     "nothing",
     "spin",
@@ -25,7 +27,10 @@ __all__ = [
 ]
 
 SIZE = 4096
-"""Bytes of a batch: one page."""
+"""Bytes of a batch: one page; only that of `fills` may be several."""
+
+FILLED = 4 << 20
+"""Bytes of each rectangle of `fills`."""
 
 TARGET = 2048
 """Bytes into another page: what `store` and `fill` write.  A batch may not write its own."""
@@ -43,6 +48,7 @@ _GTT = 2 << 6  # MI_BATCH_GTT: the start of a batch before generation 6
 _UNTRUSTED = 1 << 8  # MI_BATCH_NON_SECURE of generation 6, MI_BATCH_PPGTT from 7 on
 _NON_SECURE = 1  # in the address, up to generation 3
 _XY_COLOR_BLT = 2 << 29 | 0x50 << 22 | 3 << 20  # writing colour and alpha
+_BLT_DWORDS, _BLT_ADDRESS = 6, 4
 _DEPTH_32 = 3 << 24
 _PATTERN_COPY = 0xF0 << 16  # as a raster operation: the colour as it is
 _NO_COMMAND = 0xDEADBEEF  # of a client that no generation has (bits 31:29)
@@ -127,16 +133,32 @@ def store(generation: int, address: int, value: int) -> Batch:
 
 def fill(address: int, value: int) -> Batch:
     """The same by drawing one pixel: for render engines before generation 6 that cannot store."""
-    pitch, corner = 64, 1 << 16 | 1
-    words = {
-        0: _XY_COLOR_BLT | 4,
-        1: _DEPTH_32 | _PATTERN_COPY | pitch,
-        2: 0,
-        3: corner,
-        5: value,
-        6: END,
+    words = _rectangle(0, 1, 1, 64, value) | {_BLT_DWORDS: END}
+    return _batch(2, address, words, [Address(4 * _BLT_ADDRESS, TARGET, True)], None)
+
+
+def fills(address: int, value: int, count: int) -> Batch:
+    """Work that lasts: fill the FILLED bytes at `address` `count` times over.
+
+    For engines that have the 2D commands of before generation 8.
+    """
+    pitch = 2048
+    words = _rectangle(0, pitch // 4, FILLED // pitch, pitch, value)
+    one = struct.pack(f"<{_BLT_DWORDS}I", *(words.get(n, address) for n in range(_BLT_DWORDS)))
+    data = one * count + struct.pack("<I", END)
+    places = tuple(Address(len(one) * n + 4 * _BLT_ADDRESS, 0, True) for n in range(count))
+    return Batch(data.ljust(-(-len(data) // SIZE) * SIZE, b"\0"), places, None)
+
+
+def _rectangle(at: int, width: int, height: int, pitch: int, value: int) -> dict[int, int]:
+    """XY_COLOR_BLT of a whole surface of so many pixels, but for _BLT_ADDRESS."""
+    return {
+        at: _XY_COLOR_BLT | (_BLT_DWORDS - 2),
+        at + 1: _DEPTH_32 | _PATTERN_COPY | pitch,
+        at + 2: 0,
+        at + 3: height << 16 | width,
+        at + 5: value,
     }
-    return _batch(2, address, words, [Address(16, TARGET, True)], None)
 
 
 def nothing() -> Batch:

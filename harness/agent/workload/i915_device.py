@@ -62,7 +62,7 @@ class Engine(NamedTuple):
 
 
 class Buffer:
-    """A page, seen by the CPU in `memory`; `address` is where the GPU had it last."""
+    """A page, or more, seen by the CPU in `memory`; `address` is where the GPU had it last."""
 
     def __init__(self, handle: int, address: int, memory: mmap.mmap, domain: int) -> None:
         self.handle = handle
@@ -174,15 +174,15 @@ class Device:
         perform(self.fd, abi.GET_RESET_STATS, request)
         return int(request.batch_active), int(request.batch_pending)
 
-    def buffer(self) -> Buffer:
-        """A zeroed page.  Raises AgentError."""
-        made = abi.I915GemCreate(size=SIZE)
+    def buffer(self, size: int = SIZE) -> Buffer:
+        """Zeroed pages, `size` bytes of them.  Raises AgentError."""
+        made = abi.I915GemCreate(size=size)
         perform(self.fd, abi.GEM_CREATE, made)
         address = self._next_address
-        self._next_address += _STEP
+        self._next_address += -(-size // _STEP) * _STEP
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_handle, int(made.handle))
-            memory, domain = self._mapped(int(made.handle))
+            memory, domain = self._mapped(int(made.handle), size)
             undo.pop_all()
         buffer = Buffer(int(made.handle), address, memory, domain)
         self._buffers.add(buffer)
@@ -263,7 +263,7 @@ class Device:
         request = abi.I915GemExecbuffer2(
             buffers_ptr=c.addressof(objects),
             buffer_count=len(objects),
-            batch_len=SIZE,
+            batch_len=len(batch.data),
             flags=engine.selector | abi.EXEC_FENCE_OUT,
         )
         return Command(request, objects, buffers, relocations)
@@ -335,14 +335,14 @@ class Device:
             return error.number == errno.EIO
         return True
 
-    def _mapped(self, handle: int) -> tuple[mmap.mmap, int]:
+    def _mapped(self, handle: int, size: int) -> tuple[mmap.mmap, int]:
         """The buffer's memory, by the first way that this kernel and chip offer."""
         trouble: Exception | None = None
         for kind, domain in list(self._kinds):
             place = abi.I915GemMmapOffset(handle=handle, flags=kind)
             try:
                 perform(self.fd, abi.GEM_MMAP_OFFSET, place)
-                memory = mmap.mmap(self.fd, SIZE, offset=int(place.offset))
+                memory = mmap.mmap(self.fd, size, offset=int(place.offset))
             except (AgentError, OSError) as error:
                 trouble = error
                 continue

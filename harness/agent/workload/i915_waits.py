@@ -13,10 +13,11 @@ import time
 from ..uapi import i915 as abi
 from ..uapi.ioc import attempt
 from .fence_waits import buffer_waits, fence_waits, ready
+from .i915_device import Device
 from .i915_job import Submitted
 from .waiters import Wait
 
-__all__ = ["waits"]
+__all__ = ["shared_waits", "waits"]
 
 # THROTTLE looks only at what is older than 20 ms (DRM_I915_THROTTLE_JIFFIES).
 _OLD_NS = 60_000_000
@@ -25,12 +26,6 @@ _OLD_NS = 60_000_000
 def waits(submitted: Submitted, means: contextlib.ExitStack) -> list[Wait]:
     """For a hang; what they need goes with `means`.  Raises AgentError."""
     device, handle = submitted.context.device, submitted.job.buffer.handle
-
-    def gem_wait(until: int) -> int:
-        left = max(0, until - time.monotonic_ns())
-        return ready(
-            attempt(device.fd, abi.GEM_WAIT, abi.I915GemWait(bo_handle=handle, timeout_ns=left))
-        )
 
     def set_domain(_until: int) -> int:
         domain = submitted.job.buffer.domain
@@ -46,11 +41,21 @@ def waits(submitted: Submitted, means: contextlib.ExitStack) -> list[Wait]:
     # A discrete GPU has no domains to set.
     domains = [Wait("SET_DOMAIN", set_domain, timed=False)] if submitted.job.buffer.domain else []
     return [
-        Wait("GEM_WAIT", gem_wait),
+        *shared_waits(device, handle, means),
         *domains,
         # It waits with the context's engines locked.
         Wait("THROTTLE", throttle, timed=False, alone=True),
         *fence_waits(device.fd, submitted.fence.fd, means),
-        *buffer_waits(device.fd, handle, means),
         *(submitted.page.waits() if submitted.page else []),
     ]
+
+
+def shared_waits(device: Device, handle: int, means: contextlib.ExitStack) -> list[Wait]:
+    """For all who use a buffer.  Raises AgentError."""
+
+    def gem_wait(until: int) -> int:
+        left = max(0, until - time.monotonic_ns())
+        asked = abi.I915GemWait(bo_handle=handle, timeout_ns=left)
+        return ready(attempt(device.fd, abi.GEM_WAIT, asked))
+
+    return [Wait("GEM_WAIT", gem_wait), *buffer_waits(device.fd, handle, means)]

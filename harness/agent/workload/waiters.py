@@ -15,7 +15,7 @@ from ..errors import usage
 from . import COMM
 from .disturb import Disturber, Victim
 
-__all__ = ["Wait", "Waiters", "run"]
+__all__ = ["Behind", "Wait", "Waiters", "run"]
 
 # What threads get to come back in after their time is over, in seconds.
 _GRACE = 10.0
@@ -160,3 +160,31 @@ class Waiters:
             chosen = [wait for wait in waits if not names or wait.name in names]
             told = run(chosen, timeout, submitted.at)
         return {"hang": hung, "waiters": told}
+
+
+class Behind:
+    """The operation of a GPU workload that waits for a shared buffer; `chosen` takes its handle
+    from the arguments, `ways` gives the ways to wait for it, whose means go with the ExitStack."""
+
+    def __init__(
+        self,
+        chosen: Callable[[Arguments], int | None],
+        ways: Callable[[int, contextlib.ExitStack], list[Wait]],
+    ) -> None:
+        self._chosen = chosen
+        self._ways = ways
+
+    def perform(self, arguments: Arguments) -> dict[str, Any]:
+        """{writes: an adopted buffer, timeout_ns} -> {"waiters"}, as Waiters says.
+
+        Wait for whoever uses the buffer, in every way that has a timeout.  Times count from the
+        beginning of this.
+        """
+        handle = self._chosen(arguments)
+        timeout = arguments.integer("timeout_ns")
+        arguments.done()
+        if handle is None or timeout < 0:
+            raise usage("behind: writes is the number of a buffer, timeout_ns not negative")
+        with contextlib.ExitStack() as means:
+            waits = [wait for wait in self._ways(handle, means) if wait.timed]
+            return {"waiters": run(waits, timeout, time.monotonic_ns())}

@@ -23,7 +23,7 @@ import pytest
 from harness.deadline import Deadline
 from harness.tests.loopback.sshd import free_port
 
-__all__ = ["PASSWORD", "Serial", "bmc", "paused_qemu", "pdudaemon", "ser2net", "until"]
+__all__ = ["PASSWORD", "Serial", "bmc", "needed", "paused_qemu", "pdudaemon", "ser2net", "until"]
 
 PATIENCE_S = 60.0
 PASSWORD = "sesame-open"
@@ -36,7 +36,7 @@ def until(condition: Callable[[], object], what: str) -> None:
         assert deadline.pause(0.02), f"did not happen: {what}"
 
 
-def _program(name: str, package: str) -> str:
+def needed(name: str, package: str) -> str:
     """Its path; skips the test where it is not installed."""
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if found is None:
@@ -104,7 +104,7 @@ def _running(argv: list[str], port: int, folder: Path, env: dict[str, str]) -> I
 def ser2net(folder: Path, serial: Serial, accepter: str, port: int | None = None) -> Iterator[int]:
     """ser2net with `serial` behind `accepter` ("tcp", "telnet", "telnet(rfc2217=true)"); its
     port."""
-    program = _program("ser2net", "ser2net")
+    program = needed("ser2net", "ser2net")
     port = port or free_port()
     over = "tcp" if accepter == "tcp" else f"{accepter},tcp"
     (folder / "ser2net.yaml").write_text(
@@ -135,8 +135,8 @@ def _listens(port: int) -> bool:
 @contextlib.contextmanager
 def bmc(folder: Path, serial: Serial) -> Iterator[int]:
     """A simulated BMC with a user "lab", chassis power, and `serial` as its SOL; its UDP port."""
-    simulator = _program("ipmi_sim", "openipmi")
-    tool = _program("ipmitool", "ipmitool")
+    simulator = needed("ipmi_sim", "openipmi")
+    tool = needed("ipmitool", "ipmitool")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -175,7 +175,7 @@ def bmc(folder: Path, serial: Serial) -> Iterator[int]:
 @contextlib.contextmanager
 def pdudaemon(folder: Path) -> Iterator[str]:
     """One with a PDU "rack" whose outlets append "N on" and "N off" to `outlets`; its URL."""
-    program = _program("pdudaemon", "pdudaemon")
+    program = needed("pdudaemon", "pdudaemon")
     port = free_port()
     log = folder / "outlets"
     config = {
@@ -204,7 +204,7 @@ def pdudaemon(folder: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def paused_qemu(folder: Path) -> Iterator[Path]:
     """A QEMU that somebody else runs, stopped before its first instruction; its QMP socket."""
-    program = _program("qemu-system-x86_64", "qemu-system-x86")
+    program = needed("qemu-system-x86_64", "qemu-system-x86")
     path = folder / "qmp"
     argv = [program, "-nodefaults", "-no-user-config", "-display", "none", "-S", "-m", "16"]
     argv += ["-accel", "tcg", "-qmp", "unix:qmp,server=on,wait=off"]

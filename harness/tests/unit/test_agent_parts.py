@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import io
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from harness.agent import bytecode
 from harness.agent.arguments import Arguments
 from harness.agent.cards import cards
 from harness.agent.clients import master_pids
@@ -177,12 +179,29 @@ def test_cards_are_read_from_sysfs(tmp_path: Path) -> None:
 
 def test_the_archive_is_the_same_each_time() -> None:
     data, digest = build()
-    assert build() == (data, digest)
+    told = "from harness.link.zipapp import build; print(build()[1])"
+    other = subprocess.run([sys.executable, "-c", told], stdout=subprocess.PIPE, check=True)
+    assert other.stdout.decode().strip() == digest, "a process that has loaded other things"
     names = zipfile.ZipFile(io.BytesIO(data)).namelist()
     assert "__main__.py" in names
-    assert "agent/workload/amdgpu.py" in names
+    assert {"agent/workload/amdgpu.py", "agent/workload/amdgpu.pyc"} <= set(names)
     assert "pyudev/__init__.py" in names
     assert not [name for name in names if name.startswith("harness")]
+
+
+def test_another_pythons_bytecode_is_replaced_for_a_child(tmp_path: Path) -> None:
+    foreign = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(build()[0])) as old, zipfile.ZipFile(foreign, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, b"\0\0" + data[2:] if name.endswith(".pyc") else data)
+    show = "import agent.frames, sys; sys.stdout.write(agent.frames.__file__)"
+    for data, ending in ((foreign.getvalue(), ".py"), (bytecode.add(foreign.getvalue()), ".pyc")):
+        (tmp_path / "agent.pyz").write_bytes(data)
+        argv = [sys.executable, "-c", show, "x"]
+        env = {"PYTHONPATH": str(tmp_path / "agent.pyz")}
+        done = subprocess.run(argv, env=env, stdout=subprocess.PIPE, check=True)
+        assert done.stdout.decode().endswith(f"agent/frames{ending}")
 
 
 def test_the_agent_imports_only_itself_the_library_and_pyudev() -> None:

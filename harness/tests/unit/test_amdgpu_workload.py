@@ -20,7 +20,7 @@ __all__: list[str] = []
 class Refusing:
     """A device of one gfx ring that takes no job; `buffers` are those that nobody freed."""
 
-    device = SimpleNamespace(family=141)
+    minus_one = True
 
     def __init__(self) -> None:
         self.buffers: list[Buffer] = []

@@ -99,6 +99,27 @@ def test_pending_boot_takes_its_name_and_streams_go_on(tmp_path: Path) -> None:
     assert not list(run.path.glob("boot-pending-*"))
 
 
+def test_a_boot_that_is_reached_again_goes_on_where_it_was(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path, "box")
+    first = Boot(run, 1 << 20)
+    first.name("1234")
+    first.console(b"a line th")
+    first.netconsole(b"one\n")
+    again = Boot(run, 1 << 20)
+    first.close()
+    again.console(b"at was cut\r\n")
+    again.netconsole(b"two\n")
+    again.name("1234")
+    again.console(b"after\r\n")
+    again.netconsole(b"three\n")
+    again.check()
+    again.close()
+    path = run.path / "boot-1234"
+    assert (path / "console.log").read_bytes() == b"a line that was cut\r\nafter\r\n"
+    assert (path / "netconsole.log").read_bytes() == b"one\ntwo\nthree\n"
+    assert not list(run.path.glob("boot-pending-*"))
+
+
 def test_run_facts_merge(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path, "box")
     run.update(kernel="6.12", boots=["a"])
@@ -128,10 +149,10 @@ def test_a_reserve_is_given_up_for_what_must_be_told(
     assert reserve.stat().st_size == files.RESERVE_BYTES
     replace = files._replace
 
-    def full(path: Path, data: bytes) -> None:
+    def full(path: Path, data: bytes, derived: bool) -> None:
         if reserve.exists():
             raise OSError(errno.ENOSPC, "No space left on device")
-        replace(path, data)
+        replace(path, data, derived)
 
     monkeypatch.setattr(files, "_replace", full)
     files.write_bytes(run.test("t") / "verdict.json", b"{}")

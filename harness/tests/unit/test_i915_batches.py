@@ -14,8 +14,8 @@ import pytest
 from harness.agent.uapi import i915 as abi
 from harness.agent.workload import i915_batches as batches
 from harness.agent.workload import i915_chips as chips
-from harness.agent.workload.i915 import recipes
-from harness.agent.workload.i915_batches import Batch, fill, invalid, spin, store, zeros
+from harness.agent.workload.i915_batches import Batch, fill, fills, invalid, spin, store, zeros
+from harness.agent.workload.i915_recipes import draws, recipes
 from harness.tests.kmsg import shared
 
 __all__: list[str] = []
@@ -139,6 +139,29 @@ def test_a_fill_decodes_to_one_pixel(generation: int, tmp_path: Path) -> None:
     assert told[0][0] == 0
     assert told[0][1].startswith("XY_COLOR_BLT (rgb enabled, alpha enabled, ")
     assert (24, "MI_BATCH_BUFFER_END") in told
+
+
+@pytest.mark.parametrize("generation", [2, 3, 4, 5, 6, 7])
+def test_slow_work_decodes_to_whole_rectangles(generation: int, tmp_path: Path) -> None:
+    count = 400
+    batch = fills(A, 1, count)
+    # Its operands have names, too.
+    told = [one for one in decoded(generation, batch, tmp_path) if re.match("XY_|MI_", one[1])]
+    assert len(batch.data) == 3 * batches.SIZE
+    assert [at for at, _ in told] == [24 * n for n in range(count + 1)]
+    assert {name.partition(" (")[0] for _, name in told[:-1]} == {"XY_COLOR_BLT"}
+    assert told[-1][1] == "MI_BATCH_BUFFER_END"
+    assert [one.offset for one in batch.addresses] == [24 * n + 16 for n in range(count)]
+    assert all(one.write and one.delta == 0 for one in batch.addresses)
+    pitch, _, corner = struct.unpack_from("<3I", batch.data, 4)
+    assert (pitch & 0xFFFF) * (corner >> 16) == batches.FILLED
+    assert (corner & 0xFFFF) * 4 == pitch & 0xFFFF
+
+
+def test_who_draws() -> None:
+    assert [n for n in CHIPS if draws(n, "rcs")] == [2, 3, 4, 5]
+    assert [n for n in CHIPS if draws(n, "bcs")] == [6, 7]
+    assert not any(draws(n, "vcs") for n in CHIPS)
 
 
 def test_an_invalid_command_is_one_to_the_decoder(tmp_path: Path) -> None:

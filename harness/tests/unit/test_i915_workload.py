@@ -57,7 +57,7 @@ def test_engines_tell_what_can_hang_them(gen3: Kernel) -> None:
     told = do("engines")
     assert (told["generation"], told["gpu_reset"], told["contexts"]) == (3, 1, False)
     assert told["engines"] == [
-        {"name": "rcs0", "class": 0, "instance": 0, "recipes": ["spin", "invalid"]}
+        {"name": "rcs0", "class": 0, "instance": 0, "recipes": ["spin", "invalid"], "slow": True}
     ]
 
 

@@ -21,6 +21,9 @@ _VM = '[targets.vm]\ndriver = "i915"\n'
 _BOX = '[targets.box]\ndriver = "i915"\naddress = "box.lab"\nhost_key = "SHA256:x"\n'
 
 
+_LAB = '[lab]\ncoordinator = "labhost:20408"\n'
+
+
 def _load(tmp_path: Path, text: str | bytes) -> Inventory:
     path = tmp_path / "targets.toml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
@@ -88,6 +91,14 @@ def _line(error: UsageError) -> int:
         ('[targets.box]\ndriver = "i915"\n', 1, "neither an address nor a vm"),
         ('[targets.box]\ndriver = "i915"\naddress = "x"\n', 3, "no host key"),
         (_BOX + 'name = "box"\n', 5, "name is given by the table header"),
+        (_BOX + 'place = "box"\n', 5, "is a place, but there is no coordinator"),
+        ('[targets.box]\ndriver = "i915"\nreserve = { gen3 = "yes" }\n', 3, "no coordinator"),
+        (_LAB + _BOX + 'place = "b"\nreserve = { gen3 = "yes" }\n', 8, "a place and tags"),
+        (_LAB + _BOX + 'reserve = { Gen3 = "yes" }\n', 7, "'Gen3' is no tag"),
+        (_LAB + _BOX + 'reserve = { name = "box" }\n', 7, "'name' is no tag"),
+        (_LAB.replace("labhost", "http://l") + _BOX, 2, "HOST or HOST:PORT"),
+        (_LAB.replace("20408", '20408"\ntake_over = "always') + _BOX, 3, "'dead', 'never'"),
+        (_BOX + "coordinator.address = 'x'\n", 5, "coordinator"),
         (_BOX.replace("targets.box", 'targets."a b"'), 1, "part of file names"),
         (_BOX.replace("targets.box", 'targets.""'), 1, "part of file names"),
         (_BOX.replace("box.lab", "127.0.0.1") + "destructive = true\n", 5, "this very machine"),

@@ -6,6 +6,7 @@ The tree is a Makefile with the targets of a kernel's.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,34 @@ def test_a_commit_is_built_with_the_labs_patch_and_config(tree: Repository, tmp_
     done = build(tree, conflict, tmp_path)
     assert done.returncode == 1
     assert "patch does not apply" in done.stderr
+
+
+def test_only_what_changed_looks_changed_to_make(tree: Repository, tmp_path: Path) -> None:
+    first = tree.commit("one", text="one\n")
+    later = tree.commit("other", "other/file")
+    assert build(tree, first, tmp_path).returncode == 0
+    patched = tmp_path / "work/source/driver/file"
+    config = tmp_path / "work/build/.config"
+    for path in (patched, config):
+        os.utime(path, (1000, 1000))
+    assert build(tree, later, tmp_path).returncode == 0
+    assert [path.stat().st_mtime for path in (patched, config)] == [1000, 1000]
+    assert patched.read_text() == "one, annotated\n"
+
+
+def test_a_checkout_that_was_killed_is_begun_again(tree: Repository, tmp_path: Path) -> None:
+    first = tree.commit("one", text="one\n")
+    assert build(tree, first, tmp_path).returncode == 0
+    (tmp_path / "work/source/.git/index.lock").touch()
+    again = tree.commit("other", "other/file")
+    done = build(tree, again, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_commit_that_is_not_there_is_the_labs_trouble(tree: Repository, tmp_path: Path) -> None:
+    tree.commit("one", text="one\n")
+    done = build(tree, "1" * 40, tmp_path)
+    assert (done.returncode, "cannot be checked out" in done.stderr) == (3, True), done.stderr
 
 
 def test_a_config_that_loses_what_the_lab_needs_is_no_kernel(

@@ -21,6 +21,8 @@ from harness.live.watch import Watch
 BOOT = b"[    0.000000][    T0] Linux version 6.12.117-lab (a@b) #1\n"
 PANIC = b"[    5.000000][    T1] Kernel panic - not syncing: by hand\n"
 
+HALT = b"[    5.000200][    T1] ---[ end Kernel panic - not syncing: by hand ]---\n"
+
 
 def _fails(deadline: Deadline) -> None:
     raise LabError("no power", where="box", cure="walk there")
@@ -124,6 +126,32 @@ def test_a_machine_that_comes_up_is_given_up_when_it_panics_again() -> None:
     assert made.hopeless() == ""
     made.console(BOOT * watch.BOOTS)
     assert "again and again" in made.hopeless()
+    made.over(None)
+    made.console(BOOT + PANIC + HALT)
+    assert made.hopeless().endswith("and stands still: by hand"), "once is enough"
+
+
+def test_a_machine_that_said_farewell_has_gone_down() -> None:
+    """What its firmware does then, and for how long, nobody tells."""
+    made = Watch()
+    made.over(None)
+    made.console(b"[    9.000000][    T1] ACPI: PM: Preparing to enter system sleep state S5\n")
+    assert not made.booting
+    made.console(b"[    9.000100][    T1] reboot: Restarting system\n")
+    assert made.booting
+    made.over(None)
+    assert not made.booting
+
+
+def test_a_console_is_quiet_when_nothing_came_for_long_enough() -> None:
+    made, deadline = Watch(), Deadline(60)
+    made.console(b"the first of many\n")
+    made.until_quiet(0.2, deadline)
+    assert deadline.left() < 60 - 0.2
+    made._heard = float("inf")  # it never ends
+    short = Deadline(0.1)
+    made.until_quiet(3600.0, short)
+    assert short.expired()
 
 
 def test_pstore_is_of_the_boot_that_shares_its_lines() -> None:

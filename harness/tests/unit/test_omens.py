@@ -20,7 +20,7 @@ NIGHT = b"login: \r\n" + PANIC + CPU + WAITS + END + RESTART + BOOT
 TOLD = [
     Omen("panic", "sysrq triggered crash"),
     Omen("panic-end", "Rebooting in 10 seconds.."),
-    Omen("panic-end", "crash"),
+    Omen("halt", "crash"),
     Omen("restart", "Restarting system"),
     Omen("boot", "6.12.117-lab"),
 ]

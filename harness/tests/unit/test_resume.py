@@ -8,8 +8,8 @@ import pytest
 
 from harness.errors import UsageError
 from harness.evidence.rundir import RunDir
-from harness.lab.resume import close_guilty, guilty, newest
-from harness.verdict import recorded
+from harness.lab.resume import close_guilty, close_unopened, guilty, newest
+from harness.verdict import recorded, rejudge
 
 
 @pytest.fixture
@@ -52,6 +52,17 @@ def test_a_verdict_that_was_written_before_the_kill_stays(run: RunDir) -> None:
     # Killed before the journal had its line.
     _start(run, "t::judged")
     assert guilty(run) == []
+
+
+def test_a_window_that_could_not_be_opened_is_the_labs_error_for_good(run: RunDir) -> None:
+    (run.boot("b") / "kmsg").write_bytes(b"4,1,1000000,-;kernel BUG at drivers/x.c:1!\n")
+    _start(run, "t::unopened")
+    close_unopened(run, "t::unopened", "the kernel log stopped")
+    assert close_guilty(run) == []
+    for verdicts in (recorded(run), {v.test: v for v in rejudge(run)}):
+        judged = verdicts["t::unopened"]
+        assert (judged.outcome, judged.reason) == ("error", "the kernel log stopped")
+        assert judged.findings == (), "what the boot's log says is not its doing"
 
 
 def test_the_newest_run_of_a_target_is_found_by_its_own_word(tmp_path: Path) -> None:

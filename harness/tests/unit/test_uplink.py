@@ -84,8 +84,8 @@ def machine() -> Machine:
 
 
 @pytest.fixture
-def script() -> list[str | HarnessError]:
-    """What each attempt to attach comes to: the boot that is up, or an error."""
+def script() -> list[Any]:
+    """What each attempt to attach comes to: the boot that is up, an error, or both."""
     return [OLD]
 
 
@@ -98,10 +98,13 @@ def link(
         target: Target, endpoint: object, boot_for: Callable[[str], Any], **_: object
     ) -> SimpleNamespace:
         wanted = script.pop(0)
+        if isinstance(wanted, tuple):
+            boot_for(wanted[0])
+            raise wanted[1]
         if isinstance(wanted, HarnessError):
             raise wanted
         boot_for(wanted)
-        nothing = SimpleNamespace(absent="")
+        nothing = SimpleNamespace(absent="", cut=False)
         facts = {"pid": 7, "uname": {"release": "6.12"}}
         return SimpleNamespace(
             agent=Agent(), facts=facts, cards=[], recorder=nothing, drop=lambda: None,
@@ -110,13 +113,14 @@ def link(
 
     monkeypatch.setattr(uplink, "Attachment", attach)
     monkeypatch.setattr(uplink, "NMI_S", 0.0)
+    monkeypatch.setattr(uplink, "QUIET_S", 0.0)
     monkeypatch.setattr("harness.live.watch.SETTLE_S", 0.0)
     made = Uplink(machine._target, RunDir.create(tmp_path, "box"), machine, print)
     made._attach(wait=True)
     return made
 
 
-def _never(old: str, deadline: Deadline) -> str:
+def _never(old: str, deadline: Deadline, hopeless: Callable[[], str]) -> str:
     raise TargetError("did not reboot", where="box", cure="cut its power")
 
 
@@ -137,6 +141,51 @@ def test_a_stall_is_no_death(
     assert link._diagnose() == ("", " (the link broke and came back; same boot)")
     assert machine.done == ["sysrq w", "sysrq l", "sysrq d"]
     assert link.boot_id == OLD
+
+
+def test_a_machine_that_answers_is_neither_dead_nor_interrupted(
+    link: Uplink, machine: Machine, script: list[Any]
+) -> None:
+    late = LabError("collect was not answered within 20 s", where="box", cure="wait")
+    script += [(OLD, late), (OLD, late), (OLD, late), (NEW, late), OLD]
+    died, lab = link._diagnose()
+    assert (died, lab) == ("", f" (it answers, but no agent works there: {late.what})")
+    assert link._diagnose() == ("the target rebooted by itself", "")
+    assert "nmi" not in machine.done
+
+
+def test_a_machine_whose_process_ended_meanwhile_died(
+    link: Uplink,
+    machine: Machine,
+    script: list[str | HarnessError],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = iter(["", "QEMU ended: killed by signal 9"])
+    monkeypatch.setattr(machine, "post_mortem", lambda: next(told))
+    script.append(_gone())
+    assert link._diagnose() == ("the target died: QEMU ended: killed by signal 9", "")
+    assert machine.done == []
+
+
+def test_a_boot_of_which_no_more_can_be_kept_is_ended(
+    link: Uplink, script: list[str | HarnessError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link._boot._console.full = True
+    link._boot._console._failed = LabError("the stream passed its limit", where="console.log")
+    script.append(NEW)
+    link.ready()
+    assert (link.boot_id, link._boot.failed, link._boot.full) == (NEW, False, False)
+    assert "booting" in [entry["what"] for entry in journal.read(link.run.journal.path)]
+
+
+def test_one_whose_console_alone_lives_is_asked_for_all_its_tasks_before_it_is_reset(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    machine.lives = True
+    script += [_gone(), _gone()]
+    died, _ = link._diagnose()
+    assert died == "the target stopped answering, though its console lives (no answer)"
+    assert machine.done == ["sysrq w", "sysrq l", "sysrq d", "sysrq t", "nmi"]
 
 
 def test_a_silent_machine_is_dead_and_is_asked_for_its_stacks(
@@ -243,11 +292,12 @@ def test_the_reboot_itself_outlives_the_agent(
     asked: list[tuple[str, object]] = []
 
     def call(_self: Agent, op: str, _deadline: Deadline, **args: Any) -> dict[str, Any]:
-        asked.append((op, args["argv"]))
+        asked.append((op, args.get("argv")))
         return {}
 
     monkeypatch.setattr(Agent, "call", call)
-    monkeypatch.setattr("harness.live.pstore.collect", lambda *_: None)
+    for name in ("pstore.collect", "kdump.collect", "kdump.loaded"):
+        monkeypatch.setattr(f"harness.live.{name}", lambda *_: None)
     script.append(NEW)
     link.reboot()
     assert asked[:2] == [("run", ["sync"]), ("detach", ["reboot", "-f"])]
@@ -264,3 +314,25 @@ def test_a_reboot_that_does_not_come_is_made_by_other_means(
     script.append(_gone())
     with pytest.raises(LabError, match="cannot be rebooted"):
         link.reboot()
+
+
+def test_a_crash_kernel_is_not_interrupted(
+    link: Uplink, machine: Machine, script: list[str | HarnessError]
+) -> None:
+    link.guards.armed["kdump"] = "a crash kernel"
+    link._console(PANIC)
+    link._diagnose()
+    script.append(NEW)
+    link.recover()
+    assert (_rungs(link), machine.done) == (["its crash kernel"], [])
+    # One that writes for too long is reset, and so is a machine that answers no more to a reboot.
+    link.guards.armed["kdump"] = "a crash kernel"
+    link._console(PANIC)
+    link._diagnose()
+    script += [_gone(), OLD]
+    link.recover()
+    assert _rungs(link)[1:] == ["its crash kernel", "reset button"]
+    link.guards.armed["kdump"] = "a crash kernel"
+    script.append(NEW)
+    link.reboot()
+    assert _rungs(link)[3:] == ["reboot", "sysrq", "reset button"]

@@ -20,7 +20,7 @@ from harness.agent.workload import churn, waiters
 from harness.agent.workload.fence_waits import poll, ready
 from harness.agent.workload.generic import GenericWorkload
 from harness.agent.workload.own_memory import Page
-from harness.agent.workload.waiters import Wait, Waiters
+from harness.agent.workload.waiters import Behind, Wait, Waiters
 from harness.live.waiters import LATE, READY, STUCK, Waiter
 
 __all__: list[str] = []
@@ -181,3 +181,26 @@ def test_without_its_means_the_generic_workload_says_what_to_pass() -> None:
     ):
         with pytest.raises(AgentError, match=said):
             workload.perform(op, Arguments(op, arguments))
+
+
+def test_behind_a_buffer_only_those_with_a_timeout_wait() -> None:
+    def sleeps(until: int) -> int:
+        time.sleep(max(0, until - time.monotonic_ns()) / 1e9)
+        return 0
+
+    def ways(handle: int, means: contextlib.ExitStack) -> list[Wait]:
+        assert handle == 7
+        return [
+            Wait("timed", sleeps),
+            Wait("endless", lambda until: pytest.fail("it has no timeout"), timed=False),
+        ]
+
+    behind = Behind(lambda arguments: arguments.integer("writes", None), ways)
+    replies = behind.perform(Arguments("behind", {"writes": 7, "timeout_ns": 50_000_000}))
+    told = [Waiter.told(one) for one in replies["waiters"]]
+    assert [(one.name, one.result, one.disturbed) for one in told] == [
+        ("timed", LATE, False),
+        ("timed", LATE, True),
+    ]
+    with pytest.raises(AgentError, match="number of a buffer"):
+        behind.perform(Arguments("behind", {"timeout_ns": 1}))

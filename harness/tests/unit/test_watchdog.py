@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from harness.agent import watchdog
 from harness.agent.commands import Commands
 from harness.agent.errors import AgentError
 from harness.agent.watchdog import Watchdog
+from harness.deadline import Deadline
 
 
 def test_no_watchdog_is_told_with_its_cure(tmp_path: Path) -> None:
@@ -26,9 +29,33 @@ def test_what_is_no_watchdog_is_let_go(tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="this watchdog cannot be used"):
         dog.start(str(device), 10, None, Commands())
     assert device.read_bytes() == b"V", "the magic close, in case it was armed"
-    dog.starve()
+    dog.starve(now=True)
     dog.stop()
     dog.stop()
+
+
+def test_it_is_fed_as_long_as_a_silent_controller_may_be_back(tmp_path: Path) -> None:
+    device = tmp_path / "watchdog"
+    dog = Watchdog()
+    dog._fd, dog._patience = os.open(device, os.O_WRONLY | os.O_CREAT), 60.0
+    dog._feeder = threading.Thread(target=dog._feed, args=(0.001,), daemon=True)
+    dog._feeder.start()
+    dog.starve(now=False)
+    fed = device.stat().st_size
+    deadline = Deadline(30)
+    while device.stat().st_size <= fed + 1:
+        assert deadline.pause(0.001), "it starves at once"
+    receive, send = os.pipe()
+    os.write(send, b"x")
+    dog.outlast(receive)  # a successor came
+    dog.starve(now=True)
+    dog.outlast(receive)
+    dog._feeder.join(30)
+    assert not dog._feeder.is_alive()
+    assert set(device.read_bytes()) == {0}, "never disarmed"
+    os.close(receive)
+    os.close(send)
+    os.close(dog._fd)
 
 
 def test_one_that_can_never_be_disarmed_is_not_opened(

@@ -16,6 +16,7 @@ from harness.live.dut import Dut
 from harness.tests.vm.chip import Chip, crc_line, crcs, decoded, displayed, the_crc_line
 from harness.tests.vm.guest import PATIENCE_S, sh
 from harness.tests.vm.screen import MODES, connector, connector_id, modetest, rates, uevents
+from harness.verdict import judge
 from tools.gen3.edid import EDID
 
 CHIP = "g33"
@@ -177,3 +178,29 @@ def test_flips_go_on_through_resets(sim: Dut, chip: Chip) -> None:
             assert display.active()
             assert display.vblank(30.0)
         assert not display.flips(0.5, 30.0).lost
+
+
+@pytest.mark.deep
+def test_interrupts_stay_off_after_a_failed_reset(connected: Dut) -> None:
+    """What i915 of 6.12 should not do (tools/gen3/FINDINGS.md).  The last of its module: it stays
+    wedged, its interrupts off, until a reset succeeds."""
+    window = connected.begin("a failed reset", destructive=True)
+    display, guilty, engine = connected.display(), connected.client(), connected.engines()[0]
+    display.show(display.outputs()[0])
+    assert not display.flips(0.5, PATIENCE_S).lost
+    connected.hasten(engine)
+    chip = Chip(connected)
+    chip.fault("reset_ack", "never")
+    fence = guilty.wait(guilty.hang(engine), Deadline(PATIENCE_S))
+    assert fence.signaled, "not even a wedged GPU ends its fences"
+    after = display.flips(0.5, 15.0)
+    chip.close()
+    connected.end(window)
+
+    assert after.lost, f"flips go on: {after}"
+    failing = [f for f in judge(connected.run, window).findings if f.severity == "fail"]
+    told = [f"{finding.kind}: {finding.title}" for finding in failing]
+    assert any(line.startswith("recovery: reset-failed: i915 ") for line in told), told
+    assert any("warning" in line and "i915_enable_pipestat" in line for line in told), told
+    never = "commit-timeout: after a failed reset a commit is never done: flip_done timed out"
+    assert never in told

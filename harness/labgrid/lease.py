@@ -1,0 +1,99 @@
+"""A target's place, held with a connection of its own; and the target as that place makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from harness.deadline import Deadline
+from harness.errors import LabError
+from harness.inventory import Target
+from harness.labgrid.exports import completed
+from harness.labgrid.hold import ACTS_FOR, PlaceHold, own_name
+from harness.labgrid.session import Session
+
+__all__ = ["Lease", "dispatched"]
+
+# Seconds for what an exporter started to be told of.
+_START_S = 5.0
+
+
+def dispatched(environ: Mapping[str, str]) -> str:
+    """The dispatcher whose places a session with this environment uses; "" for one by hand."""
+    return environ.get(ACTS_FOR, "")
+
+
+class Lease:
+    """The place of one target."""
+
+    def __init__(self, target: Target, session: Session, place: PlaceHold) -> None:
+        """Made by `take`."""
+        self.taken_over = place.taken_over
+        self._target = target
+        self._session = session
+        self._place = place
+        self._known: Target | None = None
+        assert target.coordinator is not None
+        self._patience_s = target.coordinator.patience_s
+
+    @classmethod
+    def take(
+        cls,
+        target: Target,
+        command: str,
+        *,
+        wait_s: float,
+        say: Callable[[str], None],
+        environ: Mapping[str, str],
+    ) -> Lease:
+        """Queue for the place and take it, or use the one that a dispatcher has for us.
+
+        Raises as PlaceHold.take does.
+        """
+        spec = target.coordinator
+        assert spec is not None
+        dispatcher = dispatched(environ)
+        session = Session(spec.address, dispatcher or own_name())
+        try:
+            if dispatcher:
+                place = PlaceHold.join(session, target.filters, spec, command)
+            else:
+                place = PlaceHold.take(
+                    session, target.filters, spec, command, wait_s=wait_s, say=say
+                )
+        except BaseException:
+            session.close()
+            raise
+        return cls(target, session, place)
+
+    def now(self) -> Target:
+        """The target, completed from what its place is made of now.
+
+        While its exporters are away, as it was last.  Raises as `completed` does the first time.
+        """
+        # What an exporter starts for us is told a moment after it was acquired.
+        deadline = Deadline(_START_S)
+        patience = Deadline(self._patience_s)
+        while True:
+            version = self._session.version
+            try:
+                self._known = completed(self._target, self._place.place(), self._place.parts())
+            except LabError:
+                until = patience if self._place.missing() else deadline
+                if self._known is None and until.expired():
+                    raise
+            if self._known is not None:
+                return self._known
+            self._session.wait(until.left(), version)
+
+    def check(self) -> None:
+        """Raises LabError when the place is not ours any more."""
+        self._place.check()
+
+    def lost(self) -> str:
+        """Why it is not ours any more, as far as can be told without waiting."""
+        return self._place.lost()
+
+    def release(self) -> None:
+        """Give it back, and leave.  Idempotent."""
+        self._place.release()
+        self._session.close()

@@ -1,0 +1,294 @@
+"""Witness: a target whose evidence is cut into the windows of its tests.
+
+What the plugin opens and closes around each test, what an open window shows so far, and what
+is looked at more closely while all that is wrong still stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.account import Account, open_account
+from harness.coverage import CHAINS, GRAPH, Coverage, of_boot
+from harness.deadline import Deadline
+from harness.errors import HarnessError, TargetError
+from harness.evidence.files import as_json, write_bytes, write_json
+from harness.evidence.finding import Finding
+from harness.evidence.rundir import RunDir, Window
+from harness.gpu import observe
+from harness.gpu.choice import choose
+from harness.inventory import Target
+from harness.kernel import resets, uevents
+from harness.kernel.records import Record
+from harness.kernel.tail import Tail
+from harness.link.machine import Machine
+from harness.live.clients import Clients
+from harness.live.health import ailments
+from harness.live.uplink import Uplink
+
+__all__ = ["Witness"]
+
+log = logging.getLogger(__name__)
+
+# Longest wait for a snapshot: its entries are limited to half of that together.
+SNAPSHOT_S = 60.0
+POLL_S = 0.2
+
+
+class Witness(Uplink):
+    """A target that is connected, and what it shows in the window of the running test."""
+
+    def __init__(
+        self, target: Target, run: RunDir, machine: Machine, say: Callable[[str], None]
+    ) -> None:
+        """As Uplink's."""
+        super().__init__(target, run, machine, say)
+        # For what need not be waited for at once: a test is waited for again and again.
+        self._aside = ThreadPoolExecutor(2, "aside")
+        self._saving: Future[None] | None = None
+        self._clients = Clients()
+        self._coverage: tuple[Path, Coverage] | None = None
+
+    def close(self) -> None:
+        """Stop the clients, then as Uplink says."""
+        with contextlib.ExitStack() as leaving:
+            leaving.callback(super().close)
+            leaving.callback(self._aside.shutdown, cancel_futures=True)
+            leaving.callback(self._clients.end_log)
+            self._clients.stop()
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The card under test.  Raises TargetError where none or several match."""
+        return choose(self.at.cards, self.target)
+
+    # -- a window, from its begin to its end -----------------------------------
+
+    def begin(
+        self, test: str, *, destructive: bool, health: dict[str, Any] | None = None
+    ) -> Window:
+        """Open `test`'s window: everything the kernel prints from here on is its doing.
+
+        `health` is the target's, if it was just asked.
+        """
+        self._clients.begin_log(self.run.test(test), self.target.policy.stream_limit)
+        self.remarks()  # of what came before
+        start = self.at.mark(f"start {test}")
+        recorder = self.at.recorder
+        recorder.sync()
+        window = Window(
+            test=test,
+            boot_id=self.boot_id,
+            first_seq=start.record.seq,
+            offset=start.offset,
+            mono=start.mono,
+            trace_first=None if recorder.absent else start.mono,
+            trace_dir=recorder.folder,
+            trace=recorder.absent,
+            health_before=self.health() if health is None else health,
+            destructive=destructive,
+        )
+        self._saving = self._aside.submit(self._write, test, as_json(window))
+        return window
+
+    def end(self, window: Window, lost: str = "") -> None:
+        """Close `window`: stop its clients, restore its knobs, take the health, mark the end.
+
+        `lost`: why the target is not ours any more, so that nothing in it is evidence.
+        Never raises for a dead target or link: it says in the window what happened.
+        """
+        synced: Future[None] | None = None
+        try:
+            self._look_closer(window)
+            self._clients.stop()
+            self._prove(window)
+            for failure in self.call("restore")["failed"]:
+                window.lab_error = f"{failure['path']} not restored: {failure['what']}"
+            health = self._aside.submit(self.health)
+            self._mark_end(window, "end")
+            window.health_after = health.result()
+            synced = self._aside.submit(self._boot.sync)
+            self._opened()
+            self._boot.check()
+        except HarnessError as error:
+            self._clients.forget()
+            with contextlib.suppress(HarnessError):
+                self._opened()
+            window.trace = window.trace or "the trace was cut"
+            window.died, lab = self._diagnose()
+            if not window.died:
+                window.lab_error = f"{window.lab_error or error.what}{lab}"
+                self._bound(window)
+        # Asked of a window that closed well, too: the machine may outlive its GPU by that much.
+        window.trouble = lost or self.trouble()
+        if window.trouble:
+            window.died = ""
+            self.run.journal.add("trouble", test=window.test, reason=window.trouble)
+        window.remarks = self.remarks()
+        try:
+            self._clients.end_log()
+        except HarnessError as error:  # its disk's trouble is no broken link
+            window.lab_error = window.lab_error or error.what
+        self._save(window)
+        try:
+            if synced is not None:
+                synced.result()
+        except HarnessError as error:
+            window.lab_error = window.lab_error or error.what
+            self._save(window)
+
+    def extend(self, window: Window) -> None:
+        """Let a closed `window` reach up to now: what a test's teardown causes is its doing too.
+
+        A target that died in it is said in the window.  A link or a part of the lab's that broke
+        after the test had ended takes nothing from what was judged; the next test mends it.
+        """
+        try:
+            health = self._aside.submit(self.health)
+            self._mark_end(window, "after")
+            window.health_after = health.result()
+            window.trouble = self.trouble()
+        except HarnessError as error:
+            broke = self.trouble()
+            died, lab = ("", f" ({broke})") if broke else self._diagnose()
+            if not died:
+                self.run.journal.add("late-trouble", test=window.test, reason=f"{error.what}{lab}")
+                return
+            window.died = died
+        self._save(window)
+
+    def examine(self, window: Window, findings: Iterable[Finding]) -> None:
+        """Note what ails the target after `window`, so that it is healed before the next test."""
+        if self._at is None or self.target.policy.rearm == "never":
+            return
+        try:
+            device = self.card["pci"]
+        except TargetError:
+            device = ""
+        self.ailing = ailments(window.health_before, window.health_after, device, findings)
+
+    # -- what it shows so far --------------------------------------------------
+
+    def log(self, window: Window) -> list[Record]:
+        """The kernel's records since `window` opened, up to now."""
+        last = self.at.mark(f"look {window.test}").record.seq
+        so_far = Tail(self._boot.path / "kmsg", window.offset)
+        return [record for record, _ in so_far.advance() if window.first_seq <= record.seq <= last]
+
+    def gpu_events(self, window: Window) -> list[resets.GpuEvent]:
+        """GPU events since `window` opened, up to now; in the log's order, then those of uevents,
+        of which the last may not be here yet."""
+        seen, card = self.log(window), self.card
+        device = card["pci"] or card["name"]
+        with (self._boot.path / "uevents.jsonl").open("rb") as told:
+            return [*resets.find(seen), *uevents.find(told, window.mono, device)]
+
+    def recovered(self, window: Window, deadline: Deadline) -> list[resets.GpuEvent]:
+        """The GPU events since `window` opened, once every reset of the whole GPU has ended;
+        one of an engine is over with its fences.
+
+        At the deadline as they are then: a reset that has not ended has no "reset-done".
+        """
+        while True:
+            events = self.gpu_events(window)
+            if not resets.going_on(events) or deadline.expired():
+                return events
+            time.sleep(POLL_S)
+
+    def fences(self, window: Window) -> Account:
+        """The account of the fences since `window` opened, up to now."""
+        # Told once only: it is the window's, whoever asked.
+        window.trace = self.at.recorder.sync() or window.trace
+        return open_account(self.run, msgspec.structs.replace(window, trace_last=None))
+
+    def snapshot(self, window: Window, why: str = "") -> Path:
+        """Keep what tracing cannot see, as it is now, beside `window`: snapshot.json, or
+        snapshot-WHY.json.
+
+        Clients that still run are in it: take it before they are stopped.  Raises as a
+        call does where the link is gone.
+        """
+        try:
+            wanted = observe.files(self.target.driver, self.card)
+        except TargetError:
+            wanted = []  # a driver that is gone shows nothing; the tasks still do
+        seen = self.agent.call("snapshot", Deadline(SNAPSHOT_S), files=wanted)
+        path = self.run.test(window.test) / (f"snapshot-{why}.json" if why else "snapshot.json")
+        write_json(path, seen)
+        return path
+
+    def coverage(self) -> Coverage:
+        """What lockdep knows by now of this boot; its own words are kept first."""
+        boot, limit = self._boot.path, self.target.limits.command_s
+        for name in (GRAPH, CHAINS):
+            # The second is longer, and asked only what the first did not tell.
+            if name == GRAPH or not of_boot(boot, self.target.driver).annotated:
+                with contextlib.suppress(TargetError):  # a kernel without lockdep
+                    self.at.keep(f"/proc/{name}", name, limit)
+        self._coverage = boot, of_boot(boot, self.target.driver)
+        return self._coverage[1]
+
+    def keep(self, window: Window, name: str, data: bytes) -> None:
+        """Write `data` beside `window`'s evidence, as the file `name`.  Raises LabError."""
+        write_bytes(self.run.test(window.test) / name, data)
+
+    # -- inside ----------------------------------------------------------------
+
+    def _drop(self) -> None:
+        self._clients.forget()
+        super()._drop()
+
+    def _look_closer(self, window: Window) -> None:
+        """A snapshot where something is wrong, while all that hangs still does."""
+        try:
+            broken = any(f.severity == "fail" for f in self.fences(window).findings)
+            if broken or window.body in ("failed", "error"):
+                self.snapshot(window)
+        except HarnessError as error:
+            if not self.agent.alive:
+                raise
+            log.warning("no snapshot: %s", error)
+
+    def _prove(self, window: Window) -> None:
+        """Ask lockdep what it saw of the recovery, until it has seen all of it once in a boot."""
+        known = self._coverage
+        proven = known is not None and known[0] == self._boot.path and known[1].complete
+        if window.destructive and window.body in ("passed", "failed") and not proven:
+            self.coverage()
+
+    def _mark_end(self, window: Window, word: str) -> None:
+        """Let `window` reach up to now, in the log and in the trace."""
+        mark = self.at.mark(f"{word} {window.test}")
+        window.last_seq = mark.record.seq
+        trouble = self.at.recorder.sync()
+        window.trace = window.trace or trouble
+        if self.at.recorder.folder != window.trace_dir:
+            window.trace = window.trace or "the trace was begun anew within the test"
+        elif not self.at.recorder.absent:
+            window.trace_last = mark.mono
+
+    def _bound(self, window: Window) -> None:
+        """Over a link that came back: what the boot says from now on is another test's doing."""
+        if window.last_seq is None and self._at is not None and self.boot_id == window.boot_id:
+            with contextlib.suppress(HarnessError):
+                self._mark_end(window, "end")
+
+    def _save(self, window: Window) -> None:
+        self._write(window.test, as_json(window))
+
+    def _opened(self) -> None:
+        """Until the window is on disk as it was opened.  Raises what that met."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
+
+    def _write(self, test: str, told: bytes) -> None:
+        write_bytes(self.run.test(test) / "window.json", told)
