@@ -21,8 +21,8 @@ from harness.errors import LabError, UsageError
 from harness.lab import nightly
 from harness.lab.nightly import Job, Settings
 from harness.lab.nights import NightDir, Plan
+from harness.tests.loopback.posing import posing
 from harness.tests.loopback.sshd import Sshd
-from harness.tests.loopback.test_session import posing
 from tools.bench import session_cases
 from tools.bench.result import Result
 from tools.bench.session_cases import TESTS
