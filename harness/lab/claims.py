@@ -7,17 +7,25 @@ all are ours, and each session's own reservation is what keeps two apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct
 
+from harness.deadline import Deadline
+from harness.errors import LabError
 from harness.inventory import Coordinator, Target
 
 if TYPE_CHECKING:
     from harness.labgrid.claims import PlaceClaims
 
-__all__ = ["ALL_OURS", "Answer", "Claims", "claims_for"]
+__all__ = ["ALL_OURS", "Answer", "Claims", "claimed", "claims_for"]
+
+# Seconds between questions for a target that others have, and how long to wait for it.
+_LOOK_S = 0.5
+_WAIT_S = 8 * 3600.0
 
 
 class Answer(Struct, frozen=True):
@@ -88,3 +96,36 @@ def claims_for(targets: Sequence[Target], share: str, what: str) -> Claims:
     from harness.labgrid.claims import PlaceClaims
 
     return _Mixed(PlaceClaims(shared, spec, share, what))
+
+
+@contextmanager
+def claimed(
+    target: Target, what: str, say: Callable[[str], None], wait_s: float = _WAIT_S
+) -> Iterator[None]:
+    """Have `target` for all sessions that are started inside, one after the other: what a session
+    left there (a kernel, say) is as it was when the next one comes.
+
+    Raises LabError when others have it for longer than `wait_s`.
+    """
+    claims, deadline, said = claims_for([target], "", what), Deadline(wait_s), ""
+    try:
+        while (answer := claims.ask(target.name)).state == "busy" and deadline.pause(_LOOK_S):
+            if answer.who and answer.who != said:
+                said = answer.who
+                say(f"{target.name}: waiting: {said}")
+        if answer.state != "ours":
+            raise LabError(
+                f"not to be had: {answer.who or said}", where=target.name, cure="see lab targets"
+            )
+        before = {name: os.environ.get(name) for name in answer.env}
+        os.environ.update(answer.env)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
+            claims.end(target.name, done=False)
+    finally:
+        claims.close()

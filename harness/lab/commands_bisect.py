@@ -22,6 +22,7 @@ from harness.bisect.runner import Runner
 from harness.bisect.search import Search
 from harness.errors import UsageError
 from harness.lab import onset, redact
+from harness.lab.claims import claimed
 from harness.lab.commands_nightly import history_option, open_history
 from harness.lab.reservation import Reservation
 from harness.link.virtual import cache_root, load_manifest
@@ -172,7 +173,8 @@ def _run(setting: Setting, folder: Path) -> int:
         Path(setting.inventory), target, setting.test, folder / "home",
         limit_s=setting.limit_s, install=setting.install, extra=setting.extra,
     )  # fmt: skip
-    with Reservation.take(f"bisect-{setting.target}", f"lab bisect {folder}"):
+    what = f"lab bisect {folder}"
+    with Reservation.take(f"bisect-{setting.target}", what), claimed(target, what, _say):
         workshop = Workshop(kernels)
         bisection = Bisection(setting, folder, workshop, kernels.known, runner, _say)
         try:

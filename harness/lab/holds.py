@@ -19,6 +19,7 @@ __all__ = ["Hold", "PlaceLike", "hold"]
 
 # Seconds between looks at a lock that somebody else has.
 _LOOK_S = 1.0
+_DESK_S = 30.0
 
 Say = Callable[[str], None]
 
@@ -71,7 +72,8 @@ class Hold:
             self._lock.check()
         except LabError as error:
             return error.what
-        return self._place.lost() if self._place else ""
+        why = self._place.lost() if self._place else ""
+        return f"the reservation is lost: {why}" if why else ""
 
     def release(self) -> None:
         """Give it back.  Idempotent."""
@@ -96,13 +98,14 @@ def hold(
     Raises LabError when another has it for longer than `wait_s`, naming who; UsageError where
     the target list asks for a labgrid that is not installed.
     """
-    deadline = Deadline(wait_s)
+    if target.coordinator is None:
+        return Hold(target, _locked(target, command, Deadline(wait_s), say), None)
+    from harness.labgrid.lease import Lease, dispatched
+
+    # Who on this host does not know yet that a dispatcher has the place learns it, and goes away.
+    deadline = Deadline(max(wait_s, _DESK_S) if dispatched(os.environ) else wait_s)
     lock = _locked(target, command, deadline, say)
     try:
-        if target.coordinator is None:
-            return Hold(target, lock, None)
-        from harness.labgrid.lease import Lease
-
         place = Lease.take(target, command, wait_s=deadline.left(), say=say, environ=os.environ)
         try:
             return Hold(place.now(), lock, place)

@@ -20,7 +20,7 @@ from harness.inventory import Coordinator, Target
 from harness.labgrid.hold import ACTS_FOR, PlaceHold, own_name
 from harness.labgrid.places import Place, Watch, fitting
 from harness.labgrid.quest import GRACE_S, Held
-from harness.labgrid.session import Gone, Session
+from harness.labgrid.session import Gone, Refused, Session
 
 __all__ = ["PlaceClaims"]
 
@@ -32,7 +32,7 @@ _BY = "tdrlab_by"
 _AGAIN_S = 2.0
 _MARK_S = 30.0
 
-State = Literal["ours", "busy", "done", "failed"]
+_Answer = tuple[Literal["ours", "busy", "done", "failed"], str, Mapping[str, str]]
 
 
 class PlaceClaims:
@@ -52,7 +52,7 @@ class PlaceClaims:
         self._session = Session(spec.address, own_name())
         self._watch = Watch(spec.stale_s)
         self._holds: dict[str, PlaceHold] = {}
-        self._later: dict[str, Deadline] = {}
+        self._last: dict[str, tuple[int, Deadline, _Answer]] = {}
         self._away: dict[str, Deadline] = {}
         # After a restart, until when owners may take theirs again, and what connection that was.
         self._grace = Deadline(0.0)
@@ -61,25 +61,19 @@ class PlaceClaims:
         self._marks: dict[str, PlaceHold] = {}
         self._marked_in = 0
 
-    def ask(self, target: str) -> tuple[State, str, Mapping[str, str]]:
+    def ask(self, target: str) -> _Answer:
         """Claim it: what became of that, who else has it or why it fails, what the environment of
         its session needs."""
         env = {ACTS_FOR: self._session.owner}
         if target in self._holds:
             return "ours", "", env
-        later = self._later.get(target)
-        if later is not None and not later.expired():
-            return "busy", "", {}
-        self._later[target] = Deadline(_AGAIN_S)
-        try:
-            answer = self._claim(target, env)
-        except UsageError as error:
-            return "failed", str(error), {}
-        except LabError as error:
-            # A coordinator or an exporter that is away comes back, or not; people are waited for.
-            since = self._away.setdefault(target, Deadline(self._spec.patience_s))
-            return ("failed" if since.expired() else "busy"), error.what, {}
-        self._away.pop(target, None)
+        version = self._session.version
+        if target in self._last:
+            seen, again, answer = self._last[target]
+            if seen == version and not again.expired():
+                return answer  # nothing was told since
+        answer = self._answer(target, env)
+        self._last[target] = version, Deadline(_AGAIN_S), answer
         return answer
 
     def end(self, target: str, *, done: bool) -> None:
@@ -99,7 +93,19 @@ class PlaceClaims:
         self._holds.clear()
         self._session.close()
 
-    def _claim(self, target: str, env: Mapping[str, str]) -> tuple[State, str, Mapping[str, str]]:
+    def _answer(self, target: str, env: Mapping[str, str]) -> _Answer:
+        try:
+            answer = self._claim(target, env)
+        except UsageError as error:
+            return "failed", str(error), {}
+        except LabError as error:
+            # A coordinator or an exporter that is away comes back, or not; people are waited for.
+            since = self._away.setdefault(target, Deadline(self._spec.patience_s))
+            return ("failed" if since.expired() else "busy"), error.what, {}
+        self._away.pop(target, None)
+        return answer
+
+    def _claim(self, target: str, env: Mapping[str, str]) -> _Answer:
         self._session.reach(Deadline(_AGAIN_S))
         if self._session.generation != self._seen:
             self._grace = Deadline(GRACE_S if self._seen else 0.0)
@@ -128,8 +134,6 @@ class PlaceClaims:
         if self._share and got.place().tags.get(_DONE) == self._share:
             got.release()
             return "done", got.place().tags.get(_BY, "another dispatcher"), {}
-        if got.taken_over:
-            _LOG.warning("%s: %s", target, got.taken_over)
         self._holds[target] = got
         return "ours", got.taken_over, env
 
@@ -142,6 +146,9 @@ class PlaceClaims:
             try:
                 held.mark({_DONE: self._share, _BY: socket.gethostname()})
                 self._marked_in = self._session.generation
+                return
+            except Refused as error:
+                _LOG.warning("nobody is told that %s is done: %s", held.place_name, error.what)
                 return
             except Gone as error:
                 try:

@@ -11,10 +11,15 @@ from harness.labgrid.exports import completed
 from harness.labgrid.hold import ACTS_FOR, PlaceHold, own_name
 from harness.labgrid.session import Session
 
-__all__ = ["Lease"]
+__all__ = ["Lease", "dispatched"]
 
 # Seconds for what an exporter started to be told of.
 _START_S = 5.0
+
+
+def dispatched(environ: Mapping[str, str]) -> str:
+    """The dispatcher whose places a session with this environment uses; "" for one by hand."""
+    return environ.get(ACTS_FOR, "")
 
 
 class Lease:
@@ -46,7 +51,7 @@ class Lease:
         """
         spec = target.coordinator
         assert spec is not None
-        dispatcher = environ.get(ACTS_FOR, "")
+        dispatcher = dispatched(environ)
         session = Session(spec.address, dispatcher or own_name())
         try:
             if dispatcher:

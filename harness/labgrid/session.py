@@ -6,6 +6,7 @@ the very connection of that stream, by which the coordinator knows who asks.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Mapping
@@ -236,6 +237,8 @@ class Session:
 
 
 def _modules() -> tuple[Any, Any, Any]:
+    # We fork to start programs only; its handlers would merely complain of our threads.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     generated = "labgrid.remote.generated.labgrid_coordinator_pb2"
     try:
         return import_module("grpc"), import_module(generated), import_module(f"{generated}_grpc")
@@ -300,7 +303,7 @@ def _standing(told: Any) -> Standing:
     return Standing(
         token=told.token,
         owner=told.owner,
-        state=_STATES[told.state],
+        state=_STATES[told.state] if told.state < len(_STATES) else "invalid",
         filters=dict(main),
         prio=told.prio,
         created=told.created,

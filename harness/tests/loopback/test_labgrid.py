@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from harness.cli import main
 from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
-from harness.labgrid.hold import PlaceHold, own_name
+from harness.inventory import Inventory, Target, load
+from harness.lab.claims import claimed, claims_for
+from harness.lab.holds import hold
+from harness.labgrid.hold import ACTS_FOR, PlaceHold, own_name
 from harness.labgrid.places import Standing
 from harness.labgrid.session import Gone, Session
 from harness.tests.loopback.labgrids import Coordinators, place_of
@@ -207,6 +214,102 @@ def test_after_a_restart_owners_come_first_and_others_learn_that_they_lost(
     kept.release()
     queued.join(120)
     got[0].release()
+
+
+def listed(folder: Path, coordinators: Coordinators, *names: str) -> Inventory:
+    """A target list of places that are only locks."""
+    path = folder / "targets.toml"
+    rest = 'driver = "i915"\naddress = "box.lab"\nhost_key = "SHA256:x"\n'
+    places = "".join(f'[targets.{name}]\nplace = "{name}"\n{rest}' for name in names)
+    path.write_text(coordinators.lab() + places)
+    return load(path)
+
+
+def test_sessions_of_a_dispatcher_use_its_place(
+    coordinators: Coordinators,
+    joined: Joined,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv(ACTS_FOR, raising=False)
+    targets = listed(tmp_path, coordinators, "alone", "again").targets
+    watcher = joined()
+    watcher.reach(Deadline(60))
+    with claimed(targets["alone"], "lab bisect", print):
+        for _ in range(2):
+            with hold(targets["alone"], "a session of its") as held:
+                held.check()
+            assert watcher.places()["alone"].acquired == os.environ[ACTS_FOR]
+        with pytest.raises(LabError, match=r"no place is .*'s, which started this session"):
+            _join_at_once(targets["again"], coordinators, watcher)
+        mine = claims_for([targets["alone"]], "", "a night")
+        until(lambda: "lab bisect" in mine.ask("alone").who, "it is told who has it")
+        assert mine.ask("alone").state == "busy"
+        mine.close()
+    assert ACTS_FOR not in os.environ
+    until(lambda: not watcher.places()["alone"].acquired, "it is given back")
+
+
+def _join_at_once(target: Target, coordinators: Coordinators, session: Session) -> None:
+    PlaceHold.join(session, target.filters, coordinators.spec(patience_s=0.1), "a session")
+
+
+def test_what_one_dispatcher_did_the_other_passes_over(
+    coordinators: Coordinators, tmp_path: Path
+) -> None:
+    targets = list(listed(tmp_path, coordinators, "alone", "queue").targets.values())
+    first, second, alone = (claims_for(targets, name, "a night") for name in ("x", "x", ""))
+    until(lambda: first.ask("alone").state == "ours", "the first has it")
+    until(lambda: second.ask("alone").state == "busy" and second.ask("alone").who, "it is busy")
+    first.end("alone", done=True)
+    until(lambda: second.ask("alone").state == "done", "it is done")
+    until(lambda: alone.ask("alone").state == "ours", "who shares nothing tests it again")
+    until(lambda: first.ask("queue").state == "ours", "the first has another")
+    first.end("queue", done=False)
+    until(lambda: second.ask("queue").state == "ours", "what was interrupted is not done")
+    for claims in (first, second, alone):
+        claims.close()
+
+
+def test_a_place_that_is_not_there_fails_and_stops_no_night(
+    coordinators: Coordinators, tmp_path: Path
+) -> None:
+    targets = list(listed(tmp_path, coordinators, "nowhere").targets.values())
+    claims = claims_for(targets, "", "a night")
+    until(lambda: claims.ask("nowhere").state == "failed", "it fails")
+    claims.close()
+
+
+def lab(path: Path, *args: str) -> Result:
+    return CliRunner().invoke(main, ["--inventory", str(path / "targets.toml"), *args])
+
+
+def test_at_a_desk(
+    coordinators: Coordinators, joined: Joined, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "300")
+    listed(tmp_path, coordinators, "alone")
+    held = take(joined(), "alone", coordinators)
+    assert f"{held._session.owner} since" in lab(tmp_path, "targets").output
+    told = lab(tmp_path, "targets", "--import")
+    assert '# [targets."gen3-a"]' in told.output
+    assert "driver=amdgpu|i915" in told.output
+    assert f"alone taken from {held._session.owner}" in lab(tmp_path, "unlock", "alone").output
+    assert held.lost()
+    assert "not held" in lab(tmp_path, "unlock", "alone").output
+
+
+def test_without_labgrid_the_cure_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coordinators: Coordinators
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    target = listed(tmp_path, coordinators, "alone").get("alone")
+    monkeypatch.setitem(sys.modules, "labgrid.remote.generated.labgrid_coordinator_pb2", None)
+    with pytest.raises(UsageError, match="labgrid is not installed") as caught:
+        hold(target, "a run")
+    assert 'pip install "tdrlab[labgrid]"' in caught.value.cure
 
 
 def _acquired(session: Session, place: str) -> bool:

@@ -17,8 +17,10 @@ from harness.errors import LabError
 from harness.evidence import journal
 from harness.lab import nightly, summary
 from harness.lab.board import Lines, LiveTable, board_for
+from harness.lab.claims import Answer
 from harness.lab.diff import Diff, compare
 from harness.lab.history import History, default_url
+from harness.lab.ingest import read_night
 from harness.lab.nightly import Job, Settings
 from harness.lab.nights import NightDir, Plan, run_of
 from harness.lab.progress import Progress
@@ -51,6 +53,7 @@ def targets(tmp_path: Path) -> Path:
         (["--budget=soon"], 2, "write 90, 45m, 2h or 30d"),
         (["--resume"], 2, "there is no night to go on with"),
         (["--resume", "--", "-k", "x"], 2, "with the targets and tests that it began with"),
+        (["--resume", "--kernel=6.12*"], 2, "with the targets and tests that it began with"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_runs(
@@ -65,7 +68,7 @@ def test_what_is_wrong_is_told_before_anything_runs(
 def test_a_session_that_cannot_begin(targets: Path) -> None:
     """The rest of the night goes on, and so does the next night."""
     runs = targets.parent / "runs"
-    words = ["nightly", "--targets=fast", "--", "testcases/no_such.py"]
+    words = ["nightly", "--targets=fast", "--kernel=6.12*", "--", "testcases/no_such.py"]
     done = CliRunner().invoke(main, [f"--inventory={targets}", *words])
     assert done.exit_code == summary.LAB, done.output
     assert "pytest ended with 4" in done.output
@@ -76,6 +79,7 @@ def test_a_session_that_cannot_begin(targets: Path) -> None:
         *("night-start", "target-start", "target-end", "night-end")
     ]
     assert entries[0]["targets"] == ["navi"]
+    assert entries[0]["args"] == ["--kernel=6.12*", "testcases/no_such.py"]
 
 
 def test_the_rest_of_a_night_is_known_from_its_journal(tmp_path: Path) -> None:
@@ -231,3 +235,51 @@ def test_the_systemd_units_are_valid() -> None:
     done = subprocess.run(argv, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert "tdrlab" not in done.stderr
+
+
+class Scripted:
+    """Claims that answer as they were told, the last answer for ever."""
+
+    def __init__(self, **answers: list[Answer]) -> None:
+        self.answers = answers
+        self.ended: list[tuple[str, bool]] = []
+        self.closed = False
+
+    def ask(self, target: str) -> Answer:
+        left = self.answers[target]
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    def end(self, target: str, *, done: bool) -> None:
+        self.ended.append((target, done))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_only_what_is_ours_is_tested_and_the_others_do_not_hold_it_up(tmp_path: Path) -> None:
+    claims = Scripted(
+        busy=[Answer("busy", "held by somebody")],
+        done=[Answer("done", "rack2")],
+        wrong=[Answer("failed", "there is no such place")],
+        ours=[Answer("busy", "held by somebody"), Answer("ours", env={"SAID": "it is yours"})],
+    )
+    night = NightDir.create(tmp_path, Plan(("busy", "done", "wrong", "ours"), ()))
+    code = "import os; print(os.environ['SAID'])"
+    settings = Settings(
+        tmp_path, tmp_path / "targets.toml", wait_s=0.5, program=(sys.executable, "-c", code)
+    )
+    out = io.StringIO()
+    with board_for(Console(file=out)) as board:
+        assert nightly.run(night, settings, board, claims) == "done"
+    night.close("done")
+    assert night.log("ours").read_text() == "it is yours\n"
+    assert (claims.ended, claims.closed) == ([("ours", True)], True)
+    assert out.getvalue().count("busy: waiting: held by somebody") == 1
+    assert "done: tested by rack2" in out.getvalue()
+    # What another tested is in the other's night.
+    assert read_night(night.path).targets == {
+        "busy": "held by somebody",
+        "wrong": "there is no such place",
+        "ours": "",
+    }
+    assert sorted(NightDir.resume(night.path).left()) == ["busy", "wrong"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,13 @@ FLOORS = [
 PURE = ("kernel", "gpu", "fence")
 
 
-def sources() -> list[Path]:
-    return [p for p in (ROOT / "harness").rglob("*.py") if "tests" not in p.parts]
+@cache
+def sources() -> tuple[Path, ...]:
+    return tuple(p for p in (ROOT / "harness").rglob("*.py") if "tests" not in p.parts)
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """The modules of the harness that `path` imports, by absolute name."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -40,7 +43,7 @@ def imports(path: Path) -> set[str]:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name for name in found if name.split(".")[0] == "harness"}
+    return frozenset(name for name in found if name.split(".")[0] == "harness")
 
 
 def floor(room: str) -> int:
@@ -78,6 +81,15 @@ def test_pure_rooms_open_no_socket() -> None:
             text = path.read_text()
             assert "import socket" not in text, path
             assert "import subprocess" not in text, path
+
+
+def test_labgrid_is_imported_only_where_a_coordinator_is_named() -> None:
+    modules = "harness.fleet, harness.desk_commands, harness.lab.nightly"
+    code = f"import sys, {modules}; print([m for m in sys.modules if 'labgrid' in m])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_nothing_but_the_plugin_imports_pytest() -> None:
