@@ -90,7 +90,7 @@ class Lease:
         self._place.check()
 
     def lost(self) -> str:
-        """Why it is not ours any more, as far as can be told without waiting."""
+        """Why it is not ours any more, or nobody can tell; "" while it is."""
         return self._place.lost()
 
     def release(self) -> None:
