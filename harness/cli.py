@@ -17,6 +17,7 @@ import click
 
 from harness import inventory
 from harness.errors import HarnessError, UsageError
+from harness.link.virtual import cache_root
 
 __all__ = ["main"]
 
@@ -72,9 +73,19 @@ def main(ctx: click.Context, path: Path | None) -> None:
     ctx.obj = path
 
 
-def _pytest(ctx: click.Context, *args: str) -> None:
+def _pytest(ctx: click.Context, *args: str, env: dict[str, str] | None = None) -> None:
     """Hand over to pytest in a process of its own; its exit status is ours."""
-    ctx.exit(subprocess.run([sys.executable, "-m", "pytest", *args], cwd=ROOT).returncode)
+    argv = [sys.executable, "-m", "pytest", *args]
+    ctx.exit(subprocess.run(argv, cwd=ROOT, env=env).returncode)
+
+
+def _compiled_once() -> dict[str, str]:
+    """The environment of the harness's own tests, which start a thousand processes: where no
+    bytecode may be written to the tree it is kept in the cache, or each would compile all anew."""
+    kept = {**os.environ}
+    if kept.pop("PYTHONDONTWRITEBYTECODE", ""):
+        kept.setdefault("PYTHONPYCACHEPREFIX", str(cache_root() / "bytecode"))
+    return kept
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -133,7 +144,7 @@ def test(ctx: click.Context, depth: str | None, pytest_args: tuple[str, ...]) ->
     # A file's tests share a machine, and most of their time they wait for it.
     workers = str(min(MOST_BESIDE, len(os.sched_getaffinity(0))))
     beside = ["-n", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
-    _pytest(ctx, *places, *deep, *beside, *pytest_args)
+    _pytest(ctx, *places, *deep, *beside, *pytest_args, env=_compiled_once())
 
 
 @main.command()

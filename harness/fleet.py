@@ -6,10 +6,11 @@ A target that cannot be reached is remembered with its reason; the others go on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, LabError, UsageError
 from harness.evidence.files import RESERVE, reserve
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory, Target
@@ -37,10 +38,11 @@ class Fleet:
         dangerous: bool = False,
         night: str = "",
         wait_s: float = 0.0,
+        kernel: str = "",
     ) -> None:
         """`command` is shown to whoever else wants one of the targets; `dangerous` as Dut's;
         `night` names the nightly that the runs are of, "" by hand; `wait_s`: how long to wait
-        for whoever holds a target."""
+        for whoever holds a target; `kernel`: a pattern of the release that it must run."""
         self.targets: dict[str, Target] = {name: inventory.get(name) for name in names}
         self.runs: dict[str, RunDir] = {}
         self._root = runs
@@ -49,6 +51,7 @@ class Fleet:
         self._dangerous = dangerous
         self._night = night
         self._wait_s = wait_s
+        self._kernel = kernel
         named = [path for path in resume if path != Path()]
         self._resume = {self._target_of(path): path for path in named}
         if len(named) < len(resume):
@@ -137,11 +140,21 @@ class Fleet:
         dut = Dut(target, run, machine_for(target, held.now), self._say, dangerous=self._dangerous)
         try:
             dut.connect()
+            self._compare(target.name, str(dut.facts["uname"]["release"]))
         except BaseException as error:
             run.journal.add("connect-failed", error=str(error))
             dut.close()
             raise
         return dut
+
+    def _compare(self, name: str, release: str) -> None:
+        """Whether it is the kernel that is to be tested."""
+        if self._kernel and not fnmatchcase(release, self._kernel):
+            raise LabError(
+                f"runs {release}, not {self._kernel}",
+                where=name,
+                cure="boot that kernel there, or leave --kernel out",
+            )
 
     def _target_of(self, path: Path) -> str:
         name = RunDir.open(path).facts().get("target", {}).get("name", "")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from harness.errors import LabError
+from harness.evidence import journal
 from harness.evidence.files import read_json
 from harness.evidence.rundir import RunDir
 from harness.inventory import Target
@@ -23,7 +24,7 @@ T = TypeVar("T")
 def masker(run: RunDir, boot_id: str, test: str = "") -> tuple[str, str]:
     """The known issue that switched lockdep off in that boot, before `test`, and the test that met
     it; ("", "") where it was none."""
-    for earlier in run.tests():
+    for earlier in _suspects(run, boot_id):
         if earlier == test:
             break
         window, judged = _json(run, earlier, "window"), _json(run, earlier, "verdict")
@@ -32,6 +33,23 @@ def masker(run: RunDir, boot_id: str, test: str = "") -> tuple[str, str]:
             known = judged.get("known") or [""]
             return (str(known[0]), earlier) if judged.get("outcome") == "xfail" else ("", "")
     return "", ""
+
+
+def _suspects(run: RunDir, boot_id: str) -> list[str]:
+    """Tests of that boot that may have switched lockdep off, by the journal alone: in a long boot
+    that was blind from its start each would else read all that ran before it."""
+    begun: dict[str, str] = {}
+    ended: dict[str, str] = {}
+    for entry in journal.read(run.journal.path):
+        if entry["what"] == "test-start":
+            begun[entry["test"]] = entry.get("boot", boot_id)
+        elif entry["what"] in ("test-end", "lockdep-late"):
+            ended[entry["test"]] = entry.get("lockdep", "went off")
+    return [
+        test
+        for test, boot in begun.items()
+        if boot == boot_id and ended.get(test, "went off") == "went off"
+    ]
 
 
 def order(

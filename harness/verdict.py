@@ -46,7 +46,7 @@ EXCERPT = 60_000
 # How a reset ends, as far as the display is concerned.
 ENDS = ("reset-done", "reset-failed", "wedged")
 # As many lines of one sort from one test are a fault of their own: they bury all others.
-FLOOD = 10_000
+FLOOD = 5_000
 
 
 class Verdict(Struct, frozen=True):

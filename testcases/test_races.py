@@ -102,6 +102,7 @@ def test_suspend_to_idle_beside_a_hang(dut: Dut, window: Window) -> None:
     guilty, engine = dut.client(), dut.engines()[0]
     if reason := dut.refusal(guilty):
         pytest.skip(reason)
+    sleep.prepare()
     job = guilty.hang(engine)
     sleep.sleep()
     fence = guilty.wait(job, Deadline(2 * dut.target.limits.tdr_s))

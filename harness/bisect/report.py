@@ -1,7 +1,6 @@
 """What a bisect found: for people, as a picture, and as a regression mail.
 
-Everything comes from the bisect's folder; commit titles and kernel text are data, escaped where
-they go into a picture.
+Everything comes from the bisect's folder; commit titles and kernel text are data.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from harness.bisect.bisection import Attempt, Bisection, tallies
+from harness.bisect.picture import picture
 from harness.bisect.search import Answer
 from harness.errors import HarnessError
 from harness.evidence.files import write_bytes
@@ -21,13 +20,11 @@ from harness.evidence.rundir import RunDir
 from harness.lab.redact import Redactor, of_facts
 from harness.verdict import recorded
 
-__all__ = ["mail", "picture", "text", "write"]
+__all__ = ["mail", "text", "write"]
 
 _BAR = 24
-# Rows of the text's plot; pixels of the picture.
+# Rows of the plot.
 _ROWS = 24
-_WIDTH, _HEIGHT, _LEFT, _BASE = 1000, 300, 50, 230
-_UNWRITABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -111,45 +108,6 @@ def _runs(bisection: Bisection) -> Iterator[str]:
         yield f"      {where} {one.kernel} {builds}".rstrip()
 
 
-def picture(bisection: Bisection, answer: Answer) -> str:
-    """The chance of each commit, oldest at the left, with the runs below; an SVG."""
-    return "".join(_picture(bisection, answer))
-
-
-def _picture(bisection: Bisection, answer: Answer) -> Iterator[str]:
-    history = bisection.setting.history
-    step = (_WIDTH - 2 * _LEFT) / len(history)
-    wide = max(1.0, step * 0.8)
-    yield (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        f'width="{_WIDTH}" height="{_HEIGHT}" role="img" class="posterior">'
-        "<style>svg{font:13px system-ui,sans-serif}.bar{fill:#d9730d}.bad{fill:#c92a2a}"
-        ".good{fill:#2b8a3e}.none{fill:#8c959f}.axis{stroke:#57606a}</style>"
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>'
-        f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _LEFT}" y1="{_BASE}" y2="{_BASE}"/>'
-        f'<text x="{_LEFT}" y="20">chance of each of {len(history)} commits, oldest first; '
-        "below: its runs (red bad, green good, grey none)</text>"
-    )
-    for one, chance in enumerate(answer.chances):
-        tall = 190 * float(chance)
-        if tall < 0.2:
-            continue
-        title = escape(_UNWRITABLE.sub("?", history.label(one)))
-        yield (
-            f'<rect class="bar" x="{_LEFT + one * step:.2f}" y="{_BASE - tall:.2f}" '
-            f'width="{wide:.2f}" height="{tall:.2f}"><title>{chance:.2%} {title}</title></rect>'
-        )
-    for one, tally in tallies(bisection.attempts):
-        for row, (kind, count) in enumerate(tally.items()):
-            look = kind if kind in ("bad", "good") else "none"
-            yield (
-                f'<circle class="{look}" cx="{_LEFT + one * step + wide / 2:.2f}" '
-                f'cy="{_BASE + 12 + 14 * row}" r="{min(6, 2 + count)}">'
-                f"<title>{count} {kind}: {history.commits[one].id[:12]}</title></circle>"
-            )
-    yield "</svg>\n"
-
-
 def mail(bisection: Bisection, answer: Answer, secrets: Iterable[tuple[str, str]] = ()) -> str:
     """Ready for a regression report, with the line regzbot looks for
     (Documentation/process/handling-regressions.rst); all but its addresses and the commits without
@@ -181,8 +139,9 @@ def mail(bisection: Bisection, answer: Answer, secrets: Iterable[tuple[str, str]
         f"({low:.0%} to {high:.0%})."
     )
     body = (
-        f"Since {', '.join(setting.good)} the test {setting.test} finds on {setting.target}: "
-        f"{what}. Between that and {setting.bad}, {said}, with a confidence of "
+        f"Since {', '.join(map(_short, setting.good))} the test {setting.test} finds on "
+        f"{setting.target}: {what}. Between that and {_short(setting.bad)}, {said}, with a "
+        "confidence of "
         f"{answer.chance:.1%} after {len(ran)} runs. {flaky}"
     )
     body = redactor.text(body)
@@ -195,6 +154,11 @@ def mail(bisection: Bisection, answer: Answer, secrets: Iterable[tuple[str, str]
         quoted = [f"The first report seen ({bad.kernel}):", "", *_evidence(bisection, ran_bad)]
         lines += ["", *redactor.lines(quoted)]
     return _CONTROL.sub("?", "\n".join(lines)) + "\n"
+
+
+def _short(revision: str) -> str:
+    """As people name it."""
+    return revision[:12] if re.fullmatch("[0-9a-f]{40}", revision) else revision
 
 
 def _run_of(bisection: Bisection, bad: Attempt) -> RunDir | None:

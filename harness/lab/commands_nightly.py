@@ -75,6 +75,9 @@ def rates_of(listed: Inventory, issues: Path | None) -> Mapping[str, float]:
 
 @click.command("nightly")
 @click.option("--targets", "tags", multiple=True, metavar="TAG", help="By tag or name; else all.")
+@click.option(
+    "--kernel", metavar="RELEASE", default="", help="Only targets that run it, as '6.13*'."
+)
 @click.option("--jobs", default=4, type=click.IntRange(min=1), help="Targets at once (default: 4).")
 @click.option("--budget", type=SPAN, help="For each target, as 45m or 2h; then it is stopped.")
 @click.option("--resume", is_flag=True, help="Go on with the newest night, which was cut short.")
@@ -94,6 +97,7 @@ def rates_of(listed: Inventory, issues: Path | None) -> Mapping[str, float]:
 def nightly_command(
     ctx: click.Context,
     tags: tuple[str, ...],
+    kernel: str,
     jobs: int,
     budget: float | None,
     resume: bool,
@@ -114,16 +118,17 @@ def nightly_command(
     runs = runs or listed.runs
     known.of_list(listed, issues)  # what is wrong in it is said now, not in each session
     if resume:
-        if tags or pytest_args:
+        if tags or kernel or pytest_args:
             raise UsageError(
                 "a night goes on with the targets and tests that it began with",
                 where="--resume",
-                cure="leave --targets and pytest's arguments out",
+                cure="leave --targets, --kernel and pytest's arguments out",
             )
         night = NightDir.resume(nights.newest(runs))
     else:
         chosen = nights.chosen(tags, ((t.name, t.tags) for t in listed.targets.values()))
-        night = NightDir.create(runs, Plan(tuple(chosen), pytest_args))
+        wanted = (f"--kernel={kernel}",) if kernel else ()
+        night = NightDir.create(runs, Plan(tuple(chosen), (*wanted, *pytest_args)))
     settings = Settings(runs, listed.path, issues, jobs, budget)
     settings = replace(settings, wait_s=wait or settings.wait_s)
     ours = claims_for([listed.get(name) for name in night.left()], share, f"night {night.name}")

@@ -217,7 +217,8 @@ def _passed(
     if _fell(past[-1]) and _flaky([*past, *good], build):
         if _flaky(past, build) or set(past[-1].known) & rates.keys():
             return []  # as a flake does
-        return [("flaky", f"passes again on the same kernel: {_rate([*past, *good], build)}")]
+        told = f"passes again on the same kernel: {_rate([*past, *good], build)}"
+        return [("flaky", f"{told}; before: {past[-1].reason.split(chr(10))[0]}")]
     if _fell(past[-1]):
         flakes = set(past[-1].known) & rates.keys()
         if flakes:

@@ -5,12 +5,12 @@ One deadlock that shows in forty tests on ten machines is one piece of news.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from harness.lab.diff import Change
-from harness.lab.past import Failing, Result
+from harness.lab.past import Failing, Result, Sighting
 
 __all__ = ["HEADINGS", "News", "Where", "put_together"]
 
@@ -41,7 +41,8 @@ class News:
     """Changes of one kind with one finding, or one reason.
 
     `signature` is "" where no finding tells it, `why` what the title does not say.
-    `since` is the first of the failures that last until now, `good` the last result that was none.
+    `since` is the first of the failures that last until now, `good` the last result that was none,
+    `seen` what the history knows of the finding.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class News:
     where: tuple[Where, ...]
     since: Result | None
     good: Result | None
+    seen: Sighting | None = None
 
     @property
     def outcome(self) -> str:
@@ -72,29 +74,42 @@ class News:
 
     @property
     def facts(self) -> list[str]:
-        """On which kernel, since when, and what is known of it."""
+        """On which kernel, since when, whether it is new to the lab, and what is known of it."""
         told = []
         result = self.where[0].result
         if self.since and self.kind in ("changed", "still", "known"):
-            told.append(f"since {_day(self.since)} on {self.since.kernel}")
+            told.append(f"since {_day(self.since.started)} on {self.since.kernel}")
         elif result and self.kind != "missing":
             told.append(f"on {result.kernel}")
         if self.good and self.kind != "fixed":
-            told.append(f"last good {_day(self.good)} on {self.good.kernel}")
+            same = result is not None and result.build == self.good.build
+            kernel = "this very kernel" if same else self.good.kernel
+            told.append(f"last good {_day(self.good.started)} on {kernel}")
+        if (seen := self._earlier()) is not None:
+            others = [target for target in seen.targets if target not in self.targets]
+            where = f", on {', '.join(others[:4])}" if others else ""
+            told.append(f"first seen {_day(seen.first)} on {seen.first_kernel}{where}")
         return [*told, *(f"known as {name}" for name in self.known)]
 
+    def _earlier(self) -> Sighting | None:
+        """What is known of a finding that is older than the night that is told of."""
+        nights = {one.result.night for one in self.where if one.result}
+        new = self.kind in ("new", "changed", "flaky")
+        return self.seen if new and self.seen and self.seen.first_night not in nights else None
 
-def _day(result: Result) -> str:
-    return f"{datetime.fromtimestamp(result.started, UTC):%Y-%m-%d}"
+
+def _day(epoch: float) -> str:
+    return f"{datetime.fromtimestamp(epoch, UTC):%Y-%m-%d}"
 
 
-def put_together(changes: Iterable[Change]) -> list[News]:
-    """In the order of HEADINGS, what concerns most tests first."""
+def put_together(changes: Iterable[Change], sightings: Iterable[Sighting] = ()) -> list[News]:
+    """In the order of HEADINGS, what concerns most tests first.  `sightings` of their findings."""
     groups: dict[tuple[str, str], list[Change]] = {}
     for change in changes:
         groups.setdefault((change.kind, _identity(change)), []).append(change)
     order = list(HEADINGS)
-    made = [_news(kind, several) for (kind, _), several in groups.items()]
+    seen = {sighting.signature: sighting for sighting in sightings}
+    made = [_news(kind, several, seen) for (kind, _), several in groups.items()]
     return sorted(made, key=lambda news: (order.index(news.kind), -len(news.where), news.title))
 
 
@@ -117,7 +132,7 @@ def _worst(change: Change) -> Failing | None:
     return next((one for one in found if one.severity == "fail"), None)
 
 
-def _news(kind: str, several: Sequence[Change]) -> News:
+def _news(kind: str, several: Sequence[Change], seen: Mapping[str, Sighting]) -> News:
     first = several[0]
     failing = _worst(first)
     known = [name for change in several if change.now for name in change.now.known]
@@ -133,4 +148,5 @@ def _news(kind: str, several: Sequence[Change]) -> News:
         where=tuple(Where(c.test, c.target, c.now or c.before) for c in several),
         since=min(sinces, key=lambda result: result.started, default=None),
         good=max(goods, key=lambda result: result.started, default=None),
+        seen=seen.get(failing.signature) if failing else None,
     )

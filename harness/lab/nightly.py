@@ -6,11 +6,8 @@ target that is unfit nor one that takes too long stops another.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +20,7 @@ from harness.lab.claims import ALL_OURS, Answer, Claims
 from harness.lab.ingest import runs_in
 from harness.lab.nights import NightDir, run_of
 from harness.lab.progress import Progress
+from harness.lab.sessions import PYTEST, Process, Sessions
 
 __all__ = ["Board", "Job", "Settings", "run"]
 
@@ -35,7 +33,9 @@ LOOK_S = 0.2
 # pytest's own statuses for a session that came to its end: tests passed; some did not.
 WENT = (0, 1)
 NOTHING = 5
-_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+# Plugins of pytest that a night has no use for: a third of what a session takes of memory is
+# those that a developer has beside the harness.
+WITHOUT = ("cacheprovider", "hypothesispytest", "xdist", "xdist.looponfail")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Settings:
     # How long to wait for a target that others have.
     wait_s: float = 8 * 3600.0
     # What tests one target, for the benchmark of everything but that.
-    program: tuple[str, ...] = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
+    program: tuple[str, ...] = (*PYTEST, *(f"-pno:{name}" for name in WITHOUT))
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Job:
 
     target: str
     state: str = "waiting"
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     run: Path | None = None
     progress: Progress | None = None
     began: float = 0.0
@@ -94,7 +94,8 @@ def run(night: NightDir, settings: Settings, board: Board, claims: Claims = ALL_
         pass  # a night that was killed: its sessions end by themselves, and let their targets go
     waiting = [Job(target) for target in night.left()]
     jobs = list(waiting)
-    with _asked() as stop:
+    mark = f"--night={night.name}"
+    with _asked() as stop, Sessions(mark, night.path / "sessions.txt") as sessions:
         while True:
             running = [job for job in jobs if job.state == "running"]
             if stop:
@@ -111,7 +112,7 @@ def run(night: NightDir, settings: Settings, board: Board, claims: Claims = ALL_
                 if answer.state != "ours":
                     _passed(job, answer, night, board)
                     continue
-                _start(job, night, settings, answer.env)
+                _start(job, night, settings, sessions, answer.env)
                 board.say(f"{job.target}: started, pid {job.process.pid if job.process else 0}")
                 running.append(job)
             for job in running:
@@ -169,29 +170,12 @@ def _passed(job: Job, answer: Answer, night: NightDir, board: Board) -> None:
     board.say(f"{job.target}: {job.why}")
 
 
-def _start(job: Job, night: NightDir, settings: Settings, env: Mapping[str, str]) -> None:
+def _start(
+    job: Job, night: NightDir, settings: Settings, sessions: Sessions, env: Mapping[str, str]
+) -> None:
     resumed = run_of(settings.runs, night.name, job.target)
     words = argv(job.target, night, settings, resumed)
-    parent = os.getpid()
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def bound() -> None:
-        # A night that is killed must not leave sessions that hold its targets.
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    with night.log(job.target).open("ab") as log:
-        job.process = subprocess.Popen(
-            words,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is for us; we tell them
-            preexec_fn=bound,
-            env={**os.environ, **env},
-        )
+    job.process = sessions.start(words, night.log(job.target), env)
     job.why = ""
     job.state, job.began = "running", time.monotonic()
     # Directories that are there already are no use to look into again and again.
@@ -240,7 +224,7 @@ def _end(job: Job, why: str, settings: Settings) -> None:
         job.process.terminate()
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: Process) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 

@@ -127,7 +127,7 @@ class Reservation:
     def check(self) -> None:
         """Look now.  Raises LabError when the target is not ours any more."""
         if not self._lost and not self._done.is_set():
-            self._renew_once()
+            self._look(renew=False)
         if self._lost:
             raise LabError(
                 f"the reservation is lost: {self._lost}",
@@ -156,17 +156,18 @@ class Reservation:
     def _renew(self) -> None:
         while not self._lost and not self._done.wait(self._ttl_s / 3):
             try:
-                self._renew_once()
+                self._look(renew=True)
             except LabError as error:
                 # A full disk may have room again before the lock expires.
                 _LOG.warning("cannot renew: %s", error)
 
-    def _renew_once(self) -> None:
+    def _look(self, *, renew: bool) -> None:
         with _guard(self._mine.target) as path:
             found = _read(path)
             if isinstance(found, Holder) and found.token == self._mine.token:
-                fresh = msgspec.structs.replace(self._mine, expires=time.time() + self._ttl_s)
-                _write(path, fresh)
+                if renew:
+                    fresh = msgspec.structs.replace(self._mine, expires=time.time() + self._ttl_s)
+                    _write(path, fresh)
             elif isinstance(found, Holder):
                 self._lost = f"taken by {found.told()}"
             else:

@@ -144,7 +144,10 @@ class _Site:
         return sorted({*self._grid.targets, *self._night.targets, *self._night.troubles})
 
     def _front(self) -> None:
-        news = morning.put_together(self._diff.changes if self._diff else ())
+        changes = self._diff.changes if self._diff else ()
+        signatures = {sign for change in changes if change.now for sign in change.now.signatures}
+        sightings = self._history.sightings(sorted(signatures)) if signatures else ()
+        news = morning.put_together(changes, sightings)
         loud = [test for test in self._grid.tests if not self._grid.quiet(test)]
         quiet = [test for test in self._grid.tests if self._grid.quiet(test)]
         shown = [(test, target) for test in loud for target in self._grid.targets]

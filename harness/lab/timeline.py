@@ -155,7 +155,8 @@ def _others(case: Case) -> dict[str, list[Record]]:
     boot = case.run.path / f"boot-{case.window.boot_id}"
     for name, reader in _OTHERS.items():
         if (path := plain(boot / name)).exists() and path.stat().st_size <= LARGEST:
-            found[name] = list(reader(path.read_bytes().splitlines(keepends=True)))
+            with path.open("rb") as stream:  # whose lines are numbered as findings number them
+                found[name] = list(reader(stream))
     return found | dict(kept(boot))
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from harness import host
 from harness.deadline import Deadline
-from harness.errors import LabError, TargetError, UsageError
+from harness.errors import HarnessError, LabError, TargetError, UsageError
 from harness.evidence.boot import Boot
 from harness.evidence.files import write_bytes
 from harness.inventory import Target
@@ -60,12 +60,14 @@ class Attachment:
         seconds: float = 0.0,
         hopeless: Callable[[], str] | None = None,
         before: tuple[str, int] = ("", 0),
+        again: bool = False,
     ) -> None:
         """Reach the target and start collecting.
 
         `boot_for` gives the streams of a boot_id; `wait`: it may still be booting, for
         `seconds` instead of the target's limit, unless `hopeless` says why it never will.
-        `before` is boot_id and pid of the last agent, which must not go on beside the new one.
+        `before` is boot_id and pid of the last agent, which must not go on beside the new one;
+        `again`: as far as anybody knows it is still the same boot.
         Raises LabError where it cannot be reached, UsageError where it is this very
         machine, TargetError where it lacks what the agent needs.  That time is for reaching it:
         once it answers each step has limits.command_s, or one that is slow would be taken for one
@@ -77,11 +79,7 @@ class Attachment:
         with contextlib.ExitStack() as undo:
             self.ssh = Ssh.connect(endpoint, deadline, wait=wait, hopeless=hopeless)
             undo.callback(self.ssh.close)
-            boot_id, pid = before
-            if boot_id:
-                boot_id = predecessor.end(self.ssh, boot_id, pid, self._step())
-            else:
-                boot_id = self.ssh.boot_id(self._step())
+            boot_id, early = self._meet(*before, again)
             if boot_id == host.boot_id():
                 raise UsageError(
                     "this is the very machine the harness runs on",
@@ -90,7 +88,7 @@ class Attachment:
                 )
             self.boot = boot_for(boot_id)
             self._tail = Tail(self.boot.path / "kmsg")
-            self.agent = self._start_agent(again=boot_id == before[0])
+            self.agent = self._start_agent(early if boot_id == before[0] else None)
             undo.callback(lambda: self.agent.close(Deadline(GOODBYE_S)))
             self.agent.collect("kmsg", self.boot.kmsg, self._step(), **{"from": "start"})
             # Whatever it takes to start, the log is already flowing; an emulated target spends
@@ -153,23 +151,41 @@ class Attachment:
     def _step(self) -> Deadline:
         return Deadline(self._target.limits.command_s)
 
-    def _start_agent(self, *, again: bool) -> Agent:
-        """`again`: it was there, whole, since this boot began; unless somebody tidied up."""
-        app, digest = zipapp.build()
-        path = f"/var/tmp/lab-agent-{digest[:16]}.pyz"
-        if not again:
-            self.ssh.put(app, path, 0o755, self._step())
+    def _meet(self, boot_id: str, pid: int, again: bool) -> tuple[str, Future[Agent] | None]:
+        """Which boot is up, with the agent `pid` of `boot_id` ended; and, where that boot had the
+        agent's file already, a new one: it starts meanwhile, and does nothing before it is asked
+        to."""
+        if not boot_id:
+            return self.ssh.boot_id(self._step()), None
+        with ThreadPoolExecutor(1, "attach") as aside:
+            early = aside.submit(self._serve) if again else None
+            now = predecessor.end(self.ssh, boot_id, pid, self._step())
+        if early is not None and now != boot_id:
+            with contextlib.suppress(HarnessError):
+                early.result().close(Deadline(GOODBYE_S))
+        return now, early
+
+    def _start_agent(self, early: Future[Agent] | None) -> Agent:
+        """`early` is one that was started already; unless its file had been swept away."""
+        app, path = _app()
         try:
-            return self._serve(path)
+            if early is not None:
+                return early.result()
+            self.ssh.put(app, path, 0o755, self._step())
+            return self._serve()
         except LabError as error:
-            if again and self.ssh.put(app, path, 0o755, self._step()):
-                return self._serve(path)
+            if early is not None and self.ssh.put(app, path, 0o755, self._step()):
+                return self._serve()
             raise self._without_python() or error from error
 
-    def _serve(self, path: str) -> Agent:
-        channel = self.ssh.channel(["python3", path, "serve"], root=True, deadline=self._step())
+    def _serve(self) -> Agent:
+        argv = ["python3", _app()[1], "serve"]
+        channel = self.ssh.channel(argv, root=True, deadline=self._step())
         silence = self._target.limits.silence_s
-        return Agent(channel, self._step(), on_event=self.boot.event, silence=silence)
+        # Its boot may not be known yet, but then it has nothing to tell.
+        return Agent(
+            channel, self._step(), on_event=lambda event: self.boot.event(event), silence=silence
+        )
 
     def _without_python(self) -> TargetError | None:
         """Whether that is why the agent did not start."""
@@ -191,6 +207,12 @@ class Attachment:
         if place and not (kept := self.boot.path / Path(place["path"]).name).exists():
             data = self.agent.call("read", self._step(), path=place["path"], limit=1 << 20)["data"]
             write_bytes(kept, b64decode(data))
+
+
+def _app() -> tuple[bytes, str]:
+    """The agent, and where it lies on a target."""
+    app, digest = zipapp.build()
+    return app, f"/var/tmp/lab-agent-{digest[:16]}.pyz"
 
 
 def _close(recorder: Future[Recorder]) -> None:

@@ -60,9 +60,22 @@ class Sleep:
             return f"nothing would wake the target: {error}"
         return ""
 
+    def prepare(self) -> None:
+        """Let keys on its console wake it; undone with the test (drivers/tty/serial/serial_core.c,
+        uart_suspend_port())."""
+        try:
+            names = self._read(_CONSOLES).split()
+        except TargetError:  # a kernel without consoles
+            names = []
+        for name in names:
+            path = f"/sys/class/tty/{name}/power/wakeup"
+            try:
+                self._agent.call("knob", Deadline(self._limit_s), path=path, value="enabled")
+            except TargetError as error:  # a console that is no serial port
+                log.info("no key on %s wakes the target: %s", name, error.what)
+
     def sleep(self) -> None:
         """Fall asleep and wake up.  Raises TargetError where the kernel would not."""
-        self._let_keys_wake()
         for nth in range(_TRIES):
             done, pressed = self._once(_SILENT_S * 2**nth)
             if done["status"] == 0:
@@ -95,19 +108,6 @@ class Sleep:
             self._press()
         except HarnessError as error:  # its clock may do without
             log.info("no key can be pressed: %s", error.what)
-
-    def _let_keys_wake(self) -> None:
-        """Undone with the test (drivers/tty/serial/serial_core.c, uart_suspend_port())."""
-        try:
-            names = self._read(_CONSOLES).split()
-        except TargetError:  # a kernel without consoles
-            names = []
-        for name in names:
-            path = f"/sys/class/tty/{name}/power/wakeup"
-            try:
-                self._agent.call("knob", Deadline(self._limit_s), path=path, value="enabled")
-            except TargetError as error:  # a console that is no serial port
-                log.info("no key on %s wakes the target: %s", name, error.what)
 
     def _read(self, path: str) -> str:
         reply = self._agent.call("read", Deadline(self._limit_s), path=path)

@@ -320,6 +320,7 @@ class Uplink:
             seconds=seconds,
             hopeless=self._hopeless,
             before=self._before,
+            again=self._boot.boot_id == self._before[0],
         )
         self._before = self.boot_id, self._at.facts["pid"]
         self._watch.over(self._at.agent)

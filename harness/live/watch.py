@@ -54,6 +54,7 @@ class Watch:
         self._panics: list[str] = []
         self._boots = 0
         self._halted = ""
+        self._gone = False
         # When anything came from anywhere.
         self._heard = 0.0
 
@@ -62,7 +63,7 @@ class Watch:
         with self._changed:
             self._agent = agent
             self._suspected, self._ended = None, False
-            self._panics, self._boots, self._halted = [], 0, ""
+            self._panics, self._boots, self._halted, self._gone = [], 0, "", False
 
     def console(self, data: bytes) -> None:
         """What came from the console; it is on disk already."""
@@ -101,9 +102,10 @@ class Watch:
 
     @property
     def booting(self) -> bool:
-        """Whether the machine has begun to boot since nobody was watched over."""
+        """Whether the machine has gone down, or begun to boot, since nobody was watched over: its
+        firmware may take minutes."""
         with self._changed:
-            return self._boots > 0
+            return self._gone or self._boots > 0
 
     def hopeless(self) -> str:
         """Why a machine on its way up will not come, or ""."""
@@ -129,6 +131,7 @@ class Watch:
                 self._changed.notify_all()
                 return
             else:
+                self._gone |= omen.kind == "restart"
                 self._changed.notify_all()
                 return
             self._changed.notify_all()

@@ -68,6 +68,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     dut.extend(window)
     judged = verdict.record(dut.run, window, item.config.stash[KNOWN], before)
     item.stash[VERDICT] = judged
+    if judged.lockdep != before.lockdep:
+        dut.run.journal.add("lockdep-late", test=item.nodeid, lockdep=judged.lockdep)
     if judged.outcome in ("fail", "incomplete") and judged.outcome != before.outcome:
         dut.run.journal.add("late-finding", test=item.nodeid, reason=judged.reason)
         if judged.outcome == "incomplete":
@@ -171,7 +173,13 @@ def _close(item: pytest.Item, window: Window, error: BaseException | None) -> No
     dut.end(window, lost)
     judged = verdict.record(dut.run, window, item.config.stash[KNOWN])
     item.stash[VERDICT] = judged
-    dut.run.journal.add("test-end", test=item.nodeid, outcome=judged.outcome, reason=judged.reason)
+    dut.run.journal.add(
+        "test-end",
+        test=item.nodeid,
+        outcome=judged.outcome,
+        reason=judged.reason,
+        lockdep=judged.lockdep,
+    )
     if lost:
         return
     dut.examine(window, judged.findings)

@@ -67,6 +67,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="S",
         help="how long to wait for a target that somebody else holds (default: not at all)",
     )
+    group.addoption(
+        "--kernel",
+        default="",
+        metavar="RELEASE",
+        help="only on targets that run this kernel, as uname -r or a pattern of it: '6.13*'",
+    )
     group.addoption("--night", default="", metavar="NAME", help="the nightly that this run is of")
     group.addoption(
         "--storm",

@@ -50,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
             dangerous=config.getoption("--dangerous"),
             night=config.getoption("--night"),
             wait_s=config.getoption("--wait"),
+            kernel=config.getoption("--kernel"),
         )
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error

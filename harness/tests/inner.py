@@ -18,7 +18,8 @@ from harness.verdict import Verdict, recorded
 __all__ = ["ROOT", "Session", "targets_file"]
 
 ROOT = Path(__file__).resolve().parents[2]
-
+# Hypothesis: not there where only the harness is, and it takes half as long to load as that.
+NOT_LOADED = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
 NAVI = ("amdgpu", 'gpu = "ati-vga"', "amdgpu.lockup_timeout=2000,2000,2000,2000")
 
@@ -49,7 +50,7 @@ class Session:
 
     def argv(self, *args: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
+            *(sys.executable, "-m", "pytest", *NOT_LOADED),
             *(f"--target={self.target}", f"--inventory={self.targets}", f"--runs={self.runs}"),
             *args,
         ]

@@ -15,13 +15,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from harness import inventory
 from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
+from harness.evidence import journal
 from harness.evidence.files import Stream
 from harness.evidence.rundir import RunDir
 from harness.inventory import Target
@@ -33,9 +37,9 @@ from harness.link.qemu import Qemu
 from harness.link.ssh import Ssh
 from harness.link.virtual import load_manifest
 from harness.live.dut import Dut
-from harness.tests.inner import targets_file
+from harness.tests.inner import Session, targets_file
+from harness.tests.loopback.posing import listed, posing
 from harness.tests.loopback.sshd import Sshd, why_not
-from harness.tests.loopback.test_session import listed, posing
 from harness.verdict import judge
 from tools.bench.bench_agent_rate import _control_master
 from tools.bench.result import Result
@@ -49,6 +53,13 @@ _BOOT_S = 240.0
 # The issue's wishes: a share of ssh's rate, and tests a second (50 ms each).
 _WANTED_BULK = 0.8
 _WANTED_TESTS = 20.0
+_NOTHING = f"""
+import pytest
+
+@pytest.mark.parametrize("number", range({_TESTS}))
+def test_nothing(dut, number):
+    pass
+"""
 # An agent whose kernel log is a file of our choice: what carries it is the same.
 _MAIN = b"""
 import sys
@@ -129,14 +140,16 @@ def _collect(agent: Agent, source: Path, sink: Path) -> None:
 
 
 def _tests(folder: Path) -> Iterator[Result]:
-    """What a test costs that does nothing: its window opened, closed and judged."""
+    """What a test costs that does nothing: its window opened, closed and judged; and all of it,
+    in a session, with what pytest itself takes."""
     try:
         server = posing(folder / "posing")
     except pytest.skip.Exception as reason:
         print(f"no test is timed: {reason}", file=sys.stderr)
         return
     try:
-        target = inventory.load(listed(folder / "targets.toml", server)).get("box")
+        targets = listed(folder / "targets.toml", server)
+        target = inventory.load(targets).get("box")
         spent: list[float] = []
         with _connected(target, folder / "runs") as dut:
             for number in range(_TESTS):
@@ -147,11 +160,32 @@ def _tests(folder: Path) -> Iterator[Result]:
                 spent.append(time.perf_counter() - began)
                 if window.died or window.lab_error:
                     raise LabError(window.died or window.lab_error, where="bench links")
+        whole = _session(targets, folder / "session-runs")
     finally:
         server.stop()
+    beside = {"50 ms each": _WANTED_TESTS}
     # The first ones pay for imports and caches.
-    rate = 1 / statistics.median(spent[5:])
-    yield Result.of("links.test", rate, "tests/s", {"50 ms each": _WANTED_TESTS}, 1.0)
+    for name, seconds in (("links.test", spent[5:]), ("links.session", whole[5:])):
+        each = statistics.median(seconds)
+        found = Result.of(name, 1 / each, "tests/s", beside, 1.0)
+        yield replace(found, note=f"{each * 1000:.1f} ms each")
+
+
+def _session(targets: Path, runs: Path) -> list[float]:
+    """Seconds from one test's start to the next one's, in a session of pytest's."""
+    tests = targets.with_name("test_nothing.py")
+    tests.write_text(_NOTHING)
+    session = Session(targets, runs, "box")
+    done = session.run("-p", "harness.plugin", f"--rootdir={tests.parent}", str(tests))
+    if not session.run_dirs():
+        raise LabError(f"the session did not run: {done.stdout[-500:]}", where="bench links")
+    (run,) = session.run_dirs()
+    begun = [
+        datetime.fromisoformat(entry["time"]).timestamp()
+        for entry in journal.read(run.journal.path)
+        if entry["what"] == "test-start"
+    ]
+    return [after - before for before, after in pairwise(begun)]
 
 
 def _boots(folder: Path) -> Iterator[Result]:
@@ -178,8 +212,9 @@ def _boots(folder: Path) -> Iterator[Result]:
         dut.begin("second", destructive=False)
         again = time.perf_counter() - began
     beside = {"the machine alone, until its sshd answers": 3600 / alone}
-    yield Result.of("links.power_on_to_first_test", 3600 / first, "boots/h", beside)
-    yield Result.of("links.rearm", 3600 / again, "boots/h", beside)
+    for name, seconds in (("links.power_on_to_first_test", first), ("links.rearm", again)):
+        found = Result.of(name, 3600 / seconds, "boots/h", beside)
+        yield replace(found, note=f"{seconds:.1f} s; the machine alone {alone:.1f} s")
 
 
 @contextlib.contextmanager

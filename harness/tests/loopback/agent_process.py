@@ -35,10 +35,14 @@ def archive(directory: Path) -> Path:
     place.mkdir(mode=0o700, exist_ok=True)
     path = place / "agent.pyz"
     if not path.exists():
-        source = Path(null_workload.__file__).read_bytes()
-        extra = {"null_workload.py": source, "__main__.py": null_workload.MAIN}
-        path.write_bytes(build(extra)[0])
+        path.write_bytes(_built())
     return path
+
+
+@functools.cache
+def _built() -> bytes:
+    source = Path(null_workload.__file__).read_bytes()
+    return build({"null_workload.py": source, "__main__.py": null_workload.MAIN})[0]
 
 
 @functools.cache

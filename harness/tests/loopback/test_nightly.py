@@ -16,8 +16,8 @@ from harness.deadline import Deadline
 from harness.evidence import journal
 from harness.lab.history import History, default_url
 from harness.tests.inner import ROOT
+from harness.tests.loopback.posing import VICTIMS, posing
 from harness.tests.loopback.sshd import Sshd, free_port
-from harness.tests.loopback.test_session import VICTIMS, posing
 
 FAILS = f"{VICTIMS}::test_body_fails"
 WAITS = f"{VICTIMS}::test_waits_to_be_killed"

@@ -15,7 +15,7 @@ import pytest
 from harness.deadline import Deadline
 from harness.evidence import journal
 from harness.tests.inner import ROOT
-from harness.tests.loopback.test_session import posing
+from harness.tests.loopback.posing import posing
 from harness.tests.loopback.usermanager import UserManager
 
 DAY_S = 86400.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click import Context
@@ -103,3 +104,23 @@ def test_commands_are_found_where_they_live(module: str) -> None:
     commands = import_module(module).COMMANDS
     assert sorted(command.name for command in commands) == list(cli.ELSEWHERE[module])
     assert [main.get_command(Context(main), command.name) for command in commands] == [*commands]
+
+
+@pytest.mark.parametrize("forbidden", [True, False])
+def test_its_own_tests_are_compiled_once_wherever_bytecode_may_lie(
+    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forbidden: bool
+) -> None:
+    given: list[dict[str, str]] = []
+
+    def run(argv: list[str], env: dict[str, str], **rest: object) -> SimpleNamespace:
+        given.append(env)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr("harness.cli.subprocess.run", run)
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1" if forbidden else "")
+    assert lab(listed, "test", "--fast").exit_code == 0
+    (env,) = given
+    assert "PYTHONDONTWRITEBYTECODE" not in env
+    wanted = str(tmp_path / "cache/tdrlab/bytecode") if forbidden else None
+    assert env.get("PYTHONPYCACHEPREFIX") == wanted

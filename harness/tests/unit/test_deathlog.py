@@ -27,6 +27,7 @@ from harness.verdict import record, recorded
 TEST = "t.py::deadly"
 BEFORE = b"[    9.000000][    T1] before the test\r\n"
 CONSOLE = (
+    b"a bare return\r is no end of a line\r\n"
     b"[   10.000001][    T1] lab: start\r\n[   12.000000][    T1] <b>third</b>\r\n"
     b"[   15.000000][    T1] Kernel panic - not syncing: by hand\r\n"
     b"[   15.000100][    T1] CPU: 0 PID: 1 Comm: bash Not tainted 6.12\r\n"

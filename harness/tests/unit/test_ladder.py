@@ -131,6 +131,18 @@ def test_a_machine_that_comes_up_is_given_up_when_it_panics_again() -> None:
     assert made.hopeless().endswith("and stands still: by hand"), "once is enough"
 
 
+def test_a_machine_that_said_farewell_has_gone_down() -> None:
+    """What its firmware does then, and for how long, nobody tells."""
+    made = Watch()
+    made.over(None)
+    made.console(b"[    9.000000][    T1] ACPI: PM: Preparing to enter system sleep state S5\n")
+    assert not made.booting
+    made.console(b"[    9.000100][    T1] reboot: Restarting system\n")
+    assert made.booting
+    made.over(None)
+    assert not made.booting
+
+
 def test_a_console_is_quiet_when_nothing_came_for_long_enough() -> None:
     made, deadline = Watch(), Deadline(60)
     made.console(b"the first of many\n")

@@ -51,6 +51,14 @@ def test_what_comes_after_a_known_splat_is_masked_by_it(run: RunDir) -> None:
     assert masker(run, "b", "t::first") == ("", ""), "what came before saw all"
 
 
+def test_who_left_lockdep_on_is_not_asked_again(run: RunDir) -> None:
+    _judged(run, "t::first", "b", _verdict("t::first", "xfail", ("console-lock",)))
+    run.journal.add("test-end", test="t::first", lockdep="armed")
+    assert masker(run, "b") == ("", "")
+    run.journal.add("lockdep-late", test="t::first", lockdep="went off")
+    assert masker(run, "b") == ("console-lock", "t::first"), "its teardown did it"
+
+
 def test_an_unknown_splat_masks_nothing(run: RunDir) -> None:
     _judged(run, "t::first", "b", _verdict("t::first", "fail", ("console-lock",)))
     later = _judged(run, "t::later", "b", _verdict("t::later", "blind"))

@@ -53,6 +53,7 @@ def targets(tmp_path: Path) -> Path:
         (["--budget=soon"], 2, "write 90, 45m, 2h or 30d"),
         (["--resume"], 2, "there is no night to go on with"),
         (["--resume", "--", "-k", "x"], 2, "with the targets and tests that it began with"),
+        (["--resume", "--kernel=6.12*"], 2, "with the targets and tests that it began with"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_runs(
@@ -67,7 +68,7 @@ def test_what_is_wrong_is_told_before_anything_runs(
 def test_a_session_that_cannot_begin(targets: Path) -> None:
     """The rest of the night goes on, and so does the next night."""
     runs = targets.parent / "runs"
-    words = ["nightly", "--targets=fast", "--", "testcases/no_such.py"]
+    words = ["nightly", "--targets=fast", "--kernel=6.12*", "--", "testcases/no_such.py"]
     done = CliRunner().invoke(main, [f"--inventory={targets}", *words])
     assert done.exit_code == summary.LAB, done.output
     assert "pytest ended with 4" in done.output
@@ -78,6 +79,7 @@ def test_a_session_that_cannot_begin(targets: Path) -> None:
         *("night-start", "target-start", "target-end", "night-end")
     ]
     assert entries[0]["targets"] == ["navi"]
+    assert entries[0]["args"] == ["--kernel=6.12*", "testcases/no_such.py"]
 
 
 def test_the_rest_of_a_night_is_known_from_its_journal(tmp_path: Path) -> None:

@@ -338,3 +338,16 @@ def test_what_hides_is_spelt_out() -> None:
 
 def test_the_evil_test_has_pages(front: Path) -> None:
     assert EVIL_TEST in said(page_of(front, EVIL_TEST))
+
+
+def test_the_news_tell_what_the_lab_has_seen_before(tmp_path: Path) -> None:
+    """On another target, with another kernel; and that the kernel is the one that was good."""
+    runs = tmp_path / "runs"
+    name = "t.py::one"
+    good, bad = Test(name), Test(name, "fail", "WARNING in x")
+    night_of(runs, 0, {"old": [bad], "box": [good]}, kernel="6.11.7")
+    night_of(runs, 1, {"box": [good]})
+    night_of(runs, 2, {"box": [bad]})
+    told = section(sites.write(runs, runs / "site"), "new")
+    assert "on 6.12.1; last good 2026-05-02 on this very kernel" in told
+    assert "first seen 2026-05-01 on 6.11.7, on old " in f"{told} "

@@ -129,7 +129,9 @@ def test_a_key_wakes_who_slept_and_one_that_came_too_early_is_no_refusal(
 ) -> None:
     monkeypatch.setattr(sleep, "_SILENT_S", 0.01)
     made = Sleeper()
-    asleep(cast(Agent, made), made.key.set).sleep()
+    sleeper = asleep(cast(Agent, made), made.key.set)
+    sleeper.prepare()
+    sleeper.sleep()
     assert made.slept == [1, 0]
     assert made.knobs["/sys/class/tty/ttyS0/power/wakeup"] == "enabled"
 

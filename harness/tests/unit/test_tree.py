@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,13 @@ FLOORS = [
 PURE = ("kernel", "gpu", "fence")
 
 
-def sources() -> list[Path]:
-    return [p for p in (ROOT / "harness").rglob("*.py") if "tests" not in p.parts]
+@cache
+def sources() -> tuple[Path, ...]:
+    return tuple(p for p in (ROOT / "harness").rglob("*.py") if "tests" not in p.parts)
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """The modules of the harness that `path` imports, by absolute name."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -40,7 +43,7 @@ def imports(path: Path) -> set[str]:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name for name in found if name.split(".")[0] == "harness"}
+    return frozenset(name for name in found if name.split(".")[0] == "harness")
 
 
 def floor(room: str) -> int:

@@ -121,7 +121,7 @@ class Result:
     def found(self) -> str:
         """What was seen, in one line."""
         if self.caught is not None:
-            return self.caught.title
+            return self.caught.title.removeprefix("AssertionError: ")
         return self.on.reason if self.on is not None else ""
 
 

@@ -82,22 +82,35 @@ def check_last_words(run: RunDir, boot: str) -> None:
     assert {source.partition("/")[0] for source in panic.sources} == {"console", "pstore"}
 
 
-def test_killed_harness_leaves_a_readable_run_and_no_machine(session: Session) -> None:
-    process = session.start(HANG, "-k", "gfx")
+def test_a_run_holds_its_target_and_killed_leaves_a_readable_run_and_no_machine(
+    session: Session,
+) -> None:
+    # More than will ever run.
+    process = session.start("testcases/test_hang.py")
     path = session.wait_for_test(process, Deadline(300))
+    second = session.run("testcases/test_health.py")
+    assert second.returncode != 0
+    assert f"pid {process.pid}" in second.stdout
+    assert f"lab unlock {session.target}" in second.stdout
+
     machines = processes_mentioning(f"process=tdrlab-{session.target}")
     assert machines, "the machine runs"
+    # At the beginning of a test, so that it is not over before the signal comes.
+    before, begun = journal.unfinished(path), Deadline(300)
+    while journal.unfinished(path) in ([], before) and begun.pause(0.05):
+        pass
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
     (running,) = journal.unfinished(path)
-    assert running.endswith("test_recovers[gfx]")
+    assert running.startswith("testcases/test_hang.py::")
+    assert running not in before
     replayed = subprocess.run(
         [sys.executable, "-m", "harness.cli", "replay", str(path.parent)],
         cwd=ROOT, text=True, capture_output=True,
     )  # fmt: skip
     assert "incomplete" in replayed.stdout, replayed.stderr
-    assert "test_recovers[gfx]" in replayed.stdout
+    assert running.rpartition("::")[2] in replayed.stdout
     assert (path.parent / "report.html").exists()
     gone = Deadline(30)
     while processes_mentioning(f"process=tdrlab-{session.target}") and gone.pause(0.2):
@@ -124,16 +137,3 @@ def test_interrupted_run_is_resumed(session: Session) -> None:
     assert len(session.run_dirs()) == 1
     assert {v.outcome for v in session.verdicts().values()} == {"pass"}
     assert set(session.verdicts()) == {"test_canary[gfx]", "test_recovers[gfx]"}
-
-
-def test_second_run_on_a_target_is_told_who_holds_it(session: Session) -> None:
-    process = session.start(HANG, "-k", "gfx")
-    try:
-        session.wait_for_test(process, Deadline(300))
-        second = session.run("testcases/test_health.py")
-        assert second.returncode != 0
-        assert f"pid {process.pid}" in second.stdout
-        assert f"lab unlock {session.target}" in second.stdout
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(120) == 2

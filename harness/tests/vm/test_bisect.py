@@ -69,7 +69,7 @@ def _buildable() -> None:
 def test_a_flaky_regression_is_found_through_a_kill_and_a_dying_machine(tmp_path: Path) -> None:
     planted = plant(tmp_path / "tree", commits=32, at=19, percent=85, unbuildable=12)
     name, folder, log = "sim-bisect32", tmp_path / "bisect", tmp_path / "output.txt"
-    process = started(command(planted, tmp_path, name, "--seen", "17/20"), log)
+    process = started(command(planted, tmp_path, name, "--seen", "17/20", "--per-boot", "4"), log)
 
     # The machine dies in the middle of a test.
     until(lambda: in_a_test(folder), process, log)

@@ -71,6 +71,7 @@ def test_allocation_where_fences_are_signalled_is_named(
     assert "*** DEADLOCK ***" in done.stdout
 
 
+@pytest.mark.deep
 def test_section_alone_breaks_nothing(broken: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     patched(broken, monkeypatch, "reset-section.patch")
     done = broken.run(HANG, DISPLAY)

@@ -180,6 +180,7 @@ def test_flips_go_on_through_resets(sim: Dut, chip: Chip) -> None:
         assert not display.flips(0.5, 30.0).lost
 
 
+@pytest.mark.deep
 def test_interrupts_stay_off_after_a_failed_reset(connected: Dut) -> None:
     """What i915 of 6.12 should not do (tools/gen3/FINDINGS.md).  The last of its module: it stays
     wedged, its interrupts off, until a reset succeeds."""

@@ -71,7 +71,8 @@ def test_a_break_on_the_console_is_sysrq(connected: Dut) -> None:
 
 def test_an_agent_that_replaces_a_dead_one_sets_it_up_anew(connected: Dut) -> None:
     with pytest.raises(LabError, match="the agent ended"):
-        run(connected, "sh", "-c", "kill -9 $PPID")
+        # Its own file is gone, too, though this boot had it.
+        run(connected, "sh", "-c", "rm /var/tmp/lab-agent-*; kill -9 $PPID")
     connected._drop()
     target = msgspec.structs.replace(connected.target, watchdog=Watchdog(timeout_s=LATER_S))
     connected.guards._target = target

@@ -1,4 +1,4 @@
-"""Tests for a target without a GPU; run by test_session.py in a session of their own."""
+"""Tests for a target without a GPU; run by test_session*.py in a session of their own."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Tests whose run lies on a small disk of its own, which the first of them fills; run by
-test_session.py, by name, in a session of their own."""
+test_session_ends.py, by name, in a session of their own."""
 
 from __future__ import annotations
 

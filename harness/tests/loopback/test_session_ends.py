@@ -1,0 +1,122 @@
+"""Sessions that end before their time: killed, told to, robbed of their target or their disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.deadline import Deadline
+from harness.evidence import journal
+from harness.tests.inner import Session
+from harness.tests.loopback.posing import VICTIMS, lab
+
+
+def test_lost_reservation_stops_the_run_on_that_target(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "flag"
+    monkeypatch.setenv("VICTIM_FLAG", str(flag))
+    process = session.start(VICTIMS, "-k", "waits or zz")
+    deadline = Deadline(60)
+    while not flag.exists() and process.poll() is None and deadline.pause(0.05):
+        pass
+    assert "box taken from" in lab(session, "unlock", "box").stdout
+    flag.unlink()
+    assert process.wait(60) == 1
+    told = (session.runs / "output.txt").read_text()
+    waited = session.verdicts()["test_waits_to_be_killed"]
+    # The other may have been at work while it ran: whatever it saw is no evidence.
+    assert waited.outcome == "error"
+    assert waited.reason == "the reservation is lost: someone broke the lock"
+    assert "test_zz_after_the_lock_was_lost" in told
+    assert "lab error" in told
+    assert "Traceback" not in told
+
+
+def test_a_killed_session_names_the_test_and_resumes_without_it(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "flag"
+    monkeypatch.setenv("VICTIM_FLAG", str(flag))
+    process = session.start(VICTIMS, "-k", "waits")
+    deadline = Deadline(120)
+    while not flag.exists() and process.poll() is None and deadline.pause(0.05):
+        pass
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    flag.unlink()
+    (run,) = session.run_dirs()
+    assert journal.unfinished(run.journal.path) == [f"{VICTIMS}::test_waits_to_be_killed"]
+    # Of a copy: once it is judged nobody need say so.
+    shutil.copytree(run.path, tmp_path / run.path.name)
+    replayed = lab(session, "replay", str(tmp_path / run.path.name)).stdout
+    assert "incomplete" in replayed
+    assert "test_waits_to_be_killed" in replayed
+    done = session.run(VICTIMS, "-k", "waits or quiet", "--allow-blind", "--resume")
+    (run,) = session.run_dirs()
+    outcomes = {name: v.outcome for name, v in session.verdicts().items()}
+    assert outcomes == {"test_waits_to_be_killed": "incomplete", "test_quiet": "blind"}
+    assert not flag.exists(), "it ran again"
+    assert "not run again" in done.stdout
+    begun = [e["test"] for e in journal.read(run.journal.path) if e["what"] == "test-start"]
+    assert begun == [f"{VICTIMS}::test_waits_to_be_killed", f"{VICTIMS}::test_quiet"]
+
+
+def test_sigterm_ends_a_session_as_ctrl_c_does(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "flag"
+    monkeypatch.setenv("VICTIM_FLAG", str(flag))
+    process = session.start(VICTIMS, "-k", "waits")
+    deadline = Deadline(60)
+    while not flag.exists() and process.poll() is None and deadline.pause(0.05):
+        pass
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 2
+    (run,) = session.run_dirs()
+    assert [e["how"] for e in journal.read(run.journal.path) if e["what"] == "run-end"] == [
+        "interrupted"
+    ]
+
+
+def test_a_disk_that_fills_up_costs_one_test(session: Session, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(small)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        session.runs = small / "runs"
+        done = session.run(str(Path(VICTIMS).with_name("full_disk.py")), "--allow-blind")
+        got = {name: (v.outcome, v.reason) for name, v in session.verdicts().items()}
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+    assert got["test_a_disk_fills_up"][0] == "error", done.stdout
+    assert "No space left on device" in got["test_a_disk_fills_up"][1]
+    assert got["test_b_after_the_disk"][0] == "blind", done.stdout
+
+
+def test_full_disk_here_is_an_error_of_the_lab(session: Session, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32k", "none", str(small)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        session.runs = small / "runs"
+        done = session.run(VICTIMS, "-k", "quiet")
+        assert done.returncode == 1, done.stdout
+        assert "No space left" in done.stdout
+        assert "free space" in done.stdout
+        assert "Traceback" not in done.stdout
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
