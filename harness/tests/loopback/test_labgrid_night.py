@@ -11,7 +11,7 @@ import pytest
 
 from harness.deadline import Deadline
 from harness.tests.inner import Session
-from harness.tests.loopback.test_session import posing
+from harness.tests.loopback.posing import posing
 from harness.tests.sharedlab import VICTIMS, Lab, nobody_loses, opened, shared
 
 # There is no lockdep here: a pass is blind, which is no proof (summary.status).

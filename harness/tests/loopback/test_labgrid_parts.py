@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import select
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,7 +118,8 @@ def hears(held: Hold, serial: Serial, line: bytes) -> bool:
         deadline = Deadline(20)
         while line not in got and not deadline.expired():
             serial.say(line)
-            got += source.read(4096) or b""
+            if select.select([source], [], [], 1.0)[0]:
+                got += source.read(4096) or b""
         return line in got
     finally:
         source.close()
