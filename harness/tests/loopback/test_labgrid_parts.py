@@ -51,9 +51,15 @@ class Rack:
     def __init__(self, folder: Path, sshd: Sshd, daemon: str, relay: str) -> None:
         self.serial = Serial()
         service = {"address": "127.0.0.1", "username": "root", "port": sshd.port}
+        tags = {"host_key": sshd.fingerprint()}
+        parts = {
+            "box": ("NetworkService", "NetworkSerialPort", "PDUDaemonPort"),
+            "relay": ("NetworkService", "NetworkPowerPort"),
+        }
+        # Each by its class: "*" would be content with the first that is exported.
         places = {
-            "box": place_of({"host_key": sshd.fingerprint()}, "rack/box/*/*"),
-            "relay": place_of({"host_key": sshd.fingerprint()}, "rack/relay/*/*"),
+            name: place_of(tags, *(f"rack/{name}/{cls}/*" for cls in classes))
+            for name, classes in parts.items()
         }
         self.coordinators = Coordinators(folder, places).start()
         port = {"port": self.serial.path, "speed": 115200}
@@ -129,12 +135,17 @@ def test_address_console_and_power_are_the_places(rack: Rack, tmp_path: Path) ->
     with hold(rack.target("box"), "a test") as held:
         with Ssh.connect(Endpoint.of(held.target), Deadline(60)) as ssh:
             assert ssh.run(["true"], Deadline(60)).status == 0
-        assert hears(held, rack.serial, b"kernel says\r\n")
+        until(lambda: hears(held, rack.serial, b"kernel says\r\n"), "the console speaks")
         power_for(held.target).on(Deadline(60))
         outlets = rack.list.parent / "pdu" / "outlets"
         until(outlets.exists, "the outlet is switched")
         assert outlets.read_text() == "4 on\n"
-        # Its exporter dies and comes back: the console is on another port then.
+
+
+@pytest.mark.deep
+def test_a_console_is_found_again_when_its_exporter_was_restarted(rack: Rack) -> None:
+    with hold(rack.target("box"), "a test") as held:
+        until(lambda: hears(held, rack.serial, b"kernel says\r\n"), "the console speaks")
         rack.exporter.kill()
         held.check()
         assert held.now().address == "127.0.0.1"
