@@ -163,13 +163,15 @@ class PlaceHold:
             )
 
     def lost(self) -> str:
-        """Why it is not ours any more, as far as can be told without waiting; "" while it is."""
+        """Why it is not ours any more, or nobody can tell whether it is; "" while it is.
+
+        Waits as `check` does: who was quicker after a restart may have used it for a while.
+        """
         try:
-            with self._lock:
-                self._beat()
-        except Gone:
-            pass  # nobody can take it from a coordinator that is away
-        return self._lost
+            self.check()
+        except LabError as error:
+            return error.what
+        return ""
 
     def mark(self, tags: Mapping[str, str]) -> None:
         """Leave tags at the place, which it keeps.  Raises LabError where that fails."""

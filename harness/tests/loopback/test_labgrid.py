@@ -198,7 +198,6 @@ def test_after_a_restart_owners_come_first_and_others_learn_that_they_lost(
     queued.start()
     until(lambda: any(r.owner == waiting.owner for r in thief.reservations()), "it waits")
     coordinators.kill()
-    assert kept.lost() == ""  # nobody can have it
     with lost._lock:  # as if its host were slow to notice
         coordinators.start()
         thief.reach(Deadline(60))
