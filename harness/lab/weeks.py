@@ -92,8 +92,8 @@ class Weeks:
             return "It is as old as what is shown here."
         if clean:
             return (
-                f"{kernel} ran {clean} times without it before it first showed: that kernel alone "
-                "does not bring it about every time."
+                f"{kernel} ran {clean} time{'s' * (clean != 1)} without it before it first showed: "
+                "that kernel alone does not bring it about every time."
             )
         without = sum(total for _, _, total in rates[:first])
         often = "always" if hit == total else f"in {hit} of {total} results"

@@ -1,7 +1,7 @@
 """A night of 10 and of 200 targets without the targets: what dispatching and remembering cost.
 
 The sessions leave recorded evidence instead of testing (recorded_session.py): what is measured is
-everything around them.
+everything around them.  What real ones cost, over SSH, is in bench_sessions.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -70,7 +69,6 @@ def run() -> list[Result]:
                 {"30 MiB": 1.0},
                 1.0,
             ),
-            Result.of("nightly: a session of pytest, most memory", _session(), "MiB", {}),
             *_history(root / "history"),
         ]
 
@@ -95,15 +93,6 @@ def _night(root: Path, targets: int) -> tuple[float, float]:
 
 def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _session() -> float:
-    """MiB of a real session that has collected its tests; there are as many as --jobs at once."""
-    argv = [sys.executable, "-m", "pytest", "-q", "--collect-only", "testcases"]
-    process = subprocess.Popen(argv, cwd=nightly.ROOT, stdout=subprocess.DEVNULL)
-    _, _, used = os.wait4(process.pid, 0)
-    process.returncode = 0
-    return used.ru_maxrss * 1024 / MIB
 
 
 def _history(root: Path) -> list[Result]:

@@ -30,7 +30,7 @@ def test_without_a_wish_or_a_rival_nothing_is_claimed() -> None:
 def test_a_line_is_one_json_object_with_all_that_was_asked_for() -> None:
     line = Result.of("b", 1 / 3, "x/s", {"a": 2.0}).line()
     assert "\n" not in line
-    keys = ["bench", "measured", "unit", "beside", "ratio", "wanted", "met"]
+    keys = ["bench", "measured", "unit", "beside", "ratio", "wanted", "met", "note"]
     assert list(json.loads(line)) == keys
 
 
