@@ -80,7 +80,7 @@ class Fleet:
         self._locks[name].check()
 
     def lost(self, name: str) -> str:
-        """Why `name` is not ours any more, as far as is known without waiting; "" while it is."""
+        """Why `name` is not ours any more, or nobody can tell whether it is; "" while it is."""
         return self._locks[name].lost()
 
     def connected(self) -> list[Dut]:

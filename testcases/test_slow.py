@@ -52,11 +52,11 @@ def test_a_job_slower_than_the_timeout_is_a_hang(dut: Dut) -> None:
     if reason := dut.refusal(bystander):
         pytest.skip(reason)
     for engine in busy(dut):
-        dut.hasten(engine)
         guilty = dut.client()
         job = guilty.slow(engine, limit)
         if (least := 5 * (dut.gpu.timeout_s(engine, dut.card) or limit)) > job.expected_s:
             pytest.skip(f"{engine.name} has no job of {least:g} s: {job.expected_s:.1f} s is all")
+        dut.hasten(engine)  # not before: it tries how fast the engine is
         fence = guilty.wait(job, Deadline(limit))
         assert fence.error in dut.gpu.hang_errors(), f"{engine.name}: the fence {fence}"
         after = bystander.canary(engine)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.bisect.dag import Floats
 
-__all__ = ["BAD", "GOOD", "TOLD", "Rate", "Tally", "entropy", "of_bad", "of_good"]
+__all__ = ["BAD", "GOOD", "Rate", "Tally", "entropy", "of_bad", "of_bad_after", "of_good"]
 
 Tally = NDArray[np.intp]
 # Numbers of bad and of good runs in one integer, so that they add and look up as one.
@@ -89,21 +89,30 @@ LOWEST = 0.03
 ALWAYS = 0.9995
 
 
+# Earlier runs of a bad kernel say more of its rate than what is taken for granted from so many on.
+_ENOUGH = 20
+
+
 # Cached, as their tables take longer to fill than most searches take.
 @cache
-def of_bad(always: float = 0.05) -> Rate:
-    """How often a bad kernel shows the finding: at each run with the chance `always`, else any
-    rate, small ones as likely as great ones (even in its logarithm).
+def of_bad(told: bool = False) -> Rate:
+    """How often a bad kernel shows the finding: always, by some chance, else at any rate, small
+    ones as likely as great ones (even in its logarithm).
 
     A search that was told nothing must doubt that it is always: what a flaky kernel shows along
-    one way down always looks like some other culprit's doing.
+    one way down always looks like some other culprit's doing.  One that was `told` enough must
+    tell always from nearly always, which twenty runs in a row are too few to do.
     """
-    points = np.geomspace(LOWEST, 0.97, 48)
-    return Rate([*points, ALWAYS], [*np.full(48, (1 - always) / 48), always])
+    often = (0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99) if told else ()
+    always, nearly = (0.3, 0.3) if told else (0.05, 0.0)
+    points = [*np.geomspace(LOWEST, 0.97, 48), *often, ALWAYS]
+    any_rate = np.full(48, (1 - always - nearly) / 48)
+    return Rate(points, [*any_rate, *(nearly / len(often) for _ in often), always])
 
 
-# `always` where earlier runs of a bad kernel are told: they say more than this.
-TOLD = 0.5
+def of_bad_after(runs: int) -> Rate:
+    """As `of_bad`, where so many earlier runs of a bad kernel are told."""
+    return of_bad(told=runs >= _ENOUGH)
 
 
 @cache

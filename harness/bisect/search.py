@@ -16,7 +16,7 @@ import numpy as np
 from harness.bisect.dag import Dag, Floats
 from harness.bisect.policy import Price, burst, dim, enough, score, settle
 from harness.bisect.posterior import Posterior
-from harness.bisect.rate import TOLD, Rate, of_bad, of_good
+from harness.bisect.rate import Rate, of_bad_after, of_good
 
 __all__ = ["Answer", "Assumed", "Kind", "Search"]
 
@@ -42,7 +42,7 @@ class Assumed:
 
     def rate(self) -> Rate:
         """How often bad kernels show it, before the search."""
-        return of_bad(TOLD) if self.seen else of_bad()
+        return of_bad_after(self.seen)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from harness.bisect.forecast import Lab, forecast
 from harness.bisect.history import History
 from harness.bisect.kernels import Kernels, Workshop
 from harness.bisect.oracle import Wanted
-from harness.bisect.rate import TOLD, of_bad, of_good
+from harness.bisect.rate import of_bad_after, of_good
 from harness.bisect.runner import Runner
 from harness.bisect.search import Search
 from harness.errors import UsageError
@@ -207,7 +207,7 @@ def _plan(setting: Setting) -> None:
     for shows in rates:
         lab = Lab.draw(dag, searches, shows, setting.unrelated, 0.0, random)
         done = forecast(
-            dag, lab, of_bad(TOLD) if told else of_bad(), of_good(setting.unrelated), random,
+            dag, lab, of_bad_after(told), of_good(setting.unrelated), random,
             confidence=setting.confidence, told=told, most_runs=setting.most_runs,
         )  # fmt: skip
         low, middle, high = np.percentile(done.runs, (10, 50, 90))

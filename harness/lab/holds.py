@@ -36,7 +36,7 @@ class PlaceLike(Protocol):
         """Raises LabError when it is not ours any more."""
 
     def lost(self) -> str:
-        """Why it is not, without waiting."""
+        """Why it is not, or nobody can tell."""
 
     def release(self) -> None:
         """Give it back."""
@@ -67,13 +67,12 @@ class Hold:
             self._place.check()
 
     def lost(self) -> str:
-        """Why it is not ours any more, as far as can be told without waiting; "" while it is."""
+        """Why it is not ours any more, or nobody can tell whether it is; "" while it is."""
         try:
             self._lock.check()
         except LabError as error:
             return error.what
-        why = self._place.lost() if self._place else ""
-        return f"the reservation is lost: {why}" if why else ""
+        return self._place.lost() if self._place else ""
 
     def release(self) -> None:
         """Give it back.  Idempotent."""

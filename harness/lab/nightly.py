@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.deadline import Deadline
+from harness.lab import sessions
 from harness.lab.claims import ALL_OURS, Answer, Claims
 from harness.lab.ingest import runs_in
 from harness.lab.nights import NightDir, run_of
 from harness.lab.progress import Progress
-from harness.lab.sessions import PYTEST, Process, Sessions
+from harness.lab.sessions import PYTEST, Process
 
 __all__ = ["Board", "Job", "Settings", "run"]
 
@@ -94,8 +95,7 @@ def run(night: NightDir, settings: Settings, board: Board, claims: Claims = ALL_
         pass  # a night that was killed: its sessions end by themselves, and let their targets go
     waiting = [Job(target) for target in night.left()]
     jobs = list(waiting)
-    mark = f"--night={night.name}"
-    with _asked() as stop, Sessions(mark, night.path / "sessions.txt") as sessions:
+    with _asked() as stop:
         while True:
             running = [job for job in jobs if job.state == "running"]
             if stop:
@@ -112,7 +112,7 @@ def run(night: NightDir, settings: Settings, board: Board, claims: Claims = ALL_
                 if answer.state != "ours":
                     _passed(job, answer, night, board)
                     continue
-                _start(job, night, settings, sessions, answer.env)
+                _start(job, night, settings, answer.env)
                 board.say(f"{job.target}: started, pid {job.process.pid if job.process else 0}")
                 running.append(job)
             for job in running:
@@ -170,9 +170,7 @@ def _passed(job: Job, answer: Answer, night: NightDir, board: Board) -> None:
     board.say(f"{job.target}: {job.why}")
 
 
-def _start(
-    job: Job, night: NightDir, settings: Settings, sessions: Sessions, env: Mapping[str, str]
-) -> None:
+def _start(job: Job, night: NightDir, settings: Settings, env: Mapping[str, str]) -> None:
     resumed = run_of(settings.runs, night.name, job.target)
     words = argv(job.target, night, settings, resumed)
     job.process = sessions.start(words, night.log(job.target), env)

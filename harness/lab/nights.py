@@ -18,6 +18,7 @@ from harness.evidence import journal
 from harness.evidence.files import disk_error, read_json
 from harness.evidence.journal import Journal
 from harness.lab.ingest import NIGHTS
+from harness.lab.reservation import started
 
 __all__ = ["NightDir", "Plan", "chosen", "newest", "run_of"]
 
@@ -33,14 +34,14 @@ class Plan:
 @dataclass
 class NightDir:
     """One night.  `done` says of each target whose tests have all been run why they may have
-    come to nothing, ""; those are not started again.  `leaving`: pids of sessions of a night that
-    was killed, which may still be at their end."""
+    come to nothing, ""; those are not started again.  `leaving`: sessions of a night that was
+    killed, which may still be at their end, by pid and when that started."""
 
     path: Path
     plan: Plan
     journal: Journal
     done: dict[str, str] = field(default_factory=dict)
-    leaving: dict[str, int] = field(default_factory=dict)
+    leaving: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -69,12 +70,12 @@ class NightDir:
     def resume(cls, path: Path) -> Self:
         """An earlier night, to do what it left.  Raises UsageError where `path` is none."""
         plan, done = None, {}
-        leaving: dict[str, int] = {}
+        leaving: dict[str, tuple[int, int]] = {}
         for entry in journal.read(path / "night.jsonl"):
             if entry["what"] == "night-start":
                 plan = Plan(tuple(entry["targets"]), tuple(entry["args"]))
             elif entry["what"] == "target-start":
-                leaving[entry["target"]] = entry["pid"]
+                leaving[entry["target"]] = (entry["pid"], entry.get("began", 0))
             elif entry["what"] == "target-end":
                 leaving.pop(entry["target"], None)
                 if entry.get("done"):
@@ -95,7 +96,11 @@ class NightDir:
 
     def held(self) -> list[str]:
         """Targets that a session of this very night still holds."""
-        return [target for target, pid in self.leaving.items() if _of_night(pid, self.name)]
+        return [
+            target
+            for target, (pid, began) in self.leaving.items()
+            if began and started(pid) == began
+        ]
 
     def log(self, target: str) -> Path:
         """Where what a target's pytest prints goes."""
@@ -104,7 +109,9 @@ class NightDir:
     def started(self, target: str, pid: int, resumed: Path | None) -> None:
         """A target's process runs."""
         where = str(resumed) if resumed else ""
-        self.journal.add("target-start", target=target, pid=pid, resumed=where)
+        # The number alone may be another's by the time that somebody asks.
+        began = started(pid)
+        self.journal.add("target-start", target=target, pid=pid, began=began, resumed=where)
 
     def ended(self, target: str, why: str, *, done: bool, elsewhere: str = "") -> None:
         """It has ended; `why` it did not do all that was asked, "".  Not `done`, it goes on when
@@ -159,11 +166,3 @@ def chosen(tags: Sequence[str], all_targets: Iterable[tuple[str, Sequence[str]]]
             cure="see lab targets",
         )
     return [name for name, tagged in listed if not tags or {name, *tagged} & set(tags)]
-
-
-def _of_night(pid: int, night: str) -> bool:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return f"--night={night}".encode() in words.split(b"\0")

@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from harness.errors import LabError, UsageError
 
-__all__ = ["Holder", "Reservation", "folder"]
+__all__ = ["Holder", "Reservation", "folder", "started"]
 
 _LOG = logging.getLogger(__name__)
 # As harness.inventory has it: the name becomes part of a file's name.
@@ -48,7 +48,7 @@ class Holder(Struct, frozen=True, kw_only=True):
 
     def stale(self) -> str:
         """Why this no longer holds; "" when it does."""
-        if self.host == socket.gethostname() and _started(self.pid) != self.pid_started:
+        if self.host == socket.gethostname() and started(self.pid) != self.pid_started:
             return f"pid {self.pid} is dead"
         late = time.time() - self.expires
         return f"not renewed for {late:.0f} s" if late > 0 else ""
@@ -85,7 +85,7 @@ class Reservation:
             target=target_name,
             user=getpass.getuser(),
             pid=os.getpid(),
-            pid_started=_started(os.getpid()),
+            pid_started=started(os.getpid()),
             host=socket.gethostname(),
             command=command,
             since=now,
@@ -220,7 +220,7 @@ def _write(path: Path, holder: Holder) -> None:
     part.rename(path)
 
 
-def _started(pid: int) -> int:
+def started(pid: int) -> int:
     """When `pid` started, in clock ticks since boot; 0 when there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()

@@ -38,6 +38,10 @@ ACTS_FOR = "TDRLAB_ACTS_FOR"
 """Names, in the environment, the owner of the places that a session of a dispatcher's uses."""
 # Seconds between looks at what tells nothing when it changes.
 _AGAIN_S = 0.25
+# How long an owner's acquiring anew may take, for all resources of a place; and until it shows
+# that this is what happens.
+_ANEW_S = 30.0
+_FREE_S = 1.0
 # A priority that nobody else asks for.
 _FIRST = 1e6
 # How long to try to give a place back where the coordinator is away: it forgets it by itself.
@@ -163,13 +167,15 @@ class PlaceHold:
             )
 
     def lost(self) -> str:
-        """Why it is not ours any more, as far as can be told without waiting; "" while it is."""
+        """Why it is not ours any more, or nobody can tell whether it is; "" while it is.
+
+        Waits as `check` does: who was quicker after a restart may have used it for a while.
+        """
         try:
-            with self._lock:
-                self._beat()
-        except Gone:
-            pass  # nobody can take it from a coordinator that is away
-        return self._lost
+            self.check()
+        except LabError as error:
+            return error.what
+        return ""
 
     def mark(self, tags: Mapping[str, str]) -> None:
         """Leave tags at the place, which it keeps.  Raises LabError where that fails."""
@@ -215,7 +221,7 @@ class PlaceHold:
                 with self._lock:
                     self._beat()
                 pause = Deadline(1.0 if self._partial else self._spec.stale_s / 4)
-            except Gone:
+            except LabError:
                 pause = Deadline(1.0)
             # A coordinator that came back has forgotten us, and may give it to the next.
             while not (self._done.is_set() or pause.expired() or self._session.generation != seen):
@@ -229,14 +235,33 @@ class PlaceHold:
         try:
             self._session.touch(self.place_name, self._note)
         except Refused as error:
-            if generation == self._generation:
-                self._lost = f"somebody released it: {error.what}"
-            else:
+            if generation != self._generation:
                 self._again()
+            elif not self._between():
+                self._lost = f"somebody released it: {error.what}"
         if not self._lost:
             self._generation = generation
         if self._partial and not self._lost:
             self._complete()
+
+    def _between(self) -> bool:
+        """Whether it is but another process of our owner's that acquires it anew (`_complete`)."""
+        deadline, unreserved = Deadline(_ANEW_S), Deadline(_FREE_S)
+        while not deadline.expired():
+            place = self._session.places().get(self.place_name)
+            if place is None or place.acquired not in ("", self._session.owner):
+                return False
+            if place.acquired:
+                try:
+                    self._session.touch(self.place_name, self._note)
+                except Refused:
+                    pass  # what was told is behind what is
+                else:
+                    return True
+            elif not place.reservation and unreserved.expired():
+                return False
+            self._session.wait(_AGAIN_S)
+        return False
 
     def _again(self) -> None:
         """After the coordinator came back: take it once more, before anybody else does."""
@@ -263,14 +288,18 @@ class PlaceHold:
 
         A reservation before all others' keeps it ours between release and acquisition.
         """
-        place = self.place()
-        if unmatched(place, self._session.exports()):
+        place = self._session.places().get(self.place_name)
+        if place is None or unmatched(place, self._session.exports()):
             return
         paths = {export.path for _, export in exports_of(place, self._session.exports())}
         if paths - set(place.resources):
             mine = self._session.reserve({"name": self.place_name}, prio=_FIRST)
-            self._session.release(self.place_name, self._session.owner)
-            self._session.acquire(self.place_name)
-            self._session.cancel(mine.token)
-            self._session.touch(self.place_name, self._note)
+            try:
+                self._session.release(self.place_name, self._session.owner)
+                self._session.acquire(self.place_name)
+                self._session.cancel(mine.token)
+                self._session.touch(self.place_name, self._note)
+            except Refused as error:
+                self._generation = -1  # the next look acquires it again, by that reservation
+                raise Gone(error.what, where=error.where, cure=error.cure) from error
         self._partial = False

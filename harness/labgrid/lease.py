@@ -17,6 +17,10 @@ __all__ = ["Lease", "dispatched"]
 _START_S = 5.0
 
 
+class Away(LabError):
+    """An exporter has gone since the place was acquired."""
+
+
 def dispatched(environ: Mapping[str, str]) -> str:
     """The dispatcher whose places a session with this environment uses; "" for one by hand."""
     return environ.get(ACTS_FOR, "")
@@ -71,26 +75,36 @@ class Lease:
         While its exporters are away, as it was last.  Raises as `completed` does the first time.
         """
         # What an exporter starts for us is told a moment after it was acquired.
-        deadline = Deadline(_START_S)
-        patience = Deadline(self._patience_s)
+        started, patience = Deadline(_START_S), Deadline(self._patience_s)
         while True:
             version = self._session.version
             try:
-                self._known = completed(self._target, self._place.place(), self._place.parts())
-            except LabError:
-                until = patience if self._place.missing() else deadline
+                self._known = self._complete()
+            except LabError as error:
+                until = patience if isinstance(error, Away) else started
                 if self._known is None and until.expired():
                     raise
-            if self._known is not None:
-                return self._known
-            self._session.wait(until.left(), version)
+                if self._known is None:
+                    self._session.wait(until.left(), version)
+                    continue
+            return self._known
+
+    def _complete(self) -> Target:
+        if missing := self._place.missing():
+            # Half of its parts would make a target without a console.
+            raise Away(
+                f"nothing is exported as {', '.join(missing)} any more",
+                where=self._place.place_name,
+                cure="are its exporters running? see `labgrid-client resources`",
+            )
+        return completed(self._target, self._place.place(), self._place.parts())
 
     def check(self) -> None:
         """Raises LabError when the place is not ours any more."""
         self._place.check()
 
     def lost(self) -> str:
-        """Why it is not ours any more, as far as can be told without waiting."""
+        """Why it is not ours any more, or nobody can tell; "" while it is."""
         return self._place.lost()
 
     def release(self) -> None:

@@ -23,9 +23,11 @@ from harness.link.sockname import short
 
 __all__ = ["CMDLINE", "CONTROL_SOCKET", "CPU_FLAGS", "TCG_THREADS", "Gen3", "ask", "refuse"]
 
-# fbcon would draw through the aperture, where every store is a round trip to the model:
-# 15 s for one 1024x768 screen.
-CMDLINE = "drm_kms_helper.fbdev_emulation=0"
+# fbcon would draw through the aperture, where every store is a round trip to the model: 15 s for
+# one 1024x768 screen.  So is every entry of the page table, which i915 writes without a pause when
+# it is probed and when the machine wakes from its sleep: 3 s on an idle host, 26 s on one loaded
+# sevenfold.  That is no lockup (twice watchdog_thresh), nor a stall of RCU.
+CMDLINE = "drm_kms_helper.fbdev_emulation=0 watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60"
 
 # Accesses of a second CPU at the same time are lost (see `refuse`).
 TCG_THREADS = "single"

@@ -393,6 +393,8 @@ class Uplink:
     def _autopsy(self) -> tuple[str, str]:
         old = self.boot_id
         death = self._watch.death
+        # Then it is this host's disk that broke.
+        held = self._boot.failed and self._at is not None and self._at.agent.alive
         self._drop()
         if death is not None:
             self._watch.settle()
@@ -409,13 +411,14 @@ class Uplink:
             return "", f" ({error.what})"
         except HarnessError as error:
             return self._stalled(old, error.what)
-        return self._same(old)
+        return self._same(old, held)
 
-    def _same(self, old: str) -> tuple[str, str]:
+    def _same(self, old: str, held: bool = False) -> tuple[str, str]:
         """What it means that the machine answers again."""
         if self.boot_id != old:
             return "the target rebooted by itself", ""
-        return "", " (the link broke and came back; same boot)"
+        what = "evidence is kept again" if held else "the link broke and came back"
+        return "", f" ({what}; same boot)"
 
     def _stalled(self, old: str, why: str) -> tuple[str, str]:
         """No agent can be had.  While its console or its sshd answers, that is a stall, not a

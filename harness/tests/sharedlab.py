@@ -20,7 +20,7 @@ from harness.tests.inner import ROOT
 from harness.tests.loopback.labgrids import Coordinators, Exporter, place_of
 from harness.verdict import recorded
 
-__all__ = ["NAMES", "Lab", "nobody_loses", "opened", "shared"]
+__all__ = ["NAMES", "VICTIMS", "Lab", "nobody_loses", "opened", "shared"]
 
 VICTIMS = "harness/tests/loopback/victims/shared.py"
 TESTS = ("test_a_first", "test_b_waits", "test_c_last")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.deadline import Deadline
+from harness.tests.inner import Session
 from harness.tests.loopback.posing import posing
-from harness.tests.sharedlab import Lab, nobody_loses, opened, shared
+from harness.tests.sharedlab import VICTIMS, Lab, nobody_loses, opened, shared
 
 # There is no lockdep here: a pass is blind, which is no proof (summary.status).
 BLIND = ("blind", 3)
@@ -35,3 +39,37 @@ def test_two_dispatchers_share_three_targets(lab: Lab) -> None:
 @pytest.mark.deep
 def test_no_result_is_lost_whoever_dies(lab: Lab) -> None:
     nobody_loses(lab, *BLIND)
+
+
+@pytest.mark.deep
+def test_a_place_that_went_to_others_makes_errors_not_failures(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "flag"
+    monkeypatch.setenv("VICTIM_FLAG", str(flag))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    session = Session(lab.targets, tmp_path / "runs", "one")
+    process = session.start(VICTIMS)
+    lab.until(lambda: flag.exists() or process.poll() is not None, "a test waits")
+    # It stands still while the coordinator is restarted and somebody else is quicker.
+    os.killpg(process.pid, signal.SIGSTOP)
+    lab.coordinators.kill()
+    assert lab.exporter.wait() == 100
+    lab.coordinators.start()
+    lab.exporter.start()
+    lab.until(lambda: lab.session.generation == 2, "it is there again")
+    lab.session.reach(Deadline(lab.patience_s))
+    lab.session.acquire("one")
+    os.killpg(process.pid, signal.SIGCONT)
+    flag.unlink()
+    assert process.wait(lab.patience_s) == 1
+    verdicts = session.verdicts()
+    assert verdicts["test_a_first"].outcome == "blind"
+    assert verdicts["test_b_waits"].outcome == "error"
+    assert "taken by others while the coordinator restarted" in verdicts["test_b_waits"].reason
+    assert "test_c_last" not in verdicts
+    told = (session.runs / "output.txt").read_text()
+    assert f"one: {lab.session.owner}" in told
+    assert "the reservation is lost" in told
+    assert "Traceback" not in told
+    assert lab.session.places()["one"].acquired == lab.session.owner

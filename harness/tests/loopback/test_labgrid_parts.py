@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import select
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,9 +51,15 @@ class Rack:
     def __init__(self, folder: Path, sshd: Sshd, daemon: str, relay: str) -> None:
         self.serial = Serial()
         service = {"address": "127.0.0.1", "username": "root", "port": sshd.port}
+        tags = {"host_key": sshd.fingerprint()}
+        parts = {
+            "box": ("NetworkService", "NetworkSerialPort", "PDUDaemonPort"),
+            "relay": ("NetworkService", "NetworkPowerPort"),
+        }
+        # Each by its class: "*" would be content with the first that is exported.
         places = {
-            "box": place_of({"host_key": sshd.fingerprint()}, "rack/box/*/*"),
-            "relay": place_of({"host_key": sshd.fingerprint()}, "rack/relay/*/*"),
+            name: place_of(tags, *(f"rack/{name}/{cls}/*" for cls in classes))
+            for name, classes in parts.items()
         }
         self.coordinators = Coordinators(folder, places).start()
         port = {"port": self.serial.path, "speed": 115200}
@@ -117,7 +124,8 @@ def hears(held: Hold, serial: Serial, line: bytes) -> bool:
         deadline = Deadline(20)
         while line not in got and not deadline.expired():
             serial.say(line)
-            got += source.read(4096) or b""
+            if select.select([source], [], [], 1.0)[0]:
+                got += source.read(4096) or b""
         return line in got
     finally:
         source.close()
@@ -127,12 +135,17 @@ def test_address_console_and_power_are_the_places(rack: Rack, tmp_path: Path) ->
     with hold(rack.target("box"), "a test") as held:
         with Ssh.connect(Endpoint.of(held.target), Deadline(60)) as ssh:
             assert ssh.run(["true"], Deadline(60)).status == 0
-        assert hears(held, rack.serial, b"kernel says\r\n")
+        until(lambda: hears(held, rack.serial, b"kernel says\r\n"), "the console speaks")
         power_for(held.target).on(Deadline(60))
         outlets = rack.list.parent / "pdu" / "outlets"
         until(outlets.exists, "the outlet is switched")
         assert outlets.read_text() == "4 on\n"
-        # Its exporter dies and comes back: the console is on another port then.
+
+
+@pytest.mark.deep
+def test_a_console_is_found_again_when_its_exporter_was_restarted(rack: Rack) -> None:
+    with hold(rack.target("box"), "a test") as held:
+        until(lambda: hears(held, rack.serial, b"kernel says\r\n"), "the console speaks")
         rack.exporter.kill()
         held.check()
         assert held.now().address == "127.0.0.1"

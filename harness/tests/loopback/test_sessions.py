@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.deadline import Deadline
-from harness.lab.sessions import PYTEST, Process, Sessions
+from harness.lab.reservation import started
+from harness.lab.sessions import PYTEST, Process, start
 from harness.tests.inner import ROOT
 
 # Longest that a session takes to begin or end on a machine that does much else, in seconds.
@@ -40,16 +40,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def sessions(place: Path) -> Iterator[Sessions]:
-    with Sessions("--night=x", place / "sessions.txt") as made:
-        yield made
-
-
-def begin(sessions: Sessions, place: Path, test: str) -> Process:
+def begin(place: Path, test: str) -> Process:
     words = [*PYTEST, "-pno:cacheprovider", f"{place}/test_cases.py::{test}"]
     env = {"LAB_TESTED": "yes", "FLAG": str(place / "flag")}
-    return sessions.start(words, place / f"{test}.txt", env)
+    return start(words, place / f"{test}.txt", env)
 
 
 def ended(process: Process) -> int:
@@ -67,50 +61,51 @@ def waits(place: Path, process: Process) -> None:
     (place / "flag").unlink()
 
 
-def test_each_has_its_own_status_and_output(sessions: Sessions, place: Path) -> None:
-    passes, fails = (begin(sessions, place, f"test_{name}") for name in ("passes", "fails"))
+def test_each_has_its_own_status_and_output(place: Path) -> None:
+    passes, fails = (begin(place, f"test_{name}") for name in ("passes", "fails"))
     assert (ended(fails), ended(passes)) == (1, 0)
     assert "how it failed" in (place / "test_fails.txt").read_text()
     assert "1 passed" in (place / "test_passes.txt").read_text()
     assert passes.pid != fails.pid
 
 
-def test_it_is_asked_to_end(sessions: Sessions, place: Path) -> None:
-    session = begin(sessions, place, "test_waits")
+def test_it_is_asked_to_end(place: Path) -> None:
+    session = begin(place, "test_waits")
     waits(place, session)
     assert os.getpgid(session.pid) == session.pid
-    assert b"--night=x" in Path(f"/proc/{session.pid}/cmdline").read_bytes().split(b"\0")
     session.terminate()
     assert ended(session) == -signal.SIGTERM
     session.terminate()  # nobody
 
 
-def test_what_is_no_pytest_is_executed(sessions: Sessions, place: Path) -> None:
+def test_what_is_no_pytest_is_executed(place: Path) -> None:
     code = "import os; print(os.environ['WORD']); raise SystemExit(3)"
     log = place / "other.txt"
-    assert ended(sessions.start([sys.executable, "-c", code], log, {"WORD": "said"})) == 3
+    assert ended(start([sys.executable, "-c", code], log, {"WORD": "said"})) == 3
     assert log.read_text() == "said\n"
 
 
 @pytest.mark.deep
-def test_they_end_with_the_helper(place: Path) -> None:
-    with Sessions("--night=y", place / "sessions.txt") as made:
-        session = begin(made, place, "test_waits")
-        waits(place, session)
-        status = Path(f"/proc/{session.pid}/status").read_text()
-        parent = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
-        os.kill(int(parent), signal.SIGKILL)
-        assert ended(session) == -signal.SIGTERM
-        assert ended(begin(made, place, "test_passes")) == 0  # of another helper
+def test_they_end_with_the_fork_server(place: Path) -> None:
+    session = begin(place, "test_waits")
+    waits(place, session)
+    status = Path(f"/proc/{session.pid}/status").read_text()
+    parent = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
+    os.kill(int(parent), signal.SIGKILL)
+    assert ended(session) != 0
+    deadline = Deadline(PATIENCE_S)
+    while started(session.pid):
+        assert deadline.pause(0.02)
+    assert ended(begin(place, "test_passes")) == 0  # of another one
 
 
 @pytest.mark.deep
 def test_they_end_with_who_is_killed(place: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from harness.tests.loopback import "
-        "test_sessions as t; from harness.lab.sessions import Sessions\n"
-        "place = Path(sys.argv[1]); s = Sessions('--night=z', place / 'sessions.txt')\n"
-        "p = t.begin(s, place, 'test_waits'); t.waits(place, p); print(p.pid, flush=True)\n"
+        "test_sessions as t\n"
+        "place = Path(sys.argv[1])\n"
+        "p = t.begin(place, 'test_waits'); t.waits(place, p); print(p.pid, flush=True)\n"
         "time.sleep(600)"
     )
     night = subprocess.Popen(
@@ -121,5 +116,5 @@ def test_they_end_with_who_is_killed(place: Path) -> None:
     night.kill()
     night.communicate()
     deadline = Deadline(PATIENCE_S)
-    while Path(f"/proc/{pid}").exists():
+    while started(pid):
         assert deadline.pause(0.02)

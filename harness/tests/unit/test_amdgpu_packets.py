@@ -118,6 +118,14 @@ def test_as_much_work_as_lasts_that_long(each: int) -> None:
     assert count * each == expected == pytest.approx(2e9, rel=0.05)
 
 
+@pytest.mark.parametrize("ways", [[900_000_000, 0], [0, 900_000_000], [100_000_000, 30_000_000]])
+def test_a_slow_way_to_the_ring_is_no_work(ways: list[int]) -> None:
+    left = [*ways, *[0] * 8]
+    count, expected = pieces(lambda count: told(left.pop(0) + count * 1_000_000), 2.0, 1 << 40)
+    assert count == pytest.approx(2000, rel=0.05)
+    assert expected == pytest.approx(2e9, rel=0.05)
+
+
 def test_one_job_has_a_limit_and_says_so() -> None:
     assert pieces(lambda count: told(count * 1000), 2.0, 5000) == (5000, 5_000_000)
     assert pieces(lambda count: told(10**11), 2.0, 5000) == (1, 10**11 // 8)

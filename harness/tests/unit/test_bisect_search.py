@@ -11,7 +11,7 @@ from harness.bisect.dag import Dag
 from harness.bisect.forecast import Lab, forecast
 from harness.bisect.policy import Price
 from harness.bisect.posterior import Posterior
-from harness.bisect.rate import BAD, GOOD, TOLD, Rate, of_bad, of_good
+from harness.bisect.rate import BAD, GOOD, Rate, of_bad_after, of_good
 from harness.bisect.search import Assumed, Search
 
 __all__: list[str] = []
@@ -207,9 +207,9 @@ def test_the_same_answers_lead_to_the_same_question() -> None:
 
 def test_simulated_searches_are_right_as_often_as_they_say() -> None:
     dag, dice = Dag.line(48), np.random.default_rng(1)
-    for shows, told in ((1.0, 0), (0.5, 20)):
+    for shows, told in ((1.0, 0), (0.5, 20), (0.95, 20)):
         lab = Lab.draw(dag, 80, shows, 0.02, 0.05, dice)
-        rate = of_bad(TOLD) if told else of_bad()
+        rate = of_bad_after(told)
         done = forecast(dag, lab, rate, of_good(0.02), dice, told=told)
         assert done.sure.mean() > 0.97
         # Of 80 searches one may be wrong; these dice fall the same every time.

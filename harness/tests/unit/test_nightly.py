@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -98,26 +99,14 @@ def test_the_rest_of_a_night_is_known_from_its_journal(tmp_path: Path) -> None:
 
 def test_sessions_of_a_killed_night_are_waited_for(tmp_path: Path) -> None:
     night = NightDir.create(tmp_path, Plan(("a", "b"), ()))
-    waits = "import sys; print(flush=True); sys.stdin.read()"
-    mine, other = (
-        subprocess.Popen(
-            [sys.executable, "-c", waits, f"--night={name}"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )
-        for name in (night.name, "another")
-    )  # fmt: skip
-    try:
-        for process, target in ((mine, "a"), (other, "b")):
-            assert process.stdout is not None
-            process.stdout.readline()  # now its command line is its own
-            night.started(target, process.pid, None)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as mine:
+        night.started("a", mine.pid, None)
+        # Of a night of another boot, say: the number is somebody else's now.
+        night.journal.add("target-start", target="b", pid=os.getpid(), began=1, resumed="")
         again = NightDir.resume(night.path)
         assert again.held() == ["a"]
-        mine.communicate()
+        mine.communicate(b"\n")
         assert again.held() == []
-    finally:
-        mine.communicate()
-        other.communicate()
 
 
 def test_a_run_is_found_by_what_it_says_of_itself(tmp_path: Path) -> None:

@@ -154,6 +154,14 @@ def test_a_machine_that_answers_is_neither_dead_nor_interrupted(
     assert "nmi" not in machine.done
 
 
+def test_a_disk_of_this_host_is_not_taken_for_the_link(link: Uplink, script: list[Any]) -> None:
+    link._boot._kmsg._failed = LabError("No space left on device", where="disk", cure="free it")
+    script += [OLD, OLD]
+    assert link._diagnose() == ("", " (evidence is kept again; same boot)")
+    assert not link._boot.failed
+    assert link._diagnose() == ("", " (the link broke and came back; same boot)")
+
+
 def test_a_machine_whose_process_ended_meanwhile_died(
     link: Uplink,
     machine: Machine,

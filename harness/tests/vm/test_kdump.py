@@ -54,7 +54,8 @@ def _install(dut: Dut) -> None:
     image = Path(load_manifest().kernel).read_bytes()
     dut.at.ssh.put(image, f"{PLACE}/bzImage", 0o644, Deadline(120))
     put(dut, f"{PLACE}/writer", WRITER)
-    sh(dut, f"chmod 755 {PLACE}/writer")
+    # The crash kernel finds what is on the disk, not what this one has in memory.
+    sh(dut, f"chmod 755 {PLACE}/writer; sync")
 
 
 @pytest.mark.deep
