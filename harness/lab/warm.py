@@ -4,20 +4,17 @@ Not harness.plugin: pytest itself wants to import its plugins.
 """
 
 import gc
+import importlib
 import os
-
-# A BLAS would start threads, which no fork takes along; nothing here multiplies matrices.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-import pytest  # noqa: F401
-
-import harness.fleet
-import harness.lab.report
-import harness.lab.telling
-import harness.masking  # noqa: F401
 
 __all__: list[str] = []
 
+SHARED = ("pytest", "harness.fleet", "harness.lab.report", "harness.lab.telling", "harness.masking")
+
+# A BLAS would start threads, which no fork takes along; nothing here multiplies matrices.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+for name in SHARED:
+    importlib.import_module(name)
 # What is there now lives as long as the process: no collection touches, and so copies, it.
 gc.collect()
 gc.freeze()

@@ -124,7 +124,7 @@ def _night(root: Path, box: Sshd, targets: int) -> _Cost:
     night.close("done")
     ended = len(list(runs.glob("*-box-*/tests/*/verdict.json")))
     if ended != targets * TESTS:
-        said = "\n".join(watch.lines[-5:])
+        said = "\n".join(line for line in watch.lines if "ended" in line and "; " in line)
         raise LabError(f"{ended} tests of {targets * TESTS}: {said}", where="bench sessions")
     most = statistics.median(watch.most.values())
     return _Cost(spent / targets, most, took / targets)
