@@ -181,7 +181,9 @@ class Witness(Uplink):
         """The kernel's records since `window` opened, up to now."""
         last = self.at.mark(f"look {window.test}").record.seq
         so_far = Tail(self._boot.path / "kmsg", window.offset)
-        return [record for record, _ in so_far.advance() if window.first_seq <= record.seq <= last]
+        # A new agent reads the kernel's buffer from its beginning again.
+        known = {record.seq: record for record, _ in so_far.advance()}
+        return [record for seq, record in sorted(known.items()) if window.first_seq <= seq <= last]
 
     def gpu_events(self, window: Window) -> list[resets.GpuEvent]:
         """GPU events since `window` opened, up to now; in the log's order, then those of uevents,

@@ -16,6 +16,7 @@ from harness.gpu.base import Engine
 from harness.inventory import Target
 from harness.link.machine import Box
 from harness.live.dut import Dut
+from harness.live.witness import Witness
 
 
 class Broken(Box):
@@ -162,3 +163,15 @@ def test_a_window_that_a_broken_link_ended_reaches_no_further(
     dut.end(window)
     dut.end(other)
     assert (window.last_seq, other.last_seq) == (1, None)
+
+
+def test_a_log_that_a_new_agent_read_again_has_each_record_once(tmp_path: Path) -> None:
+    records = [b"6,%d,%d,-;record %d\n" % (n, n, n) for n in range(6)]
+    (tmp_path / "kmsg").write_bytes(b"".join([*records[:4], *records]))
+    mark = SimpleNamespace(record=SimpleNamespace(seq=4))
+    connected = SimpleNamespace(
+        at=SimpleNamespace(mark=lambda text: mark), _boot=SimpleNamespace(path=tmp_path)
+    )
+    window = SimpleNamespace(test="a", offset=0, first_seq=1)
+    found = Witness.log(cast(Any, connected), cast(Any, window))
+    assert [record.seq for record in found] == [1, 2, 3, 4]
