@@ -122,7 +122,7 @@ class Virtual:
     def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
         self._sink = console
         self.qemu.evidence = evidence or self._dir
-        self.qemu.start(deadline)
+        self.qemu.on(deadline)  # whoever connects waits for its sshd, and knows when to give up
 
     def endpoint(self) -> Endpoint:
         return self.qemu.endpoint()

@@ -134,7 +134,7 @@ def _entry(name: str, box: Sshd) -> str:
     return (
         f'[targets.{name}]\ndriver = "amdgpu"\naddress = "127.0.0.1"\nport = {box.port}\n'
         f'user = "root"\nkey = "{box.user_key}"\nhost_key = "{box.public()}"\n'
-        "limits = { connect_s = 120, boot_s = 120 }\n"
+        "limits = { connect_s = 600, boot_s = 600, command_s = 600 }\n"
     )
 
 
