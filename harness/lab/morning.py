@@ -82,7 +82,8 @@ class News:
         elif result and self.kind != "missing":
             told.append(f"on {result.kernel}")
         if self.good and self.kind != "fixed":
-            same = result is not None and result.build == self.good.build
+            ran = result if self.kind != "missing" else None
+            same = ran is not None and ran.build == self.good.build
             kernel = "this very kernel" if same else self.good.kernel
             told.append(f"last good {_day(self.good.started)} on {kernel}")
         if (seen := self._earlier()) is not None:
