@@ -47,10 +47,17 @@ class Machine(Protocol):
     def facts(self) -> dict[str, Any]:
         """What makes like comparable with like; no secrets."""
 
-    def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
+    def up(
+        self,
+        console: Sink,
+        deadline: Deadline,
+        evidence: Path | None = None,
+        hopeless: Callable[[], str] | None = None,
+    ) -> None:
         """Have it running, its console flowing into `console` from before its first line.
 
-        What else the lab's own parts of it say goes into files in `evidence`, if given.
+        What else the lab's own parts of it say goes into files in `evidence`, if given;
+        `hopeless` says why it makes no sense to wait any longer, or "".
         """
 
     def endpoint(self) -> Endpoint:
@@ -119,10 +126,16 @@ class Virtual:
             "notes": list(self.qemu.notes),
         }
 
-    def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
+    def up(
+        self,
+        console: Sink,
+        deadline: Deadline,
+        evidence: Path | None = None,
+        hopeless: Callable[[], str] | None = None,
+    ) -> None:
         self._sink = console
         self.qemu.evidence = evidence or self._dir
-        self.qemu.start(deadline)
+        self.qemu.start(deadline, hopeless)
 
     def endpoint(self) -> Endpoint:
         return self.qemu.endpoint()
@@ -188,7 +201,13 @@ class Box:
     def facts(self) -> dict[str, Any]:
         return {"kind": "box"}
 
-    def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
+    def up(
+        self,
+        console: Sink,
+        deadline: Deadline,
+        evidence: Path | None = None,
+        hopeless: Callable[[], str] | None = None,
+    ) -> None:
         if isinstance(self._target.console, NoConsole):
             return
         self._console = Console(console, name=self._target.name)
