@@ -6,12 +6,10 @@ parser.
 
 from __future__ import annotations
 
-import errno
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -20,15 +18,13 @@ from harness import coverage
 from harness.account import Account, Accounted, draw, durations, open_account
 from harness.errors import LabError
 from harness.evidence.files import read_json, write_bytes, write_json
-from harness.evidence.finding import Finding, Place, Severity, signature
+from harness.evidence.finding import Finding, signature
 from harness.evidence.packed import plain
 from harness.evidence.rundir import RunDir, Window
-from harness.kernel import commits, lockdep, modtests, picture, records, resets, splats, uevents
-from harness.kernel import selftests as module_tests
+from harness.findings import finding, folded, of_log
+from harness.kernel import lockdep, picture, records, resets, splats
 from harness.kernel.cycle import cycle_of
-from harness.kernel.diagnosis import explain
 from harness.known import KnownIssues, Scope
-from harness.lastwords import last_words
 from harness.masking import masker
 
 log = logging.getLogger(__name__)
@@ -37,16 +33,6 @@ __all__ = ["Outcome", "Verdict", "cycle_picture", "judge", "recorded", "rejudge"
 
 Outcome = Literal["pass", "fail", "skip", "xfail", "incomplete", "blind", "error"]
 OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "skip", "xfail", "incomplete", "blind", "error")
-
-# Text of one finding kept in findings.json, in characters; the whole stands in the stream.  The
-# longest lock chains with their stacks fit.
-EXCERPT = 60_000
-
-
-# How a reset ends, as far as the display is concerned.
-ENDS = ("reset-done", "reset-failed", "wedged")
-# As many lines of one sort from one test are a fault of their own: they bury all others.
-FLOOD = 5_000
 
 
 class Verdict(Struct, frozen=True):
@@ -80,13 +66,7 @@ def judge(run: RunDir, window: Window, known: KnownIssues = NONE) -> Verdict:
 def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) -> Verdict:
     kmsg = list(slice_of(run.path, window))
     findings = [
-        *_reports(window, kmsg, "kmsg"),
-        *_dying(run.path, window, kmsg),
-        *_recovery(window, kmsg),
-        *_display(run, window, kmsg, any(map(_deadlock, account.findings))),
-        *_selftests(window, kmsg),
-        *_flood(window, kmsg),
-        *_losses(window, kmsg),
+        *of_log(run, window, kmsg, deadlocked=any(map(_deadlock, account.findings))),
         *coverage.notes(run, window, resets.find(kmsg), account.recovered),
         *account.findings,
         *(
@@ -97,8 +77,8 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
     armed = _lockdep_state(window)
     reported = any(f.kind == "lockdep" and f.severity == "fail" for f in findings)
     if armed == "went off" and not reported:
-        findings.append(_finding("lockdep-off", "unknown", "lockdep went off without a report"))
-    findings = _folded(findings)
+        findings.append(finding("lockdep-off", "unknown", "lockdep went off without a report"))
+    findings = folded(findings)
     if window.trouble:
         # A GPU that is taken from under it makes any kernel complain: none of that is its fault.
         findings = [msgspec.structs.replace(finding, severity="note") for finding in findings]
@@ -167,11 +147,11 @@ def cycle_picture(finding: Finding) -> str:
 
 
 def _draw_cycles(verdict: Verdict, directory: Path) -> None:
-    for finding in verdict.findings:
-        report = lockdep.parse(finding.text.split("\n")) if finding.explanation else None
+    for found in verdict.findings:
+        report = lockdep.parse(found.text.split("\n")) if found.explanation else None
         if report and (cycle := cycle_of(report)):
-            drawn = picture.render(cycle, finding.title)
-            write_bytes(directory / cycle_picture(finding), drawn.encode(), derived=True)
+            drawn = picture.render(cycle, found.title)
+            write_bytes(directory / cycle_picture(found), drawn.encode(), derived=True)
 
 
 def recorded(run: RunDir) -> dict[str, Verdict]:
@@ -205,152 +185,8 @@ def slice_of(run: Path, window: Window) -> Iterator[records.Record]:
             yield entry
 
 
-def _folded(findings: list[Finding]) -> list[Finding]:
-    """What is found again and again in one test is one finding, in its first place: a hung task
-    is reported at every check."""
-    again = Counter((finding.signature, finding.severity) for finding in findings)
-    first: dict[tuple[str, Severity], Finding] = {}
-    for finding in findings:
-        first.setdefault((finding.signature, finding.severity), finding)
-    return [
-        finding
-        if again[key] == 1
-        else msgspec.structs.replace(
-            finding, text=f"{finding.text}\n({again[key]} times in this test)".lstrip()
-        )
-        for key, finding in first.items()
-    ]
-
-
-def _finding(
-    kind: str, severity: Severity, title: str, place: Place | None = None, text: str = ""
-) -> Finding:
-    return Finding(kind, severity, title, signature(kind, title), place, text[:EXCERPT])
-
-
-def _dying(run: Path, window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
-    """What a dying kernel reported elsewhere than in its log."""
-    if window.died and kmsg:
-        stream, words = last_words(run / f"boot-{window.boot_id}", kmsg[-1].usec)
-        yield from _reports(window, words, stream)
-
-
-def _reports(window: Window, log: Iterable[records.Record], stream: str) -> Iterator[Finding]:
-    for splat in splats.find(log):
-        if splat.family == "flip_timeout":
-            continue  # what it means depends on the reset before it: _display
-        place = Place(window.boot_id, stream, splat.records[0].seq, splat.records[-1].seq)
-        severity: Severity = "fail" if splat.severity == "fail" else "note"
-        report = lockdep.parse(splat.lines)
-        yield Finding(
-            splat.family,
-            severity,
-            splat.title,
-            splat.signature,
-            place,
-            splat.text[:EXCERPT],
-            explain(report) if report else "",
-        )
-
-
-def _recovery(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
-    """GPU events; a failed reset is a failure, and so is one in a test that asked for none."""
-    whole = resets.recoveries(resets.trail(kmsg))
-    for event in resets.find(kmsg):
-        title = f"{event.step} on {event.engine}" if event.engine else event.step
-        broken = event.step in ("reset-failed", "wedged")
-        if not broken and not window.destructive:
-            title += " in a test that hangs nothing"
-        place = Place(window.boot_id, "kmsg", event.seq, event.seq)
-        severity: Severity = "fail" if broken or not window.destructive else "note"
-        finding = _finding("recovery", severity, title, place, event.text)
-        told = next((recovery.title for recovery in whole if event in recovery.events), "")
-        if told and severity == "fail":
-            # whose job it was is no part of the identity
-            finding = msgspec.structs.replace(finding, title=f"{title}: {told}")
-        yield finding
-
-
-def _display(
-    run: RunDir, window: Window, kmsg: list[records.Record], deadlocked: bool
-) -> Iterator[Finding]:
-    """Commits that were never done.  A test says itself whether it lost a flip; but after a reset,
-    a failed one too, the GPU is to show pictures again, unless a deadlock is why it does not."""
-    timeouts = commits.find(kmsg)
-    resets_ended = _ends(run, window, kmsg) if timeouts else []
-    usec = {record.seq: record.usec for record in kmsg}
-    for timeout in timeouts:
-        place = Place(window.boot_id, "kmsg", timeout.seq, timeout.seq)
-        before = [step for when, step in resets_ended if when <= usec[timeout.seq]]
-        severity: Severity = "fail"
-        if before and before[-1] != "reset-done":
-            title = f"after a failed reset a commit is never done: {timeout.step} timed out"
-        elif before and not deadlocked:
-            title = f"after a reset a commit is never done: {timeout.step} timed out"
-        else:
-            severity = "note"
-            title = f"a commit was not done in time: {timeout.step} timed out"
-        yield _finding("commit-timeout", severity, title, place, timeout.text)
-
-
 def _deadlock(finding: Finding) -> bool:
     return finding.kind == "deadlock" and finding.severity == "fail"
-
-
-def _ends(run: RunDir, window: Window, kmsg: list[records.Record]) -> list[tuple[int, str]]:
-    """When each reset ended, and how, in order; in usec of the log's clock."""
-    ended = [(event.usec, event.step) for event in resets.find(kmsg) if event.step in ENDS]
-    path = plain(run.path / f"boot-{window.boot_id}" / "uevents.jsonl")
-    if window.mono and kmsg[0].seq == window.first_seq and path.exists():
-        # The first record is the mark that was made at `mono`: it ties the two clocks together.
-        ahead = window.mono // 1000 - kmsg[0].usec
-        with path.open("rb") as told:
-            for event in uevents.find(told, window.mono, _device(run.facts())):
-                ended.append((event.usec - ahead, event.step))
-    return sorted(ended)
-
-
-def _device(facts: dict[str, Any]) -> str:
-    """The card under test by its PCI address, else its name; "" where that is not known."""
-    target = facts.get("target", {})
-    wanted = [
-        card
-        for card in facts.get("cards", [])
-        if card["driver"] == target.get("driver") and target.get("pci") in (None, card["pci"])
-    ]
-    return (wanted[0]["pci"] or wanted[0]["name"]) if len(wanted) == 1 else ""
-
-
-def _selftests(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
-    """What the kernel's own tests say of it."""
-    for run in module_tests.find(kmsg):
-        for failed in run.failed:
-            error = errno.errorcode.get(-failed.error, str(failed.error))
-            title = f"{run.kind} selftest {run.group}/{failed.name} fails with {error}"
-            place = Place(window.boot_id, "kmsg", failed.seq, failed.seq)
-            yield _finding("selftest", "fail", title, place, f"st_random_seed={run.seed}")
-    for test in modtests.find(kmsg):
-        if test.outcome in ("fail", "missing"):
-            place = Place(window.boot_id, "kmsg", test.seq, test.seq)
-            yield _finding("selftest", "fail", test.title, place, test.why)
-
-
-def _flood(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
-    if len(kmsg) <= FLOOD:
-        return
-    sorts = Counter(splats.steady(record.text) for record in kmsg if not record.facility)
-    (most, count), *_ = sorts.most_common(1)
-    if count > FLOOD:
-        place = Place(window.boot_id, "kmsg", kmsg[0].seq, kmsg[-1].seq)
-        yield _finding("log-flood", "fail", f"the log is flooded with: {most}", place)
-
-
-def _losses(window: Window, kmsg: list[records.Record]) -> Iterator[Finding]:
-    for first, last in records.gaps(kmsg):
-        place = Place(window.boot_id, "kmsg", first, last)
-        yield _finding("log-lost", "unknown", "kernel log records were lost", place)
-    if window.last_seq is not None and (not kmsg or kmsg[-1].seq < window.last_seq):
-        yield _finding("log-lost", "unknown", "the kernel log ends before the test did")
 
 
 def _lockdep_state(window: Window) -> Literal["armed", "blind", "went off"]:

@@ -203,6 +203,8 @@ def _look(job: Job, night: NightDir, settings: Settings, board: Board) -> None:
         job.why = _said(status, night.log(job.target))
     if not job.why and job.progress is not None:
         job.why = job.progress.trouble
+    if not job.why and status and job.run is None:
+        job.why = _unbegun(job.target, night.log(job.target))
     job.state = "interrupted" if interrupted else "ended"
     night.ended(job.target, job.why, done=not interrupted)
     told = job.progress.told() if job.progress else "no test"
@@ -236,6 +238,16 @@ def _said(status: int, log: Path) -> str:
     if status < 0:
         return f"pytest was killed by {signal.Signals(-status).name}; its last line: {last}"
     return f"pytest ended with {status}: {last}"
+
+
+def _unbegun(target: str, log: Path) -> str:
+    """Why there is no run of a target, none of whose tests passed: somebody else has it, say."""
+    lines = log.read_text(errors="replace").splitlines()
+    told = f"{target}: lab error: "
+    return next(
+        (line.removeprefix(told) for line in reversed(lines) if line.startswith(told)),
+        "no run was begun",
+    )
 
 
 @contextmanager

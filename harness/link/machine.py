@@ -47,17 +47,10 @@ class Machine(Protocol):
     def facts(self) -> dict[str, Any]:
         """What makes like comparable with like; no secrets."""
 
-    def up(
-        self,
-        console: Sink,
-        deadline: Deadline,
-        evidence: Path | None = None,
-        hopeless: Callable[[], str] | None = None,
-    ) -> None:
+    def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
         """Have it running, its console flowing into `console` from before its first line.
 
-        What else the lab's own parts of it say goes into files in `evidence`, if given;
-        `hopeless` says why it makes no sense to wait any longer, or "".
+        What else the lab's own parts of it say goes into files in `evidence`, if given.
         """
 
     def endpoint(self) -> Endpoint:
@@ -126,16 +119,10 @@ class Virtual:
             "notes": list(self.qemu.notes),
         }
 
-    def up(
-        self,
-        console: Sink,
-        deadline: Deadline,
-        evidence: Path | None = None,
-        hopeless: Callable[[], str] | None = None,
-    ) -> None:
+    def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
         self._sink = console
         self.qemu.evidence = evidence or self._dir
-        self.qemu.start(deadline, hopeless)
+        self.qemu.on(deadline)  # whoever connects waits for its sshd, and knows when to give up
 
     def endpoint(self) -> Endpoint:
         return self.qemu.endpoint()
@@ -201,13 +188,7 @@ class Box:
     def facts(self) -> dict[str, Any]:
         return {"kind": "box"}
 
-    def up(
-        self,
-        console: Sink,
-        deadline: Deadline,
-        evidence: Path | None = None,
-        hopeless: Callable[[], str] | None = None,
-    ) -> None:
+    def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
         if isinstance(self._target.console, NoConsole):
             return
         self._console = Console(console, name=self._target.name)

@@ -85,15 +85,14 @@ class Qemu:
 
     # -- the whole life --------------------------------------------------------
 
-    def start(self, deadline: Deadline, hopeless: Callable[[], str] | None = None) -> Endpoint:
-        """Power on and wait until sshd answers, or `hopeless` says why it never will; returns
-        where.
+    def start(self, deadline: Deadline) -> Endpoint:
+        """Power on and wait until sshd answers; returns where.
 
         Raises LabError with the last console lines when it does not, or cannot start;
         what did start goes on then, until `stop`.
         """
         self.on(deadline)
-        self.wait_ssh(deadline, hopeless)
+        self.wait_ssh(deadline)
         return self.endpoint()
 
     def stop(self) -> None:
@@ -224,15 +223,13 @@ class Qemu:
         """What else of the lab's own a judge should know, since this was last asked."""
         return [] if self._model is None else self._model.remarks()
 
-    def wait_ssh(self, deadline: Deadline, hopeless: Callable[[], str] | None = None) -> None:
+    def wait_ssh(self, deadline: Deadline) -> None:
         """Until sshd says its banner.  Raises LabError with the last console lines."""
         while not self._banner(deadline):
             if not self.alive():
                 raise self._failed(
                     self.trouble() or self.exit_reason(), "see the console lines above"
                 )
-            if hopeless is not None and (why := hopeless()):
-                raise self._failed(why, "see its console.log; boot another kernel")
             if not deadline.pause(0.1):
                 raise self._failed(
                     f"sshd did not answer within {deadline.seconds:g} s",

@@ -80,8 +80,7 @@ class Uplink:
         machine, TargetError where it lacks what the agent needs.
         """
         self.say(f"{self.target.name}: {self._machine.describe()}")
-        limit = Deadline(self.target.limits.boot_s)
-        self._machine.up(self._console, limit, self.run.path, self._watch.hopeless)
+        self._machine.up(self._console, Deadline(self.target.limits.boot_s), self.run.path)
         self.guards.open(self._machine.endpoint())
         self._attach(wait=True)
         for remark in self.remarks():

@@ -124,7 +124,7 @@ def _night(root: Path, box: Sshd, targets: int) -> _Cost:
     night.close("done")
     ended = len(list(runs.glob("*-box-*/tests/*/verdict.json")))
     if ended != targets * TESTS:
-        said = "\n".join(watch.lines[-5:])
+        said = "\n".join(line for line in watch.lines if "ended" in line and "; " in line)
         raise LabError(f"{ended} tests of {targets * TESTS}: {said}", where="bench sessions")
     most = statistics.median(watch.most.values())
     return _Cost(spent / targets, most, took / targets)
@@ -134,7 +134,7 @@ def _entry(name: str, box: Sshd) -> str:
     return (
         f'[targets.{name}]\ndriver = "amdgpu"\naddress = "127.0.0.1"\nport = {box.port}\n'
         f'user = "root"\nkey = "{box.user_key}"\nhost_key = "{box.public()}"\n'
-        "limits = { connect_s = 120, boot_s = 120 }\n"
+        "limits = { connect_s = 600, boot_s = 600, command_s = 600 }\n"
     )
 
 

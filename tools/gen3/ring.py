@@ -56,6 +56,9 @@ TABLE = (
 # Packets of one run, about 5 ms; the vCPU that rang waits for them.  Rows of blits are charged
 # as that many packets as take as long.
 BUDGET = 2000
+# How long the guest then has the model to itself: reading an error state takes tens of thousands of
+# accesses, none of which waits for the streamer on hardware.
+REST_NS = 5_000_000
 # How often a batch that jumps to where it was before is looked at again.
 LOOP_NS = 5_000_000
 
@@ -281,8 +284,8 @@ class Ring:
             else:
                 break
         if left <= 0:
-            # More to do at once, after the messages that wait.
-            self._due = self._clock()
+            # More to do, after the messages that wait and some of those that follow.
+            self._due = self._clock() + REST_NS
         self._running = False
 
     def _row(self) -> int:

@@ -83,6 +83,22 @@ def test_a_session_that_cannot_begin(targets: Path) -> None:
     assert entries[0]["args"] == ["--kernel=6.12*", "testcases/no_such.py"]
 
 
+def test_a_target_that_somebody_else_has_did_not_run(tmp_path: Path) -> None:
+    """There is no run that could tell; the session itself came to its end, with errors."""
+    code = "print('a: lab error: a: held by root'); raise SystemExit(1)"
+    settings = Settings(tmp_path, tmp_path / "targets.toml", program=(sys.executable, "-c", code))
+    night = NightDir.create(tmp_path, Plan(("a",), ()))
+    assert nightly.run(night, settings, Lines(Console(file=io.StringIO()))) == "done"
+    night.close("done")
+    with History.open(default_url(tmp_path)) as history:
+        history.add([tmp_path])
+        diff = compare(history)
+    assert [(c.kind, c.target, c.why) for c in diff.changes] == [
+        ("missing", "a", "a: held by root")
+    ]
+    assert summary.status(diff) == summary.LAB
+
+
 def test_the_rest_of_a_night_is_known_from_its_journal(tmp_path: Path) -> None:
     night = NightDir.create(tmp_path, Plan(("a", "b", "c"), ("-k", "x")))
     night.started("a", 1, None)

@@ -19,7 +19,7 @@ FLOORS = [
     {"bisect", "fleet", "lab"},
     {"live"},
     {"verdict"},
-    {"account", "coverage", "known", "lastwords", "masking"},
+    {"account", "coverage", "findings", "known", "lastwords", "masking"},
     {"link", "labgrid", "gpu", "kernel", "fence"},
     {"evidence", "agent"},
     {"inventory", "tomlerror", "ways"},

@@ -12,13 +12,14 @@ from harness.account import Account
 from harness.evidence.files import write_json
 from harness.evidence.finding import Finding
 from harness.evidence.rundir import RunDir, Window
+from harness.findings import FLOOD
 from harness.lab import report
 from harness.lab.telling import tell
 from harness.tests.kmsg import of_dmesg, raw
 from harness.tests.unit.test_kernel import CIRCULAR
 from harness.tests.unit.test_lockdep import FENCED
 from harness.tests.unit.test_uevents import line as uevent
-from harness.verdict import FLOOD, Verdict, cycle_picture, judge, record, recorded, rejudge
+from harness.verdict import Verdict, cycle_picture, judge, record, recorded, rejudge
 
 ARMED = {"debug_locks": 1}
 RESET = (
