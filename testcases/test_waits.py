@@ -19,9 +19,9 @@ from harness.live.waiters import LATE, READY, Waiter, named
 # A fence that signals so much later than a wait's time was over did not end that wait; and how
 # late, in seconds, a wait is given up that begins when its job does.
 LONG_S, SPAN_S = 0.5, 1.0
-# Timeouts count in jiffies, of which the first may be nearly over: two of the longest.
-EARLY_S = 0.02
-# On a busy host a signal may miss a wait: then once more.
+# Timeouts count in jiffies, and those stand still while a host lets no timer interrupt through.
+EARLY_S = 0.1
+# On a busy host a signal may miss a wait, or the kernel an interrupt: then once more.
 TRIES = 3
 
 
@@ -105,13 +105,14 @@ def test_a_wait_ends_when_its_time_is_over(dut: Dut) -> None:
         assert fence.seconds is not None
         timed = [wait for wait in waits if wait.timed]
         early = [str(w) for w in timed if w.result == LATE and w.ended < w.until - EARLY_S]
-        assert not early, f"these gave up early: {early}"
         due = [wait for wait in timed if wait.until + LONG_S < fence.seconds]
         late = [str(wait) for wait in due if wait.result != LATE]
         assert not late, f"these went on when their time was over: {late}; the fence {fence}"
         seen += due
-        if not (missed := {wait.name for wait in timed} - {w.name for w in seen if w.handled}):
+        missed = {wait.name for wait in timed} - {w.name for w in seen if w.handled}
+        if not (missed or early):
             break
+    assert not early, f"these gave up early, {TRIES} times in a row: {early}"
     assert not missed, f"no signal interrupted these, {TRIES} times: {missed}"
 
 
