@@ -135,20 +135,21 @@ def test_released_hang_is_no_hang(dut: Dut, pinned: Engine, window: Window) -> N
     drivers/gpu/drm/i915/gt/intel_engine_heartbeat.c heartbeat().
     Runs on: sim-navi, sim-gen3.
     """
+    limit, patience_s = dut.target.limits.tdr_s, dut.gpu.timeout_s(pinned, dut.card) or 0
     for _ in range(TRIES):
-        before = len(dut.gpu_events(window))
+        before = len(dut.recovered(window, Deadline(limit)))
         with dut.client() as client:
             if reason := dut.refusal(client):
                 pytest.skip(reason)
             job = client.hang(pinned)
             held = client.wait(job, Deadline(0.2))
             client.release(job)
-            fence = client.wait(job, Deadline(dut.target.limits.tdr_s))
-        if fence.error not in dut.gpu.hang_errors():
+            fence = client.wait(job, Deadline(limit))
+        if fence.error == 0 or (fence.seconds or 0) < patience_s / 2:
             break
 
     assert fence.signaled
-    assert fence.error == 0, f"released at once, {TRIES} times: the fence {fence}"
+    assert fence.error == 0, f"released at once: the fence {fence}"
     assert not held.signaled, "the job ended before it was released"
     assert len(dut.gpu_events(window)) == before, "the GPU was reset although nothing hung"
 

@@ -84,7 +84,7 @@ def no_kmemleak(dut: Dut) -> str:
     except TargetError as error:
         return f"this kernel has no kmemleak (CONFIG_DEBUG_KMEMLEAK): {error.what}"
     try:
-        tell(dut, "scan=off")
+        tell(dut, "scan")
     except TargetError as error:
         return f"kmemleak is off, boot with kmemleak=on: {error.what}"
     return ""

