@@ -74,6 +74,7 @@ class Runner:
             *(f"--target={self.target.name}", f"--inventory={self.inventory}", f"--runs={runs}"),
             # What is known of may be what is searched for: nothing is excused, unless by `extra`.
             f"--known={os.devnull}",
+            # A test named with its [parameters] is taken for its first repetition alone.
             *(("--until-fail", f"--count={tries}") if tries > 1 else ()),
             *self.extra,
         ]

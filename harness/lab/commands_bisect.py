@@ -71,7 +71,8 @@ _NOT_SURE = 1
 @click.option("--limit", "limit_s", type=float, default=1800.0, help="Seconds for one run.")
 @click.option(
     "--per-boot", type=click.IntRange(1, 32), default=1, show_default=True,
-    help="Runs that one boot may serve, where that is cheaper; they end with a failure.",
+    help="Runs that one boot may serve, where that is cheaper; they end with a failure."
+    " A NODE with [parameters] still gets one: pytest takes it for that very run.",
 )  # fmt: skip
 @click.option("--most-runs", type=int, default=500, show_default=True)
 @click.option("--dir", "folder", type=click.Path(path_type=Path), help="A new folder for it.")
