@@ -153,9 +153,8 @@ def waits_no_longer(dut: Dut, window: Window, how: How) -> None:
         limit = Deadline(dut.target.limits.tdr_s)
         before = len(dut.recovered(window, limit))
         with pending(dut, display, how) as (commit, engine):
-            waits = commit.begun(Deadline(PATIENCE_S))
-            commit.fence(Deadline(0.1))  # time enough for what waits for a vblank alone
-            waits = waits and not commit.done()
+            waits = commit.begun(Deadline(PATIENCE_S)) and not commit.fence(Deadline(0.1)).signaled
+            waits = waits and not commit.done()  # by now it is, if only for a vblank it waited
             held = commit.release()
             fence, done = commit.fence(limit), commit.result()
         if fence.error == 0 or held < (dut.gpu.timeout_s(engine, dut.card) or 0) / 2:
