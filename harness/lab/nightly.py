@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,6 +69,8 @@ class Job:
     why: str = ""
     # Until when to wait for others, and what was last said of them.
     busy: Deadline | None = None
+    # Its session came to its end, whatever it found.
+    went: bool = False
     # When it was told to end, it must have done so.
     kill_at: Deadline | None = None
     seen: list[str] = field(default_factory=list)
@@ -95,7 +97,7 @@ def run(night: NightDir, settings: Settings, board: Board, claims: Claims = ALL_
         pass  # a night that was killed: its sessions end by themselves, and let their targets go
     waiting = [Job(target) for target in night.left()]
     jobs = list(waiting)
-    with _asked() as stop:
+    with closing(claims), _asked() as stop:
         while True:
             running = [job for job in jobs if job.state == "running"]
             if stop:
@@ -118,7 +120,7 @@ def run(night: NightDir, settings: Settings, board: Board, claims: Claims = ALL_
             for job in running:
                 _look(job, night, settings, board)
                 if job.state != "running":
-                    claims.end(job.target, done=job.state == "ended")
+                    claims.end(job.target, done=job.went)
             board.show(jobs)
             if not waiting and not any(job.state == "running" for job in jobs):
                 break
@@ -126,7 +128,6 @@ def run(night: NightDir, settings: Settings, board: Board, claims: Claims = ALL_
     for job in jobs:
         if job.state == "waiting":
             night.ended(job.target, "the night was interrupted", done=False)
-    claims.close()
     return "interrupted" if stop else "done"
 
 
@@ -199,6 +200,7 @@ def _look(job: Job, night: NightDir, settings: Settings, board: Board) -> None:
         return
     _kill(job.process)  # what it may have left in its process group
     interrupted = job.why == "the night was interrupted"
+    job.went = status in WENT and not interrupted
     if not job.why and status not in WENT:
         job.why = _said(status, night.log(job.target))
     if not job.why and job.progress is not None:

@@ -25,6 +25,8 @@ _SERVICE = ("NetworkService",)
 _CONSOLE = ("NetworkSerialPort",)
 _POWER = ("NetworkPowerPort", "PDUDaemonPort")
 _PDUDAEMON_PORT = 16421
+# As of a target whose entry says nothing else.
+_SSH_PORT, _USER = 22, "root"
 # Seconds for a socket of a PDU, of whatever kind, to discharge what hangs on it.
 _SETTLE_S = 10.0
 
@@ -96,11 +98,12 @@ def _address(target: Target, place: Place, service: Export | None) -> dict[str, 
             where=f"{target.name}: place {place.name}",
             cure="export one, or add address = ... to the target list",
         )
-    return {
-        "address": str(service.params["address"]),
-        "port": _number(place, service, "port", 22),
-        "user": str(service.params.get("username") or "root"),
-    }
+    found: dict[str, Any] = {"address": _word(place, service, "address")}
+    if target.port == _SSH_PORT:
+        found["port"] = _number(place, service, "port", _SSH_PORT)
+    if target.user == _USER:
+        found["user"] = str(service.params.get("username") or _USER)
+    return found
 
 
 def _host_key(target: Target, place: Place) -> str:
@@ -117,27 +120,47 @@ def _host_key(target: Target, place: Place) -> str:
 
 def _console(place: Place, serial: Export) -> ways.ConsoleWay:
     # The raw line: labgrid's ShellDriver would turn the kernel's messages off.
-    host, port = str(serial.params["host"]), _number(place, serial, "port", 0)
+    host, port = _word(place, serial, "host"), _number(place, serial, "port", 0)
     if serial.params.get("protocol", "rfc2217") == "raw":
         return ways.TcpConsole(host=host, port=port)
     return ways.Rfc2217Console(host=host, port=port, baud=_number(place, serial, "speed", 115200))
 
 
 def _power(place: Place, outlet: Export) -> ways.PowerWay:
-    host, index = str(outlet.params["host"]), _number(place, outlet, "index", 0)
+    host, index = _word(place, outlet, "host"), _word(place, outlet, "index")
+    if not index.isdecimal():
+        # Another outlet is another machine's power.
+        raise _unusable(place, outlet, f"its index is no number: {index!r}")
     if outlet.cls == "PDUDaemonPort":
         split = urlsplit(host if "//" in host else f"//{host}")
-        url = f"http://{split.hostname}:{split.port or _PDUDAEMON_PORT}"
+        try:
+            url = f"http://{split.hostname}:{split.port or _PDUDAEMON_PORT}"
+        except ValueError as error:
+            raise _unusable(place, outlet, f"its host is {host!r}: {error}") from error
         return ways.PdudaemonPower(
-            url=url, pdu=str(outlet.params["pdu"]), outlet=index, settle_s=_SETTLE_S
+            url=url, pdu=_word(place, outlet, "pdu"), outlet=int(index), settle_s=_SETTLE_S
         )
     # A process of its own: labgrid's back ends know no time limit.
-    words = (sys.executable, "-m", "harness.labgrid.pdu", str(outlet.params["model"]), host)
+    words = (sys.executable, "-m", "harness.labgrid.pdu", _word(place, outlet, "model"), host)
     return ways.CommandPower(
-        on=(*words, str(index), "on"),
-        off=(*words, str(index), "off"),
-        query=(*words, str(index), "query"),
+        on=(*words, index, "on"),
+        off=(*words, index, "off"),
+        query=(*words, index, "query"),
         settle_s=_SETTLE_S,
+    )
+
+
+def _word(place: Place, export: Export, key: str) -> str:
+    if export.params.get(key) is None:
+        raise _unusable(place, export, f"it has no {key}")
+    return str(export.params[key])
+
+
+def _unusable(place: Place, export: Export, why: str) -> LabError:
+    return LabError(
+        f"{export.path} is of no use: {why}",
+        where=f"place {place.name}",
+        cure=f"mend the configuration of exporter {export.exporter}",
     )
 
 

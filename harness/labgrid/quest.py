@@ -49,6 +49,8 @@ class Quest:
         self._watch = watch
         self._said = ""
         self._token = ""
+        # What we have asked for: it may be ours though nobody told us so.
+        self._asked = ""
         # Until when exporters may stay away.
         self._away: Deadline | None = None
 
@@ -69,12 +71,16 @@ class Quest:
                         self._session.wait(grace.left())
         except BaseException:
             self._leave()
+            self._give_back()
             raise
 
     def _attend(self) -> str:
         """While one connection lasts."""
         if not fitting(self._session.places().values(), self._filters):
             raise self._none()
+        asked = self._session.places().get(self._asked)
+        if asked is not None and asked.acquired == self._session.owner:
+            return asked.name  # the connection broke before we were told
         mine = self._session.reserve(self._filters)
         self._token = mine.token
         while True:
@@ -103,6 +109,7 @@ class Quest:
         missing = unmatched(place, self._session.exports()) if place else []
         said = f"nothing is exported as {', '.join(missing)}"
         if place is not None and not missing:
+            self._asked = place.name
             try:
                 self._session.acquire(place.name)
                 return True
@@ -157,6 +164,13 @@ class Quest:
                 self._session.cancel(self._token)
             except (Gone, Refused) as error:
                 _LOG.debug("the reservation is left to expire: %s", error)
+
+    def _give_back(self) -> None:
+        if self._asked:
+            try:
+                self._session.release(self._asked, self._session.owner)
+            except (Gone, Refused) as error:
+                _LOG.debug("%s was not ours to give back: %s", self._asked, error)
 
     def _none(self) -> UsageError:
         known = self._session.places()

@@ -112,9 +112,9 @@ class Witness(Uplink):
             self._prove(window)
             for failure in self.call("restore")["failed"]:
                 window.lab_error = f"{failure['path']} not restored: {failure['what']}"
-            health = self._aside.submit(self.health)
+            # Before the mark: a report that switched lockdep off is in the window, too.
+            window.health_after = self.health()
             self._mark_end(window, "end")
-            window.health_after = health.result()
             synced = self._aside.submit(self._boot.sync)
             self._opened()
             self._boot.check()
@@ -123,9 +123,11 @@ class Witness(Uplink):
             with contextlib.suppress(HarnessError):
                 self._opened()
             window.trace = window.trace or "the trace was cut"
-            window.died, lab = self._diagnose()
+            # What is not ours any more is asked nothing: who has it may have rebooted it.
+            window.died, lab = ("", "") if lost else self._diagnose()
             if not window.died:
                 window.lab_error = f"{window.lab_error or error.what}{lab}"
+            if not (window.died or lost):
                 self._bound(window)
         # Asked of a window that closed well, too: the machine may outlive its GPU by that much.
         window.trouble = lost or self.trouble()
@@ -152,9 +154,8 @@ class Witness(Uplink):
         after the test had ended takes nothing from what was judged; the next test mends it.
         """
         try:
-            health = self._aside.submit(self.health)
+            window.health_after = self.health()
             self._mark_end(window, "after")
-            window.health_after = health.result()
             window.trouble = self.trouble()
         except HarnessError as error:
             broke = self.trouble()

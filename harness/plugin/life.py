@@ -64,6 +64,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
         return result  # what is up now is another boot
     dut = dut_of(item)
     assert dut is not None
+    if item.config.stash[FLEET].lost(dut.target.name):
+        return result  # what is up now is others' doing
     before = item.stash[VERDICT]
     dut.extend(window)
     judged = verdict.record(dut.run, window, item.config.stash[KNOWN], before)

@@ -7,6 +7,13 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "deep: too long for CI; runs with --deep")
+    if config.pluginmanager.hasplugin("hypothesispytest"):  # an inner session does without
+        from hypothesis import HealthCheck, settings
+
+        # How long an example takes says how busy this host is, and nothing else.
+        slow = [HealthCheck.too_slow]
+        settings.register_profile("lab", deadline=None, suppress_health_check=slow)
+        settings.load_profile("lab")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -160,6 +160,8 @@ def test_what_the_target_list_says_comes_first() -> None:
         power=ways.CommandPower(on=("on",), off=("off",)),
     )
     assert made(SERVICE, SERIAL, PDU, target=own) == own
+    other = msgspec.structs.replace(TARGET, port=2200, user="me")
+    assert (made(SERVICE, target=other).port, made(SERVICE, target=other).user) == (2200, "me")
 
 
 @pytest.mark.parametrize(
@@ -181,6 +183,11 @@ def test_what_the_target_list_says_comes_first() -> None:
             BOX,
             "has several of NetworkSerialPort, and not one of them is called 'console'",
         ),
+        # Another outlet would be another machine's power.
+        ((SERVICE, but(PDU, index=None)), TARGET, BOX, "it has no index"),
+        ((SERVICE, but(PDU, index="A3")), TARGET, BOX, "its index is no number: 'A3'"),
+        ((SERVICE, but(PDU, host="h:abc")), TARGET, BOX, "its host is 'h:abc'"),
+        ((SERVICE, but(PDU, host=None)), TARGET, BOX, "it has no host"),
         ((msgspec.structs.replace(SERVICE, avail=False),), TARGET, BOX, "is not available"),
         (
             (msgspec.structs.replace(SERVICE, extra={"proxy_required": True}),),

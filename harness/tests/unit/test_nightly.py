@@ -288,3 +288,17 @@ def test_only_what_is_ours_is_tested_and_the_others_do_not_hold_it_up(tmp_path: 
         "ours": "",
     }
     assert sorted(NightDir.resume(night.path).left()) == ["busy", "wrong"]
+
+
+@pytest.mark.parametrize(("status", "done"), [(0, True), (1, True), (3, False)])
+def test_who_came_to_no_end_leaves_the_target_to_others(
+    tmp_path: Path, status: int, done: bool
+) -> None:
+    claims = Scripted(box=[Answer("ours")])
+    night = NightDir.create(tmp_path, Plan(("box",), ()))
+    program = (sys.executable, "-c", f"raise SystemExit({status})")
+    with board_for(Console(file=io.StringIO())) as board:
+        settings = Settings(tmp_path, tmp_path / "targets.toml", program=program)
+        nightly.run(night, settings, board, claims)
+    night.close("done")
+    assert (claims.ended, claims.closed) == ([("box", done)], True)
