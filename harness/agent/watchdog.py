@@ -13,6 +13,7 @@ import fcntl
 import math
 import os
 import select
+import signal
 import struct
 import threading
 import time
@@ -30,6 +31,8 @@ _SETTIMEOUT = 0xC0045706  # _IOWR('W', 6, int)
 _CAN_SETTIMEOUT, _CAN_MAGICCLOSE = 0x0080, 0x0100
 _CLASS = "/sys/class/watchdog"
 _MODPROBE_SECONDS = 30.0
+# What another agent, told to end, may take to put everything back.
+_SUCCESSION_SECONDS = 10.0
 
 
 class Watchdog:
@@ -68,7 +71,7 @@ class Watchdog:
             )
         try:
             # Opening it arms it (Documentation/watchdog/watchdog-api.rst).
-            fd = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
+            fd = _opened(device)
         except OSError as error:
             raise target(
                 f"cannot open the watchdog: {error.strerror}",
@@ -125,6 +128,39 @@ class Watchdog:
         while not self._enough.wait(pause) and time.monotonic() < self._until:
             with contextlib.suppress(OSError):
                 os.write(self._fd, b"\0")
+
+
+def _opened(device: str) -> int:
+    """A descriptor of it.  An agent of a controller that was killed feeds it for a while yet: it
+    would let go of it armed, and the machine be reset under us."""
+    end = time.monotonic() + _SUCCESSION_SECONDS
+    while True:
+        try:
+            return os.open(device, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            holders = _agents_at(device) if error.errno == errno.EBUSY else []
+            if not holders or time.monotonic() > end:
+                raise
+        for pid in holders:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGTERM)
+        time.sleep(0.1)
+
+
+def _agents_at(device: str) -> list[int]:
+    """Other agents that have it open."""
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{name}/cmdline", "rb") as told:
+                if b"lab-agent" not in told.read():
+                    continue
+            links = [f"/proc/{name}/fd/{fd}" for fd in os.listdir(f"/proc/{name}/fd")]
+            if any(os.path.realpath(link) == os.path.realpath(device) for link in links):
+                found.append(int(name))
+    return found
 
 
 def _forever() -> str:

@@ -322,6 +322,8 @@ class Uplink:
             before=self._before,
             again=self._boot.boot_id == self._before[0],
         )
+        if self.boot_id != self._before[0]:
+            self.ailing = ()  # of another boot; a new agent on the same one heals nothing
         self._before = self.boot_id, self._at.facts["pid"]
         self._watch.over(self._at.agent)
         self._dead = False
@@ -377,7 +379,7 @@ class Uplink:
         old.close()
 
     def _drop(self) -> None:
-        at, self._at, self.ailing = self._at, None, ()
+        at, self._at = self._at, None
         if at is not None:
             at.drop()
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -69,3 +73,43 @@ def test_one_that_can_never_be_disarmed_is_not_opened(
     with pytest.raises(AgentError, match="watchdog0 can never be disarmed"):
         Watchdog().start(str(device), 10, None, Commands())
     assert device.read_bytes() == b""
+
+
+def test_the_agent_of_a_killed_controller_hands_it_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = tmp_path / "device"
+    device.touch()
+    code = "import sys; held = open(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    argv = [sys.executable, "-c", code, str(device), "lab-agent"]
+    opened = os.open
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as former:
+        assert former.stdout is not None
+        former.stdout.readline()
+
+        def busy(path: str, flags: int) -> int:
+            if path == str(device) and former.poll() is None:
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            return opened(path, flags)
+
+        monkeypatch.setattr(os, "open", busy)
+        # A regular file; but it got so far.
+        with pytest.raises(AgentError, match="this watchdog cannot be used"):
+            Watchdog().start(str(device), 10, None, Commands())
+        assert former.returncode == -signal.SIGTERM
+
+
+def test_what_feeds_it_and_is_no_agent_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = tmp_path / "device"
+    device.touch()
+
+    def busy(path: str, flags: int) -> int:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path, flags)
+
+    with device.open() as _held:
+        monkeypatch.setattr(os, "open", busy)
+        with pytest.raises(AgentError, match="cannot open the watchdog") as caught:
+            Watchdog().start(str(device), 10, None, Commands())
+    assert "somebody else feeds it" in caught.value.cure
