@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -66,7 +67,12 @@ class Session:
         self.runs.mkdir(parents=True, exist_ok=True)
         with (self.runs / "output.txt").open("wb") as out:
             return subprocess.Popen(
-                self.argv(*args), cwd=ROOT, stdout=out, stderr=out, start_new_session=True
+                self.argv(*args),
+                cwd=ROOT,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                preexec_fn=_heed,
             )
 
     def run_dirs(self) -> list[RunDir]:
@@ -89,6 +95,11 @@ class Session:
         found = wait(running, deadline, process)
         assert found is not None, (self.runs / "output.txt").read_text()
         return found
+
+
+def _heed() -> None:
+    """Ctrl-C, which whatever a shell started in the background was told to ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait(
