@@ -77,12 +77,17 @@ def buffer_waits(node: int, handle: int, means: contextlib.ExitStack) -> list[Wa
     def sync(_until: int) -> int:
         flags = dmabuf.SYNC_START | dmabuf.SYNC_READ | dmabuf.SYNC_WRITE
         asked = dmabuf.DmaBufSync(flags=flags)
-        return ready(attempt(shared, dmabuf.DMA_BUF_IOCTL_SYNC, asked))
+        # "Must be restarted" on both (drivers/dma-buf/dma-buf.c, DOC: cpu access): who waits for
+        # a lock that i915 waits with gets EINTR, whatever SA_RESTART says.
+        result = -errno.EINTR
+        while result in (-errno.EINTR, -errno.EAGAIN):
+            result = attempt(shared, dmabuf.DMA_BUF_IOCTL_SYNC, asked)
+        return ready(result)
 
     return [
         Wait("dma-buf poll", poll(shared, _POLLOUT), restarts=False),
-        # i915 waits with the buffer's lock held, and who waits for a lock gets EINTR from it
-        # whatever SA_RESTART says (i915_gem_dmabuf.c, i915_gem_begin_cpu_access).
+        # i915 waits with the buffer's lock held, which would keep others from waiting
+        # (i915_gem_dmabuf.c, i915_gem_begin_cpu_access).
         Wait("DMA_BUF_IOCTL_SYNC", sync, timed=False, alone=True),
     ]
 

@@ -11,7 +11,7 @@ from harness.evidence.rundir import RunDir, Window
 from harness.lab.reservation import Reservation
 from harness.link.machine import machine_for
 from harness.live.dut import Dut
-from harness.tests.inner import ROOT, Session, targets_file
+from harness.tests.inner import targets_file
 from harness.tests.vm.guest import sh
 from harness.verdict import judge
 
@@ -65,27 +65,3 @@ def sim(connected: Dut, sim_window: Window, expected: set[str]) -> Iterator[Dut]
     failing = [f for f in judge(connected.run, sim_window).findings if f.severity != "note"]
     assert {finding.kind for finding in failing} <= expected, failing
     assert sh(connected, f"dmesg | grep -E '{LATE}' || true") == ""
-
-
-# i915's own selftests have a test of their own; what needs no GPU is the same on the other target,
-# and reclaim takes long in one thread.
-GEN3_LONG = ("generic", "pressure")
-GEN3_ELSEWHERE = ("selftests", *GEN3_LONG)
-
-
-@pytest.fixture(scope="session")
-def gen3_night(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    """The testcases that are for any driver, run once on the modelled G33 as a user would, those
-    of the deadlock last; several tests look at what came of it."""
-    directory = tmp_path_factory.mktemp("gen3-night")
-    session = Session(
-        targets_file(directory / "targets.toml", "sim-g33", chip="g33"),
-        directory / "runs",
-        "sim-g33",
-    )
-    names = sorted(path.stem.removeprefix("test_") for path in ROOT.glob("testcases/test_*.py"))
-    chosen = [name for name in names if name not in (*GEN3_ELSEWHERE, "deadlock")]
-    done = session.run(*(f"testcases/test_{name}.py" for name in (*chosen, "deadlock")))
-    (directory / "output.txt").write_text(done.stdout)
-    assert session.run_dirs(), done.stdout
-    return session
