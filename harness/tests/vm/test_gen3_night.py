@@ -114,8 +114,8 @@ def test_the_display_reset_is_held_up(night: tuple[RunDir, dict[str, Verdict]], 
     assert {f.title.partition(" held up ")[0] for f in found} == {"display reset"}
     told, window = sum(map(held_up, found)), window_of(run, test)
     assert told == pytest.approx(traced(run, window), rel=0.05)
-    # The rest is the error's capture, which a busy host makes long.
-    assert logged(run, window) / 2 < told < logged(run, window)
+    # Titles round to a tenth each; the rest is the error's capture, which a busy host makes long.
+    assert told - 0.1 < logged(run, window) < 2 * told
     stacks = "".join(finding.text for finding in found)
     assert "intel_display_reset_prepare" in stacks
     assert "dma_fence_wait_timeout" in stacks
