@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -61,7 +62,8 @@ def write_bytes(path: Path, data: bytes, *, derived: bool = False) -> None:
 
 
 def _replace(path: Path, data: bytes, derived: bool) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Two threads may write the same: what came last stays.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with temporary.open("wb") as out:
             out.write(data)
