@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from harness.evidence import journal
 from harness.evidence.rundir import RunDir
 from harness.verdict import Verdict, recorded
 
-__all__ = ["ROOT", "Session", "targets_file"]
+__all__ = ["KNOWN_ISSUES", "ROOT", "Session", "known_issues", "targets_file"]
 
 ROOT = Path(__file__).resolve().parents[2]
+KNOWN_ISSUES = "known-issues.toml"
 # Hypothesis: not there where only the harness is, and it takes half as long to load as that.
 NOT_LOADED = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
@@ -95,6 +97,14 @@ class Session:
         found = wait(running, deadline, process)
         assert found is not None, (self.runs / "output.txt").read_text()
         return found
+
+
+def known_issues() -> str:
+    """The known issues of this checkout, but for those of targets of its own, to be read as
+    KNOWN_ISSUES beside another target list."""
+    _, *entries = re.split(r"^(?=\[issues\.)", (ROOT / KNOWN_ISSUES).read_text(), flags=re.M)
+    ours = "".join(one for one in entries if not re.search("^target =", one, re.M))
+    return re.sub('^bug = "(?!http)', f'bug = "{ROOT}/', ours, flags=re.M)
 
 
 def _heed() -> None:

@@ -4,16 +4,14 @@ tools/gen3/SELFTESTS.md has it."""
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
-from harness.tests.inner import ROOT, Session, targets_file
+from harness.tests.inner import KNOWN_ISSUES, Session, known_issues, targets_file
 from testcases.test_selftests import MOCK
 
 CASES = "testcases/test_selftests.py"
-KNOWN_ISSUES = "known-issues.toml"
 # Failures of i915's own, and DRM's, in known-issues.toml.
 KNOWN = {"test_mock[evict]", "test_mock[memory_region]", "test_drm_kunit"}
 # Kernel 6.12 has no group that is not listed.
@@ -28,18 +26,11 @@ GROUPS = {
 }
 
 
-def known() -> str:
-    """The known issues of the lab, but for those of targets of its own, to be read elsewhere."""
-    _, *entries = re.split(r"^(?=\[issues\.)", (ROOT / KNOWN_ISSUES).read_text(), flags=re.M)
-    ours = "".join(one for one in entries if not re.search("^target =", one, re.M))
-    return re.sub('^bug = "(?!http)', f'bug = "{ROOT}/', ours, flags=re.M)
-
-
 @pytest.mark.deep
 def test_selftests_end_as_is_known(tmp_path: Path) -> None:
     targets = targets_file(tmp_path / "targets.toml", "sim-g33-selftests", chip="g33")
     session = Session(targets, tmp_path / "runs", "sim-g33-selftests")
-    (tmp_path / KNOWN_ISSUES).write_text(known())
+    (tmp_path / KNOWN_ISSUES).write_text(known_issues())
     done = session.run(CASES)
     told = {name: (verdict.outcome, verdict.reason) for name, verdict in session.verdicts().items()}
     outcomes = {name: outcome for name, (outcome, _) in told.items()}
