@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -86,39 +88,35 @@ def test_sigterm_ends_a_session_as_ctrl_c_does(
     ]
 
 
-def test_a_disk_that_fills_up_costs_one_test(session: Session, tmp_path: Path) -> None:
-    small = tmp_path / "small"
+@contextmanager
+def small_disk(at: Path, size: str) -> Iterator[Path]:
+    """A file system that is soon full, as long as the context lasts."""
+    small = at / "small"
     small.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(small)], capture_output=True
-    )
-    if mounted.returncode:
+    argv = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(small)]
+    if subprocess.run(argv, capture_output=True).returncode:
         pytest.skip("mounting a small tmpfs needs root")
     try:
+        yield small
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
+def test_a_disk_that_fills_up_costs_one_test(session: Session, tmp_path: Path) -> None:
+    with small_disk(tmp_path, "8m") as small:
         session.runs = small / "runs"
         done = session.run(str(Path(VICTIMS).with_name("full_disk.py")), "--allow-blind")
         got = {name: (v.outcome, v.reason) for name, v in session.verdicts().items()}
-    finally:
-        subprocess.run(["umount", "--lazy", str(small)], check=True)
     assert got["test_a_disk_fills_up"][0] == "error", done.stdout
     assert "No space left on device" in got["test_a_disk_fills_up"][1]
     assert got["test_b_after_the_disk"][0] == "blind", done.stdout
 
 
 def test_full_disk_here_is_an_error_of_the_lab(session: Session, tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=32k", "none", str(small)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    try:
+    with small_disk(tmp_path, "32k") as small:
         session.runs = small / "runs"
         done = session.run(VICTIMS, "-k", "quiet")
-        assert done.returncode == 1, done.stdout
-        assert "No space left" in done.stdout
-        assert "free space" in done.stdout
-        assert "Traceback" not in done.stdout
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
+    assert done.returncode == 1, done.stdout
+    assert "No space left" in done.stdout
+    assert "free space" in done.stdout
+    assert "Traceback" not in done.stdout
