@@ -111,6 +111,7 @@ class Attachment:
         token = f"{text} {time.monotonic_ns():x}"
         mono = self.agent.call("mark", deadline, text=token)["mono"]
         while True:
+            logged = self.boot.logged
             for record, offset in self._tail.advance():
                 if token in record.text:
                     return Mark(record, offset, mono)
@@ -121,7 +122,7 @@ class Attachment:
                     where=self._target.name,
                     cure="see the boot's kmsg and agent-events.jsonl",
                 )
-            self.boot.wait_kmsg(deadline)
+            self.boot.wait_kmsg(logged, deadline)
 
     def keep(self, path: str, name: str, seconds: float) -> None:
         """Copy the target's file `path`, which may be long, to `name` beside the boot's streams.
