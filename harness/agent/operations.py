@@ -57,6 +57,21 @@ def mark(session: Session, arguments: Arguments) -> dict[str, Any]:
     return {"mono": kmsg.mark(text)}
 
 
+def window_open(session: Session, arguments: Arguments) -> dict[str, Any]:
+    """{text} -> {"mono", "health"}: a mark, then facts.health(), so that what a report before
+    the mark switched off is off in it."""
+    told = mark(session, arguments)
+    return {**told, "health": facts.health()}
+
+
+def window_close(session: Session, arguments: Arguments) -> dict[str, Any]:
+    """{text, seconds = 10} -> {"mono", "health", "failed"}: restore, facts.health(), then a mark,
+    so that the report behind whatever was switched off is before it."""
+    failed = session.knobs.restore(arguments.seconds("seconds", _FILE_SECONDS))["failed"]
+    health = facts.health()
+    return {**mark(session, arguments), "health": health, "failed": failed}
+
+
 def collect(session: Session, arguments: Arguments) -> dict[str, Any]:
     """{what: kmsg|uevents|trace, stream = 0, from = start|end, subsystems = [],
     source: kernel|udev = kernel, cpu = 0} -> {"stream"}.
@@ -312,6 +327,8 @@ OPERATIONS: dict[str, Operation] = {
     "health": health,
     "echo": echo,
     "mark": mark,
+    "window.open": window_open,
+    "window.close": window_close,
     "collect": collect,
     "collect.stop": collect_stop,
     "trace.start": trace_start,

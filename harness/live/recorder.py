@@ -80,6 +80,11 @@ class Recorder:
             return "the trace is behind: it had not arrived in time"
         return self._files.trouble() or self._gone(told["gone"]) or self._missing(told["missed"])
 
+    def flush(self) -> None:
+        """Bring what is here to the disk itself.  Raises LabError."""
+        if self._files is not None:
+            self._files.flush()
+
     def close(self) -> None:
         """Close the files.  Idempotent."""
         if self._files is not None:
