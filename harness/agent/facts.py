@@ -23,6 +23,8 @@ _DRM = "/sys/class/drm"
 # Who sleeps for as long may be stuck, and how often that is looked at: most wait for a disk.
 _LOOK_SECONDS = 0.3
 _AGAIN_SECONDS = 0.01
+# More than the names and the 50 numbers of a stat file are.
+_STAT_BYTES = 4096
 
 
 def _text(path: str) -> str | None:
@@ -124,8 +126,12 @@ def _sleeping(names: Iterable[str]) -> dict[int, str]:
         if not name.isdigit():
             continue
         try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                head, _, rest = file.read().rpartition(b")")
+            # Bare system calls: there may be hundreds, asked for before and after each test.
+            fd = os.open(f"/proc/{name}/stat", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                head, _, rest = os.read(fd, _STAT_BYTES).rpartition(b")")
+            finally:
+                os.close(fd)
         except OSError:
             continue  # it ended meanwhile
         if rest[1:2] == b"D":

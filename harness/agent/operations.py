@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from . import cards, clients, facts, fileio, kmsg, probes, snapshot
 from .arguments import Arguments
-from .errors import usage
+from .errors import AgentError, usage
 from .session import Session
 
 __all__ = ["INLINE", "OPERATIONS", "Operation"]
@@ -58,18 +58,23 @@ def mark(session: Session, arguments: Arguments) -> dict[str, Any]:
 
 
 def window_open(session: Session, arguments: Arguments) -> dict[str, Any]:
-    """{text} -> {"mono", "health"}: a mark, then facts.health(), so that what a report before
-    the mark switched off is off in it."""
+    """{text, trace = false} -> {"mono", "trace", "health"}: a mark, with `trace` what trace.sync
+    tells or {"behind": why}, then facts.health(): what a report before the mark switched off is
+    off in it."""
+    trace = arguments.flag("trace")
     told = mark(session, arguments)
-    return {**told, "health": facts.health()}
+    return {**told, "trace": _synced(session, trace), "health": facts.health()}
 
 
 def window_close(session: Session, arguments: Arguments) -> dict[str, Any]:
-    """{text, seconds = 10} -> {"mono", "health", "failed"}: restore, facts.health(), then a mark,
-    so that the report behind whatever was switched off is before it."""
+    """{text, trace = false, seconds = 10} -> {"mono", "trace", "health", "failed"}: restore,
+    facts.health(), then a mark, so that the report behind whatever was switched off is before
+    it; `trace` as window.open's."""
+    trace = arguments.flag("trace")
     failed = session.knobs.restore(arguments.seconds("seconds", _FILE_SECONDS))["failed"]
     health = facts.health()
-    return {**mark(session, arguments), "health": health, "failed": failed}
+    told = mark(session, arguments)
+    return {**told, "trace": _synced(session, trace), "health": health, "failed": failed}
 
 
 def collect(session: Session, arguments: Arguments) -> dict[str, Any]:
@@ -312,6 +317,13 @@ def workload_stop(session: Session, arguments: Arguments) -> dict[str, Any]:
     number = arguments.integer("workload")
     arguments.done()
     return session.workloads.stop(number)
+
+
+def _synced(session: Session, wanted: bool) -> dict[str, Any]:
+    try:
+        return session.trace.sync() if wanted else {}
+    except (AgentError, OSError) as error:
+        return {"behind": str(error)}
 
 
 def _path(arguments: Arguments) -> str:

@@ -42,12 +42,13 @@ class Mark(NamedTuple):
     """A mark in the kernel log: its record, where that begins in the boot's kmsg, in bytes,
     and CLOCK_MONOTONIC of the target when it was written, in ns.
 
-    Of a window's first and last also the target's health, and at the last the knobs that would
-    not be restored, [{"path", "what"}]."""
+    Of a window's first and last also what the recorder's sync was told and the target's health,
+    and at the last the knobs that would not be restored, [{"path", "what"}]."""
 
     record: Record
     offset: int
     mono: int
+    trace: dict[str, Any]
     health: dict[str, Any]
     failed: list[dict[str, str]]
 
@@ -115,13 +116,15 @@ class Attachment:
         else the agent does on the way."""
         deadline = Deadline(MARK_S if op == "mark" else MARK_S + self._target.limits.command_s)
         token = f"{text} {time.monotonic_ns():x}"
-        told = self.agent.call(op, deadline, text=token)
+        more = {} if op == "mark" else {"trace": self.recorder.on}
+        told = self.agent.call(op, deadline, text=token, **more)
         while True:
             logged = self.boot.logged
             for record, offset in self._tail.advance():
                 if token in record.text:
-                    health, failed = told.get("health", {}), told.get("failed", [])
-                    return Mark(record, offset, told["mono"], health, failed)
+                    trace, health = told.get("trace", {}), told.get("health", {})
+                    failed = told.get("failed", [])
+                    return Mark(record, offset, told["mono"], trace, health, failed)
             self.boot.check()
             if deadline.expired() or not self.agent.alive:
                 raise LabError(

@@ -88,7 +88,7 @@ class Witness(Uplink):
         self.remarks()  # of what came before
         start = self.at.mark(f"start {test}", "window.open")
         recorder = self.at.recorder
-        recorder.sync()
+        recorder.sync(start.trace)
         window = Window(
             test=test,
             boot_id=self.boot_id,
@@ -288,7 +288,7 @@ class Witness(Uplink):
     def _reach(self, window: Window, mark: Mark) -> None:
         """Let `window` reach up to `mark`, in the log and in the trace."""
         window.last_seq = mark.record.seq
-        trouble = self.at.recorder.sync()
+        trouble = self.at.recorder.sync(mark.trace)
         window.trace = window.trace or trouble
         if self.at.recorder.folder != window.trace_dir:
             window.trace = window.trace or "the trace was begun anew within the test"

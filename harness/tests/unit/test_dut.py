@@ -158,8 +158,8 @@ def test_a_window_that_a_broken_link_ended_reaches_no_further(
     machine: Broken, tmp_path: Path
 ) -> None:
     dut = Cut(machine._target, RunDir.create(tmp_path, "box"), machine, print)
-    mark = SimpleNamespace(record=SimpleNamespace(seq=1), mono=5)
-    recorder = SimpleNamespace(sync=lambda: "", folder="trace", absent="not here")
+    mark = SimpleNamespace(record=SimpleNamespace(seq=1), mono=5, trace={})
+    recorder = SimpleNamespace(sync=lambda told: "", folder="trace", absent="not here")
     dut._at = cast(Any, SimpleNamespace(mark=lambda text: mark, recorder=recorder))
     dut._boot.name("b")
     window, other = (
