@@ -172,3 +172,28 @@ def test_a_line_cut_short_does_not_swallow_the_next(tmp_path: Path) -> None:
         stream.begin_line()
         stream.write(b"6,2,2,-;cut\n")
     assert path.read_bytes().splitlines()[1:] == [b"6,2,2,-;cu", b"6,2,2,-;cut"]
+
+
+def test_a_stream_is_on_the_disk_when_it_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought: list[int] = []
+    real = os.fdatasync
+
+    def bring(fd: int) -> None:
+        brought.append(fd)
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", bring)
+    stream = Stream(tmp_path / "kmsg", 100)
+    stream.write(b"last words")
+    stream.close()
+    assert len(brought) == 1
+    stream.close()
+    stream.sync()
+    assert len(brought) == 1, "there is nothing left to bring"
+    # Of another process, which may have been killed: nobody knows whether it is there.
+    Stream(tmp_path / "kmsg", 100).close()
+    assert len(brought) == 2
+    Stream(tmp_path / "empty", 100).close()
+    assert len(brought) == 2

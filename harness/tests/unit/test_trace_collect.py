@@ -380,6 +380,25 @@ def test_a_process_may_call_itself_anything(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "trace/comms.jsonl").read_text())["comm"] == "caf?"
 
 
+def test_a_flush_brings_each_file_to_the_disk_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", brought.append)
+    files = TraceFiles(tmp_path, STARTED, 1 << 20)
+    files.sink(0)(b"page")
+    files.comms(5, {"7": "lab-amdgpu"})
+    files.flush()
+    told = len(brought)
+    assert told >= 2
+    files.flush()
+    assert len(brought) == told
+    files.sink(0)(b"another page")
+    files.flush()
+    assert len(brought) == told + 1
+    files.close()
+
+
 def test_what_is_late_or_missed_is_said_once(boot: Boot) -> None:
     agent = Agent()
     made = recorder(agent, boot, Policy())
