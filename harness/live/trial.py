@@ -18,7 +18,7 @@ from harness.kernel.merge import segments
 from harness.kernel.records import Record, parse_console
 from harness.link.boot import Boot, Kernel, build_id, verify
 from harness.link.boot_files import marked
-from harness.live.uplink import Uplink
+from harness.live.rescue import Rescue
 
 __all__ = ["boot"]
 
@@ -29,7 +29,7 @@ _KEEP = 3
 _LINES, _CONSOLE = 12, 4 << 20
 
 
-def boot(link: Uplink, way: Boot, kernel: Kernel) -> None:
+def boot(link: Rescue, way: Boot, kernel: Kernel) -> None:
     """Have the target of `link` run `kernel`, put there by `way`.
 
     Raises TargetError where it does not come up: then the known-good kernel runs, and the error
@@ -67,15 +67,15 @@ def boot(link: Uplink, way: Boot, kernel: Kernel) -> None:
     )
 
 
-def _running(link: Uplink) -> str:
+def _running(link: Rescue) -> str:
     return build_id(_notes(link))
 
 
-def _notes(link: Uplink) -> bytes:
+def _notes(link: Rescue) -> bytes:
     return b64decode(link.call("read", path=_NOTES, limit=1 << 16)["data"])
 
 
-def _said(link: Uplink, before: set[Path]) -> str:
+def _said(link: Rescue, before: set[Path]) -> str:
     """The last words of the boot before the one that runs, in words of our own around them."""
     lines = _last_of_another(_consoles(link.run, link.boot_id, before))
     if not lines:

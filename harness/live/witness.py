@@ -32,7 +32,7 @@ from harness.kernel.tail import Tail
 from harness.link.machine import Machine
 from harness.live.clients import Clients
 from harness.live.health import ailments
-from harness.live.uplink import Uplink
+from harness.live.rescue import Rescue
 
 __all__ = ["Witness"]
 
@@ -43,7 +43,7 @@ SNAPSHOT_S = 60.0
 POLL_S = 0.2
 
 
-class Witness(Uplink):
+class Witness(Rescue):
     """A target that is connected, and what it shows in the window of the running test."""
 
     def __init__(

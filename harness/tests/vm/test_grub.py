@@ -16,7 +16,7 @@ from harness.link.boots import boot_for
 from harness.link.machine import machine_for
 from harness.link.virtual import load_manifest
 from harness.live import trial
-from harness.live.uplink import Uplink
+from harness.live.rescue import Rescue
 from harness.tests.vm import grub
 
 
@@ -24,7 +24,7 @@ from harness.tests.vm import grub
 def test_a_kernel_is_taken_once_and_the_known_good_one_comes_back(tmp_path: Path) -> None:
     made = load_manifest()
     with grub.running(made, tmp_path) as target, Reservation.take(target.name, "test_grub"):
-        link = Uplink(target, RunDir.create(tmp_path / "runs", "box"), machine_for(target), print)
+        link = Rescue(target, RunDir.create(tmp_path / "runs", "box"), machine_for(target), print)
         try:
             link.connect()
             _try(link, made.kernel, grub.vmlinux_build_id(Path(made.vmlinux)), tmp_path)
@@ -32,7 +32,7 @@ def test_a_kernel_is_taken_once_and_the_known_good_one_comes_back(tmp_path: Path
             link.close()
 
 
-def _try(link: Uplink, image: str, build: str, directory: Path) -> None:
+def _try(link: Rescue, image: str, build: str, directory: Path) -> None:
     good = link.boot_id
     ours = Kernel(Path(image), "6.12.117-lab", build, cmdline="lab.tried=1")
     trial.boot(link, boot_for(link.target, link.at.ssh), ours)

@@ -17,8 +17,8 @@ from harness.inventory import Target
 from harness.link.dial import Stranger, Unreachable
 from harness.link.machine import Box
 from harness.link.power import NoPower, Power
-from harness.live import uplink
-from harness.live.uplink import Uplink
+from harness.live import rescue, uplink
+from harness.live.rescue import Rescue
 
 OLD, NEW = "old-boot", "new-boot"
 PANIC = b"[    5.000000][    T1] Kernel panic - not syncing: by hand\nRebooting\n"
@@ -93,7 +93,7 @@ def script() -> list[Any]:
 def link(
     machine: Machine, script: list[str | HarnessError], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> Uplink:  # fmt: skip
+) -> Rescue:  # fmt: skip
     def attach(
         target: Target, endpoint: object, boot_for: Callable[[str], Any], **_: object
     ) -> SimpleNamespace:
@@ -112,10 +112,10 @@ def link(
         )  # fmt: skip
 
     monkeypatch.setattr(uplink, "Attachment", attach)
-    monkeypatch.setattr(uplink, "NMI_S", 0.0)
-    monkeypatch.setattr(uplink, "QUIET_S", 0.0)
+    monkeypatch.setattr(rescue, "NMI_S", 0.0)
+    monkeypatch.setattr(rescue, "QUIET_S", 0.0)
     monkeypatch.setattr("harness.live.watch.SETTLE_S", 0.0)
-    made = Uplink(machine._target, RunDir.create(tmp_path, "box"), machine, print)
+    made = Rescue(machine._target, RunDir.create(tmp_path, "box"), machine, print)
     made._attach(wait=True)
     return made
 
@@ -128,13 +128,13 @@ def _gone() -> Unreachable:
     return Unreachable("no answer", where="box", cure="wait")
 
 
-def _rungs(link: Uplink) -> list[str]:
+def _rungs(link: Rescue) -> list[str]:
     entries = journal.read(link.run.journal.path)
     return [entry["name"] for entry in entries if entry["what"] == "rung"]
 
 
 def test_a_stall_is_no_death(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     machine.lives = True
     script += [_gone(), OLD]
@@ -144,7 +144,7 @@ def test_a_stall_is_no_death(
 
 
 def test_a_machine_that_answers_is_neither_dead_nor_interrupted(
-    link: Uplink, machine: Machine, script: list[Any]
+    link: Rescue, machine: Machine, script: list[Any]
 ) -> None:
     late = LabError("collect was not answered within 20 s", where="box", cure="wait")
     script += [(OLD, late), (OLD, late), (OLD, late), (NEW, late), OLD]
@@ -154,7 +154,7 @@ def test_a_machine_that_answers_is_neither_dead_nor_interrupted(
     assert "nmi" not in machine.done
 
 
-def test_a_disk_of_this_host_is_not_taken_for_the_link(link: Uplink, script: list[Any]) -> None:
+def test_a_disk_of_this_host_is_not_taken_for_the_link(link: Rescue, script: list[Any]) -> None:
     link._boot._kmsg._failed = LabError("No space left on device", where="disk", cure="free it")
     script += [OLD, OLD]
     assert link._diagnose() == ("", " (evidence is kept again; same boot)")
@@ -163,7 +163,7 @@ def test_a_disk_of_this_host_is_not_taken_for_the_link(link: Uplink, script: lis
 
 
 def test_a_machine_whose_process_ended_meanwhile_died(
-    link: Uplink,
+    link: Rescue,
     machine: Machine,
     script: list[str | HarnessError],
     monkeypatch: pytest.MonkeyPatch,
@@ -176,7 +176,7 @@ def test_a_machine_whose_process_ended_meanwhile_died(
 
 
 def test_a_boot_of_which_no_more_can_be_kept_is_ended(
-    link: Uplink, script: list[str | HarnessError], monkeypatch: pytest.MonkeyPatch
+    link: Rescue, script: list[str | HarnessError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link._boot._console.full = True
     link._boot._console._failed = LabError("the stream passed its limit", where="console.log")
@@ -187,7 +187,7 @@ def test_a_boot_of_which_no_more_can_be_kept_is_ended(
 
 
 def test_one_whose_console_alone_lives_is_asked_for_all_its_tasks_before_it_is_reset(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     machine.lives = True
     script += [_gone(), _gone()]
@@ -197,7 +197,7 @@ def test_one_whose_console_alone_lives_is_asked_for_all_its_tasks_before_it_is_r
 
 
 def test_a_silent_machine_is_dead_and_is_asked_for_its_stacks(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     script += [_gone(), NEW]
     died, lab = link._diagnose()
@@ -210,7 +210,7 @@ def test_a_silent_machine_is_dead_and_is_asked_for_its_stacks(
 
 
 def test_a_stranger_is_the_labs_error_and_nobody_resets_it(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     script.append(Stranger("host key mismatch", where="box", cure="look"))
     assert link._diagnose() == ("", " (host key mismatch)")
@@ -220,7 +220,7 @@ def test_a_stranger_is_the_labs_error_and_nobody_resets_it(
 
 
 def test_a_panic_is_told_and_needs_no_questions(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     link._console(PANIC)
     assert link._diagnose() == ("the kernel panicked: by hand", "")
@@ -232,7 +232,7 @@ def test_a_panic_is_told_and_needs_no_questions(
 
 
 def test_what_no_rung_brings_back_is_unfit(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     machine.button = False
     script += [_gone(), _gone()]
@@ -244,7 +244,7 @@ def test_what_no_rung_brings_back_is_unfit(
 
 
 def test_a_link_that_is_gone_between_tests_is_only_taken_up_again(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     link._drop()
     script.append(OLD)
@@ -254,7 +254,7 @@ def test_a_link_that_is_gone_between_tests_is_only_taken_up_again(
 
 
 def test_an_agent_that_died_between_two_tests_is_replaced(
-    link: Uplink, script: list[str | HarnessError]
+    link: Rescue, script: list[str | HarnessError]
 ) -> None:
     link.agent.lose("gone")
     script.append(OLD)
@@ -263,7 +263,7 @@ def test_an_agent_that_died_between_two_tests_is_replaced(
 
 
 def test_streams_that_were_cut_are_begun_anew_on_the_same_boot(
-    link: Uplink, script: list[str | HarnessError]
+    link: Rescue, script: list[str | HarnessError]
 ) -> None:
     link._boot._kmsg._failed = LabError("full", where="disk", cure="free it")
     cut = link._boot
@@ -274,7 +274,7 @@ def test_streams_that_were_cut_are_begun_anew_on_the_same_boot(
 
 
 def test_sysrq_is_no_cure_where_the_old_boot_answers_again(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     machine.lives = True
     script += [OLD, NEW]
@@ -285,7 +285,7 @@ def test_sysrq_is_no_cure_where_the_old_boot_answers_again(
 
 
 def test_neither_button_nor_power_is_a_cure_where_the_old_boot_answers_again(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     script += [_gone(), OLD, OLD]
     link._diagnose()
@@ -295,7 +295,7 @@ def test_neither_button_nor_power_is_a_cure_where_the_old_boot_answers_again(
 
 
 def test_the_reboot_itself_outlives_the_agent(
-    link: Uplink, script: list[str | HarnessError], monkeypatch: pytest.MonkeyPatch
+    link: Rescue, script: list[str | HarnessError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, object]] = []
 
@@ -312,7 +312,7 @@ def test_the_reboot_itself_outlives_the_agent(
 
 
 def test_a_reboot_that_does_not_come_is_made_by_other_means(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     script.append(NEW)
     link.reboot()
@@ -325,7 +325,7 @@ def test_a_reboot_that_does_not_come_is_made_by_other_means(
 
 
 def test_a_crash_kernel_is_not_interrupted(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     link.guards.armed["kdump"] = "a crash kernel"
     link._console(PANIC)
