@@ -228,8 +228,16 @@ class Rescue(Uplink):
             self.give_up(error.what)
             return "", f" ({error.what})"
         except HarnessError as error:
-            return self._stalled(old, error.what)
+            # A kernel's own watchdog may take longer than ours.
+            death = self._watch.death
+            return (self._panicked(death), "") if death else self._stalled(old, error.what)
         return self._same(old, held)
+
+    def _panicked(self, death: Death) -> str:
+        """How it died, with all that it said of it."""
+        self._watch.settle()
+        self._last_words = self._machine.console_tail()
+        return death.told
 
     def _same(self, old: str, held: bool = False) -> tuple[str, str]:
         """What it means that the machine answers again."""
@@ -260,10 +268,12 @@ class Rescue(Uplink):
             if self._answered:
                 return self._same(old)
             death = self._watch.death
-            if death is None and self._sysrq(EVERYTHING):
+            if death is not None:
+                return self._panicked(death), ""
+            if self._sysrq(EVERYTHING):
                 self._watch.until_quiet(QUIET_S, Deadline(EVERYTHING_S))
             told = f"the target stopped answering, though its console lives ({error.what})"
-            return death.told if death else self._silent(told), ""
+            return self._silent(told), ""
         return self._same(old)
 
     def _silent(self, told: str) -> str:

@@ -85,7 +85,8 @@ def machine() -> Machine:
 
 @pytest.fixture
 def script() -> list[Any]:
-    """What each attempt to attach comes to: the boot that is up, an error, or both."""
+    """What each attempt to attach comes to: the boot that is up, an error, or both; or what the
+    console says until nobody answers."""
     return [OLD]
 
 
@@ -98,6 +99,9 @@ def link(
         target: Target, endpoint: object, boot_for: Callable[[str], Any], **_: object
     ) -> SimpleNamespace:
         wanted = script.pop(0)
+        if isinstance(wanted, bytes):
+            made._console(wanted)
+            raise _gone()
         if isinstance(wanted, tuple):
             boot_for(wanted[0])
             raise wanted[1]
@@ -229,6 +233,18 @@ def test_a_panic_is_told_and_needs_no_questions(
     assert _rungs(link) == ["reset button", "power"]
     assert machine.done == ["reset", "cycle"]
     assert link.boot_id == NEW
+
+
+def test_a_panic_that_is_told_while_it_is_looked_for_needs_none_either(
+    link: Rescue, machine: Machine, script: list[Any]
+) -> None:
+    script.append(PANIC)
+    assert link._diagnose() == ("the kernel panicked: by hand", "")
+    machine.lives = True
+    script += [NEW, _gone(), PANIC]
+    link.recover()
+    assert link._diagnose() == ("the kernel panicked: by hand", "")
+    assert "nmi" not in machine.done
 
 
 def test_what_no_rung_brings_back_is_unfit(
