@@ -6,14 +6,20 @@ asked; then the gentlest way that helps leads back to a boot in which lockdep se
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from collections.abc import Callable
 
 from harness.deadline import Deadline
 from harness.errors import HarnessError, LabError
+from harness.evidence.rundir import RunDir
+from harness.inventory import Target
 from harness.link.dial import Stranger
+from harness.link.machine import Machine
 from harness.link.ssh import Ssh, Unreachable
 from harness.live.ladder import Rung, climb
+from harness.live.spare import Life, Spare
 from harness.live.uplink import Uplink
 from harness.live.watch import Death
 
@@ -37,10 +43,66 @@ EVERYTHING, EVERYTHING_S, QUIET_S = "t", 30.0, 2.0
 class Rescue(Uplink):
     """A target that is reached again after it died, and made to see again."""
 
+    def __init__(
+        self, target: Target, run: RunDir, machine: Machine, say: Callable[[str], None]
+    ) -> None:
+        """As Uplink's."""
+        super().__init__(target, run, machine, say)
+        # Booted beside it, where it may have one.
+        self.spare: Spare | None = None
+
+    def connect(self) -> None:
+        """As Uplink's; a machine that may have a spare gets it."""
+        super().connect()
+        if self.target.policy.rearm == "reboot":
+            self._keep_spare()
+
+    def close(self) -> None:
+        """As Uplink's, and leave the spare."""
+        with contextlib.ExitStack() as leaving:
+            leaving.callback(super().close)
+            if self.spare is not None:
+                leaving.callback(self.spare.close)
+
     def rearm(self) -> None:
         """Make lockdep see again: it stops at its first report until the next boot."""
+        if self._go_over():
+            return
         self.say(f"{self.target.name}: lockdep is off, rebooting to arm it again")
         self.reboot()
+
+    def _go_over(self) -> bool:
+        """To the spare, in whose boot lockdep is armed; whether that could be done."""
+        spare, self.spare = self.spare, None
+        if spare is None:
+            return False
+        began, ready = time.monotonic(), spare.ready
+        self.say(f"{self.target.name}: lockdep is off, going over to the spare")
+        try:
+            new = spare.take(Deadline(self.target.limits.boot_s))
+        except HarnessError as error:
+            self.run.journal.add("spare-failed", reason=str(error))
+            self.say(f"{error.where}: {error.what}")
+            spare.close()
+            self._keep_spare()
+            return False
+        old = Life(self._machine, self._boot, self._watch, self.at)
+        self._leave()
+        old.machine.hear(old.boot.console)
+        self._machine, self._boot, self._watch, at = new
+        self._machine.hear(self._console)
+        self._machine.appear()
+        self._adopt(at, same_machine=False)
+        seconds = round(time.monotonic() - began, 3)
+        self.run.journal.add("spare", boot=self.boot_id, ready=ready, seconds=seconds)
+        self._keep_spare(old.end)
+        return True
+
+    def _keep_spare(self, before: Callable[[], object] = lambda: None) -> None:
+        """Have one where the machine can have one, started after `before`."""
+        twin = self._machine.twin()
+        if twin is not None:
+            self.spare = Spare(twin, self.target, self.run, before)
 
     def reboot(self, *, stranded: Callable[[], None] | None = None) -> None:
         """A new boot: asked for politely, by power where the machine does not answer.

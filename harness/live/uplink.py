@@ -62,6 +62,7 @@ class Uplink:
         """
         self.say(f"{self.target.name}: {self._machine.describe()}")
         self._machine.up(self._console, Deadline(self.target.limits.boot_s), self.run.path)
+        self._machine.appear()
         self.guards.open(self._machine.endpoint())
         self._attach(wait=True)
         for remark in self.remarks():
@@ -133,7 +134,7 @@ class Uplink:
         are on disk before any test."""
         self.run.journal.add("attaching")
         self._answered = False
-        self._at = Attachment(
+        at = Attachment(
             self.target,
             self._machine.endpoint(),
             self._boot_for,
@@ -143,6 +144,12 @@ class Uplink:
             before=self._before,
             again=self._boot.boot_id == self._before[0],
         )
+        self._adopt(at, same_machine=True)
+
+    def _adopt(self, at: Attachment, *, same_machine: bool) -> None:
+        """Work by `at` from now on; on the `same_machine` as the boots before, which may have left
+        something there."""
+        self._at = at
         if self.boot_id != self._before[0]:
             self.ailing = ()  # of another boot; a new agent on the same one heals nothing
         self._before = self.boot_id, self._at.facts["pid"]
@@ -153,8 +160,9 @@ class Uplink:
         if self.boot_id not in boots:
             boots.append(self.boot_id)
             limit = self.target.limits.command_s
-            pstore.collect(self.agent, self.run, boots, Deadline(limit))
-            kdump.collect(self.agent, self.run, boots, self.target.kdump, Deadline(limit))
+            if same_machine:
+                pstore.collect(self.agent, self.run, boots, Deadline(limit))
+                kdump.collect(self.agent, self.run, boots, self.target.kdump, Deadline(limit))
         self.run.journal.add(
             "boot",
             boot=self.boot_id,
@@ -199,7 +207,11 @@ class Uplink:
         old, self._boot = self._boot, Boot(self.run, self.target.policy.stream_limit)
         old.close()
 
-    def _drop(self) -> None:
+    def _leave(self) -> Attachment | None:
+        """Work by no attachment any more; what it was."""
         at, self._at = self._at, None
-        if at is not None:
+        return at
+
+    def _drop(self) -> None:
+        if (at := self._leave()) is not None:
             at.drop()

@@ -30,6 +30,7 @@ from harness.kernel import resets, uevents
 from harness.kernel.records import Record
 from harness.kernel.tail import Tail
 from harness.link.machine import Machine
+from harness.live.attachment import Attachment
 from harness.live.clients import Clients
 from harness.live.health import ailments
 from harness.live.rescue import Rescue
@@ -245,9 +246,9 @@ class Witness(Rescue):
 
     # -- inside ----------------------------------------------------------------
 
-    def _drop(self) -> None:
+    def _leave(self) -> Attachment | None:
         self._clients.forget()
-        super()._drop()
+        return super()._leave()
 
     def _look_closer(self, window: Window) -> None:
         """A snapshot where something is wrong, while all that hangs still does."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +17,9 @@ from harness.evidence import journal
 from harness.evidence.rundir import RunDir
 from harness.inventory import Target
 from harness.link.dial import Stranger, Unreachable
-from harness.link.machine import Box
+from harness.link.machine import Box, Sink
 from harness.link.power import NoPower, Power
-from harness.live import rescue, uplink
+from harness.live import rescue, spare, uplink
 from harness.live.rescue import Rescue
 
 OLD, NEW = "old-boot", "new-boot"
@@ -51,6 +53,32 @@ class Machine(Box):
     @property
     def power(self) -> Power:
         return Nmi(self)
+
+
+WHY = {
+    "no machine": "QEMU did not start",
+    "no boot": "no answer",
+    "it died since": "killed by signal 9",
+    "blind": "lockdep is off there, too",
+}
+
+
+class Twin(Machine):
+    """A spare machine with a fault."""
+
+    def __init__(self, target: Target, fault: str) -> None:
+        super().__init__(target)
+        self.fault = fault
+
+    def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
+        if self.fault == "no machine":
+            raise LabError("QEMU did not start", where="box", cure="see its log")
+
+    def post_mortem(self) -> str:
+        return "killed by signal 9" if self.fault == "it died since" else ""
+
+    def down(self) -> None:
+        self.done.append("down")
 
 
 class Nmi(NoPower):
@@ -338,6 +366,54 @@ def test_a_reboot_that_does_not_come_is_made_by_other_means(
     script.append(_gone())
     with pytest.raises(LabError, match="cannot be rebooted"):
         link.reboot()
+
+
+@pytest.mark.parametrize("fault", ["no machine", "no boot", "it died since", "blind"])
+def test_a_spare_that_is_of_no_use_costs_a_reboot_alone(
+    link: Rescue,
+    machine: Machine,
+    script: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+) -> None:
+    twin = Twin(machine._target, fault)
+    at = SimpleNamespace(agent=Agent(), drop=lambda: twin.done.append("drop"))
+    at.agent.call = lambda op, deadline, **_: {"debug_locks": 0}
+
+    def attach(*_: object, **__: object) -> SimpleNamespace:
+        if fault == "no boot":
+            raise _gone()
+        return at
+
+    monkeypatch.setattr(spare, "Attachment", attach)
+    link.spare = spare.Spare(twin, link.target, link.run, lambda: None)
+    script += [_gone(), NEW]
+    link.rearm()
+    assert link.boot_id == NEW
+    assert link.spare is None, "a box has none"
+    assert _rungs(link)[0] == "reboot"
+    (told,) = [e for e in journal.read(link.run.journal.path) if e["what"] == "spare-failed"]
+    assert WHY[fault] in told["reason"]
+    assert set(twin.done) == ({"down"} if fault in ("no machine", "no boot") else {"down", "drop"})
+
+
+def test_a_spare_that_is_not_needed_is_left_with_the_target(
+    link: Rescue, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = Twin(machine._target, "")
+    booting = threading.Event()
+
+    def attach(*_: object, hopeless: Callable[[], str], **__: object) -> SimpleNamespace:
+        booting.set()
+        while not (why := hopeless()):
+            time.sleep(0.01)
+        raise LabError(why, where="box", cure="none")
+
+    monkeypatch.setattr(spare, "Attachment", attach)
+    link.spare = spare.Spare(twin, link.target, link.run, lambda: None)
+    assert booting.wait(60)
+    link.close()
+    assert twin.done == ["down"]
 
 
 def test_a_crash_kernel_is_not_interrupted(
