@@ -139,6 +139,7 @@ def test_a_lab_from_nothing(
         assert Ssh.connect(Endpoint.of(held.target), Deadline(60)).run(["true"], Deadline(60))
         assert (held.target.driver, held.target.tags) == ("i915", ("display", "gen3"))
         shown = subprocess.run(lab, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert shown.count("its place") == 3
         assert f"pid {os.getpid()}" in shown
         # Whoever dies is started again, and comes together again.
         generation, times = session.generation, restarts(manager)
