@@ -308,6 +308,7 @@ class PlaceHold:
             return
         paths = {export.path for _, export in exports_of(place, self._session.exports())}
         if paths - set(place.resources):
+            self._unreserve()  # of an attempt that failed
             self._token = self._session.reserve({"name": self.place_name}, prio=_FIRST).token
             try:
                 self._session.release(self.place_name, self._session.owner)
