@@ -7,6 +7,7 @@ is said, in the run's header, in the report and in the verdict: silence is no pr
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from msgspec import Struct
@@ -63,7 +64,24 @@ class Coverage(Struct, frozen=True):
 
 def of_boot(boot: Path, driver: str) -> Coverage:
     """Of one boot's directory, for the card under test."""
-    if not (boot / GRAPH).exists():
+    return _read(boot, driver, _stamp(boot / GRAPH), _stamp(boot / CHAINS))
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What is another one when the file is."""
+    try:
+        told = path.stat()
+    except FileNotFoundError:
+        return ()
+    return told.st_ino, told.st_mtime_ns, told.st_size
+
+
+# Asked for every test that resets, and long; most of a night one boot's last copies serve.
+@lru_cache(maxsize=2)
+def _read(
+    boot: Path, driver: str, graph_is: tuple[int, ...], chains_are: tuple[int, ...]
+) -> Coverage:
+    if not graph_is:
         return Coverage()
     graph = coverage.Graph.parse((boot / GRAPH).read_text("utf-8", "replace"))
     try:
@@ -71,7 +89,7 @@ def of_boot(boot: Path, driver: str) -> Coverage:
     except UsageError:
         return Coverage(True, tuple(coverage.unprimed(graph)))
     annotated = graph.has(coverage.SECTION, annotation.inside)
-    if not annotated and (boot / CHAINS).exists():
+    if not annotated and chains_are:
         with (boot / CHAINS).open(encoding="utf-8", errors="replace") as chains:
             annotated = coverage.held_in_order(chains, annotation.chain)
     return Coverage(True, tuple(coverage.unprimed(graph)), annotated, annotation)

@@ -7,7 +7,7 @@ parser.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -84,7 +84,8 @@ def _judge(run: RunDir, window: Window, account: Account, known: KnownIssues) ->
         findings = [msgspec.structs.replace(finding, severity="note") for finding in findings]
     scope = _scope(run, window, known)
     outcome, reason, excused = _weigh(window, findings, armed, scope)
-    masked = masker(run, window.boot_id, window.test) if outcome == "blind" else ("", "")
+    off = outcome == "blind" and window.health_before.get("debug_locks") == 0
+    masked = masker(run, window.boot_id, window.test) if off else ("", "")
     if masked[0]:
         reason = f"masked by {masked[0]}: lockdep went off in {masked[1]}"
     fixed = scope.fixed() if outcome == "pass" else []
@@ -123,13 +124,19 @@ def rejudge(run: RunDir, known: KnownIssues = NONE) -> Iterator[Verdict]:
 
 
 def record(
-    run: RunDir, window: Window, known: KnownIssues = NONE, before: Verdict | None = None
+    run: RunDir,
+    window: Window,
+    known: KnownIssues = NONE,
+    before: Verdict | None = None,
+    saved: Callable[[], None] = lambda: None,
 ) -> Verdict:
-    """Judge, and keep the answer beside the evidence, unless it is still the one of `before`."""
+    """Judge, and keep the answer beside the evidence, unless it is still the one of `before`;
+    `saved` waits until the window, too, is on disk."""
     account = open_account(run, window)
     verdict = _judge(run, window, account, known)
     if verdict == before:
         return verdict
+    saved()
     path = run.test(window.test)
     write_json(path / "findings.json", verdict.findings, derived=True)
     # With its trace torn by a power cut of this host it could not be told again.

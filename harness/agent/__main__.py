@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None, drivers: Mapping[str, str] = DRIVERS) ->
         os._exit(status)
     from .workload.process import run
 
-    return run(
+    status = run(
         driver,
         node=given.get("--node", [""])[-1],
         primary=given.get("--primary", [""])[-1],
@@ -64,6 +64,8 @@ def main(argv: list[str] | None = None, drivers: Mapping[str, str] = DRIVERS) ->
         passed=passed,
         drivers=drivers,
     )
+    sys.stderr.flush()
+    os._exit(status)  # nothing is left to tidy, and who waits for the end waits for that, too
 
 
 def _options(arguments: list[str], *known: str) -> dict[str, list[str]]:

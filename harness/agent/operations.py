@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from . import cards, clients, facts, fileio, kmsg, probes, snapshot
 from .arguments import Arguments
-from .errors import usage
+from .errors import AgentError, usage
 from .session import Session
 
 __all__ = ["INLINE", "OPERATIONS", "Operation"]
@@ -55,6 +55,26 @@ def mark(session: Session, arguments: Arguments) -> dict[str, Any]:
     text = arguments.text("text")
     arguments.done()
     return {"mono": kmsg.mark(text)}
+
+
+def window_open(session: Session, arguments: Arguments) -> dict[str, Any]:
+    """{text, trace = false} -> {"mono", "trace", "health"}: a mark, with `trace` what trace.sync
+    tells or {"behind": why}, then facts.health(): what a report before the mark switched off is
+    off in it."""
+    trace = arguments.flag("trace")
+    told = mark(session, arguments)
+    return {**told, "trace": _synced(session, trace), "health": facts.health()}
+
+
+def window_close(session: Session, arguments: Arguments) -> dict[str, Any]:
+    """{text, trace = false, seconds = 10} -> {"mono", "trace", "health", "failed"}: restore,
+    facts.health(), then a mark, so that the report behind whatever was switched off is before
+    it; `trace` as window.open's."""
+    trace = arguments.flag("trace")
+    failed = session.knobs.restore(arguments.seconds("seconds", _FILE_SECONDS))["failed"]
+    health = facts.health()
+    told = mark(session, arguments)
+    return {**told, "trace": _synced(session, trace), "health": health, "failed": failed}
 
 
 def collect(session: Session, arguments: Arguments) -> dict[str, Any]:
@@ -299,6 +319,13 @@ def workload_stop(session: Session, arguments: Arguments) -> dict[str, Any]:
     return session.workloads.stop(number)
 
 
+def _synced(session: Session, wanted: bool) -> dict[str, Any]:
+    try:
+        return session.trace.sync() if wanted else {}
+    except (AgentError, OSError) as error:
+        return {"behind": str(error)}
+
+
 def _path(arguments: Arguments) -> str:
     path: str = arguments.text("path")
     if not path.startswith("/") or "\0" in path:
@@ -312,6 +339,8 @@ OPERATIONS: dict[str, Operation] = {
     "health": health,
     "echo": echo,
     "mark": mark,
+    "window.open": window_open,
+    "window.close": window_close,
     "collect": collect,
     "collect.stop": collect_stop,
     "trace.start": trace_start,

@@ -195,11 +195,12 @@ class _Reader(threading.Thread):
         while going:
             self._poller.poll(_PERIOD_MS)
             going = not self._stopping
+            # First this: who asks after it wakes the next round.
+            if select.select([self._wake_fd], [], [], 0)[0]:
+                os.read(self._wake_fd, 4096)
             with self._changed:
                 asked = self._asked
                 streams = dict(self._streams)
-            if select.select([self._wake_fd], [], [], 0)[0]:
-                os.read(self._wake_fd, 4096)
             for cpu, stream in streams.items():
                 if not self._drain(cpu, stream):
                     return
@@ -207,7 +208,7 @@ class _Reader(threading.Thread):
                 self._done = asked
                 self._changed.notify_all()
             if asked == self._asked and going:
-                time.sleep(_PAUSE_S)
+                select.select([self._wake_fd], [], [], _PAUSE_S)  # who asks need not wait for it
 
     def _drain(self, cpu: int, stream: int) -> bool:
         """Send what `cpu` has; False when nobody reads, or the files are closed."""

@@ -246,8 +246,8 @@ class Instance:
     def _states(self) -> dict[str, str]:
         """1, 0 or X (some) by system, as events/SYSTEM/enable says; "" where it is not there."""
         states = {}
-        for folder in self.names.values():
-            system = os.path.dirname(folder)
+        # The kernel looks at all events of a system for each.
+        for system in {os.path.dirname(folder) for folder in self.names.values()}:
             states[os.path.basename(system)] = ""
             with contextlib.suppress(OSError):
                 states[os.path.basename(system)] = _read(f"{system}/enable").strip()

@@ -105,6 +105,11 @@ class Boot:
         with self._arrived:
             self._arrived.notify_all()
 
+    @property
+    def logged(self) -> int:
+        """Bytes of the kernel log so far."""
+        return self._kmsg.size
+
     def uevents(self, data: bytes) -> None:
         """Sink of uevents, JSON lines."""
         self._uevents.write(data)
@@ -113,10 +118,11 @@ class Boot:
         """What the agent said of its collectors: kept beside the streams."""
         self._events.write(msgspec.json.encode(event) + b"\n")
 
-    def wait_kmsg(self, deadline: Deadline) -> None:
-        """Until more of the kernel log may have arrived, at most 50 ms or the deadline."""
+    def wait_kmsg(self, logged: int, deadline: Deadline) -> None:
+        """Until there is more of the kernel log than `logged` bytes, at most 50 ms or the
+        deadline: a link that broke brings none."""
         with self._arrived:
-            self._arrived.wait(min(0.05, deadline.left()))
+            self._arrived.wait_for(lambda: self._kmsg.size > logged, min(0.05, deadline.left()))
 
     @property
     def failed(self) -> bool:

@@ -134,12 +134,13 @@ class Stream:
         """Append to `path`, at most `limit` bytes in all."""
         self.path = path
         self._limit = limit
-        self._synced = -1
         self.full = False
         self._failed: HarnessError | None = None
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             self.size = os.fstat(self._fd).st_size
+            # What another process wrote may not be on the disk yet.
+            self._synced = -1 if self.size else 0
         except OSError as error:
             raise disk_error(path, error) from error
 
@@ -188,11 +189,17 @@ class Stream:
             try:
                 os.fdatasync(self._fd)
             except OSError as error:
+                if self._fd < 0:
+                    return  # whoever closed it meanwhile has done it
                 raise disk_error(self.path, error) from error
             self._synced = size
 
     def close(self) -> None:
-        """Close the file; later writes are dropped.  Idempotent."""
+        """Close the file, once it is on the disk; later writes are dropped.  Idempotent."""
+        try:
+            self.sync()
+        except LabError as error:
+            self._failed = self._failed or error
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

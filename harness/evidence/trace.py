@@ -102,6 +102,11 @@ class TraceFiles:
                 return f"{stream.path.name}: {error.what}"
         return ""
 
+    def flush(self) -> None:
+        """Bring it to the disk itself.  Raises LabError."""
+        for stream in (*self._cpus.values(), self._stats, self._comms):
+            stream.sync()
+
     def close(self) -> None:
         """Close the files; what still comes is dropped.  Idempotent."""
         self._close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from harness.errors import LabError
 
@@ -113,6 +114,8 @@ _LONGEST = 1 << 16
 _HEADER_BITS = {"type_len": 5, "time_delta": 27, "array": 32}
 
 
+# Each test's account opens its boot's trace anew.
+@lru_cache(maxsize=256)
 def parse_event(name: str, text: str) -> Format:
     """`name` is "system:event".  Raises LabError where `text` is no format file."""
     number = _ID.search(text)

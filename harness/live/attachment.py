@@ -12,7 +12,7 @@ from base64 import b64decode
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from harness import host
 from harness.deadline import Deadline
@@ -40,11 +40,17 @@ GOODBYE_S = 2.0
 
 class Mark(NamedTuple):
     """A mark in the kernel log: its record, where that begins in the boot's kmsg, in bytes,
-    and CLOCK_MONOTONIC of the target when it was written, in ns."""
+    and CLOCK_MONOTONIC of the target when it was written, in ns.
+
+    Of a window's first and last also what the recorder's sync was told and the target's health,
+    and at the last the knobs that would not be restored, [{"path", "what"}]."""
 
     record: Record
     offset: int
     mono: int
+    trace: dict[str, Any]
+    health: dict[str, Any]
+    failed: list[dict[str, str]]
 
 
 class Attachment:
@@ -105,15 +111,20 @@ class Attachment:
             told.result()
             undo.pop_all()
 
-    def mark(self, text: str) -> Mark:
-        """Write a mark into the kernel log and wait until it has come back on disk."""
-        deadline = Deadline(MARK_S)
+    def mark(self, text: str, op: Literal["mark", "window.open", "window.close"] = "mark") -> Mark:
+        """Write a mark into the kernel log and wait until it has come back on disk; `op` is what
+        else the agent does on the way."""
+        deadline = Deadline(MARK_S if op == "mark" else MARK_S + self._target.limits.command_s)
         token = f"{text} {time.monotonic_ns():x}"
-        mono = self.agent.call("mark", deadline, text=token)["mono"]
+        more = {} if op == "mark" else {"trace": self.recorder.on}
+        told = self.agent.call(op, deadline, text=token, **more)
         while True:
+            logged = self.boot.logged
             for record, offset in self._tail.advance():
                 if token in record.text:
-                    return Mark(record, offset, mono)
+                    trace, health = told.get("trace", {}), told.get("health", {})
+                    failed = told.get("failed", [])
+                    return Mark(record, offset, told["mono"], trace, health, failed)
             self.boot.check()
             if deadline.expired() or not self.agent.alive:
                 raise LabError(
@@ -121,7 +132,7 @@ class Attachment:
                     where=self._target.name,
                     cure="see the boot's kmsg and agent-events.jsonl",
                 )
-            self.boot.wait_kmsg(deadline)
+            self.boot.wait_kmsg(logged, deadline)
 
     def keep(self, path: str, name: str, seconds: float) -> None:
         """Copy the target's file `path`, which may be long, to `name` beside the boot's streams.

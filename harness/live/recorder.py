@@ -60,25 +60,38 @@ class Recorder:
         """Whether it lacks something that had been recorded: only a new one is whole."""
         return self._files is not None and bool(self._files.trouble())
 
-    def sync(self) -> str:
+    @property
+    def on(self) -> bool:
+        """Whether there is anything to sync."""
+        return self._files is not None
+
+    def sync(self, told: Mapping[str, Any] | None = None) -> str:
         """Have all on disk that was recorded until now; why not all is, or "".
 
+        `told` is what the agent said when it was asked along with something else.
         Raises LabError where the link is gone.
         """
         if self._files is None:
             return self.absent
         deadline = Deadline(SYNC_S)
         try:
-            told = self._agent.call("trace.sync", deadline)
+            told = told or self._agent.call("trace.sync", deadline)
         except HarnessError as error:
             if not self._agent.alive:
                 raise
             return f"the trace is behind: {error.what}"
+        if "behind" in told:
+            return f"the trace is behind: {told['behind']}"
         self._files.sample(told["stats"])
         self._files.comms(told["mono"], told["comms"])
         if not self._files.wait(told["sent"], deadline):
             return "the trace is behind: it had not arrived in time"
         return self._files.trouble() or self._gone(told["gone"]) or self._missing(told["missed"])
+
+    def flush(self) -> None:
+        """Bring what is here to the disk itself.  Raises LabError."""
+        if self._files is not None:
+            self._files.flush()
 
     def close(self) -> None:
         """Close the files.  Idempotent."""

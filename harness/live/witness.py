@@ -30,7 +30,7 @@ from harness.kernel import resets, uevents
 from harness.kernel.records import Record
 from harness.kernel.tail import Tail
 from harness.link.machine import Machine
-from harness.live.attachment import Attachment
+from harness.live.attachment import Attachment, Mark
 from harness.live.clients import Clients
 from harness.live.health import ailments
 from harness.live.rescue import Rescue
@@ -53,8 +53,9 @@ class Witness(Rescue):
         """As Uplink's."""
         super().__init__(target, run, machine, say)
         # For what need not be waited for at once: a test is waited for again and again.
-        self._aside = ThreadPoolExecutor(2, "aside")
+        self._aside = ThreadPoolExecutor(3, "aside")
         self._saving: Future[None] | None = None
+        self._looked: dict[str, Any] = {}
         self._clients = Clients()
         self._coverage: tuple[Path, Coverage] | None = None
 
@@ -63,6 +64,7 @@ class Witness(Rescue):
         with contextlib.ExitStack() as leaving:
             leaving.callback(super().close)
             leaving.callback(self._aside.shutdown, cancel_futures=True)
+            leaving.callback(self.saved)
             leaving.callback(self._clients.end_log)
             self._clients.stop()
 
@@ -73,18 +75,20 @@ class Witness(Rescue):
 
     # -- a window, from its begin to its end -----------------------------------
 
-    def begin(
-        self, test: str, *, destructive: bool, health: dict[str, Any] | None = None
-    ) -> Window:
-        """Open `test`'s window: everything the kernel prints from here on is its doing.
+    def looked(self) -> dict[str, Any]:
+        """The health as it was when the last window of this boot ended, or as it is."""
+        if self._looked.get("boot_id") != self.boot_id:
+            self._looked = self.health()
+        return self._looked
 
-        `health` is the target's, if it was just asked.
-        """
+    def begin(self, test: str, *, destructive: bool) -> Window:
+        """Open `test`'s window: everything the kernel prints from here on is its doing."""
+        self.saved()
         self._clients.begin_log(self.run.test(test), self.target.policy.stream_limit)
         self.remarks()  # of what came before
-        start = self.at.mark(f"start {test}")
+        start = self.at.mark(f"start {test}", "window.open")
         recorder = self.at.recorder
-        recorder.sync()
+        recorder.sync(start.trace)
         window = Window(
             test=test,
             boot_id=self.boot_id,
@@ -94,35 +98,35 @@ class Witness(Rescue):
             trace_first=None if recorder.absent else start.mono,
             trace_dir=recorder.folder,
             trace=recorder.absent,
-            health_before=self.health() if health is None else health,
+            health_before=start.health,
             destructive=destructive,
         )
-        self._saving = self._aside.submit(self._write, test, as_json(window))
+        self._save(window)
         return window
 
     def end(self, window: Window, lost: str = "") -> None:
         """Close `window`: stop its clients, restore its knobs, take the health, mark the end.
 
         `lost`: why the target is not ours any more, so that nothing in it is evidence.
-        Never raises for a dead target or link: it says in the window what happened.
+        Never raises for a dead target or link: it says in the window what happened.  That is on
+        disk when `saved` returns.
         """
-        synced: Future[None] | None = None
+        synced: list[Future[None]] = []
         try:
             self._look_closer(window)
             self._clients.stop()
             self._prove(window)
-            for failure in self.call("restore")["failed"]:
+            for failure in self._mark_end(window, "end"):
                 window.lab_error = f"{failure['path']} not restored: {failure['what']}"
-            # Before the mark: a report that switched lockdep off is in the window, too.
-            window.health_after = self.health()
-            self._mark_end(window, "end")
-            synced = self._aside.submit(self._boot.sync)
-            self._opened()
+            synced = [
+                self._aside.submit(flush) for flush in (self._boot.sync, self.at.recorder.flush)
+            ]
+            self.saved()
             self._boot.check()
         except HarnessError as error:
             self._clients.forget()
             with contextlib.suppress(HarnessError):
-                self._opened()
+                self.saved()
             window.trace = window.trace or "the trace was cut"
             # What is not ours any more is asked nothing: who has it may have rebooted it.
             window.died, lab = ("", "") if lost else self._diagnose()
@@ -142,11 +146,17 @@ class Witness(Rescue):
             window.lab_error = window.lab_error or error.what
         self._save(window)
         try:
-            if synced is not None:
-                synced.result()
+            for flushed in synced:
+                flushed.result()
         except HarnessError as error:
             window.lab_error = window.lab_error or error.what
             self._save(window)
+
+    def saved(self) -> None:
+        """Until `window` is on disk as it was last told.  Raises what that met."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
     def extend(self, window: Window) -> None:
         """Let a closed `window` reach up to now: what a test's teardown causes is its doing too.
@@ -155,7 +165,6 @@ class Witness(Rescue):
         after the test had ended takes nothing from what was judged; the next test mends it.
         """
         try:
-            window.health_after = self.health()
             self._mark_end(window, "after")
             window.trouble = self.trouble()
         except HarnessError as error:
@@ -268,11 +277,18 @@ class Witness(Rescue):
         if window.destructive and window.body in ("passed", "failed") and not proven:
             self.coverage()
 
-    def _mark_end(self, window: Window, word: str) -> None:
-        """Let `window` reach up to now, in the log and in the trace."""
-        mark = self.at.mark(f"{word} {window.test}")
+    def _mark_end(self, window: Window, word: str) -> list[dict[str, str]]:
+        """Restore the knobs, take the health, and let `window` reach up to then; the knobs that
+        would not be restored."""
+        mark = self.at.mark(f"{word} {window.test}", "window.close")
+        window.health_after = self._looked = mark.health
+        self._reach(window, mark)
+        return mark.failed
+
+    def _reach(self, window: Window, mark: Mark) -> None:
+        """Let `window` reach up to `mark`, in the log and in the trace."""
         window.last_seq = mark.record.seq
-        trouble = self.at.recorder.sync()
+        trouble = self.at.recorder.sync(mark.trace)
         window.trace = window.trace or trouble
         if self.at.recorder.folder != window.trace_dir:
             window.trace = window.trace or "the trace was begun anew within the test"
@@ -283,16 +299,12 @@ class Witness(Rescue):
         """Over a link that came back: what the boot says from now on is another test's doing."""
         if window.last_seq is None and self._at is not None and self.boot_id == window.boot_id:
             with contextlib.suppress(HarnessError):
-                self._mark_end(window, "end")
+                self._reach(window, self.at.mark(f"end {window.test}"))
 
     def _save(self, window: Window) -> None:
-        self._write(window.test, as_json(window))
-
-    def _opened(self) -> None:
-        """Until the window is on disk as it was opened.  Raises what that met."""
-        saving, self._saving = self._saving, None
-        if saving is not None:
-            saving.result()
+        """Begin to: as it is now, whatever becomes of it meanwhile."""
+        self.saved()
+        self._saving = self._aside.submit(self._write, window.test, as_json(window))
 
     def _write(self, test: str, told: bytes) -> None:
         write_bytes(self.run.test(test) / "window.json", told)

@@ -68,7 +68,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
         return result  # what is up now is others' doing
     before = item.stash[VERDICT]
     dut.extend(window)
-    judged = verdict.record(dut.run, window, item.config.stash[KNOWN], before)
+    judged = verdict.record(dut.run, window, item.config.stash[KNOWN], before, dut.saved)
     item.stash[VERDICT] = judged
     if judged.lockdep != before.lockdep:
         dut.run.journal.add("lockdep-late", test=item.nodeid, lockdep=judged.lockdep)
@@ -136,12 +136,8 @@ def _open(item: pytest.Item, dut: Dut) -> None:
         healing.heal(dut)
     if dut.unfit:
         raise LabError(dut.unfit, where=dut.target.name, cure="see journal.jsonl")
-    health: dict[str, Any] | None = dut.health()
-    if health and health["debug_locks"] == 0 and dut.target.policy.rearm == "reboot":
-        free = item.get_closest_marker("without_lockdep") is not None
-        if not (free and masking.masker(dut.run, dut.boot_id)[0]):
-            dut.rearm()
-            health = None
+    if _disarmed(item, dut, dut.looked()):
+        dut.rearm()
     if item.callspec.params.get("engine", "") is None:  # type: ignore[attr-defined]
         dut.engines()  # raises again what kept them from being known when tests were collected
         raise LabError(
@@ -153,10 +149,23 @@ def _open(item: pytest.Item, dut: Dut) -> None:
         pytest.skip(why)
     dut.run.journal.add("test-start", test=item.nodeid, boot=dut.boot_id)
     try:
-        item.stash[WINDOW] = dut.begin(item.nodeid, destructive=destructive, health=health)
+        window = dut.begin(item.nodeid, destructive=destructive)
+        if _disarmed(item, dut, window.health_before):  # since the last test ended
+            dut.rearm()
+            dut.run.journal.add("test-start", test=item.nodeid, boot=dut.boot_id)
+            window = dut.begin(item.nodeid, destructive=destructive)
+        item.stash[WINDOW] = window
     except HarnessError as error:
         resume.close_unopened(dut.run, item.nodeid, error.what)
         raise
+
+
+def _disarmed(item: pytest.Item, dut: Dut, health: dict[str, Any]) -> bool:
+    """Whether lockdep is off, and has to be armed again for this test."""
+    if health["debug_locks"] != 0 or dut.target.policy.rearm != "reboot":
+        return False
+    free = item.get_closest_marker("without_lockdep") is not None
+    return not (free and masking.masker(dut.run, dut.boot_id)[0])
 
 
 def _close(item: pytest.Item, window: Window, error: BaseException | None) -> None:
@@ -173,7 +182,7 @@ def _close(item: pytest.Item, window: Window, error: BaseException | None) -> No
     # Whose it is now may have done all this, and it is not ours to bring back.
     lost = item.config.stash[FLEET].lost(dut.target.name)
     dut.end(window, lost)
-    judged = verdict.record(dut.run, window, item.config.stash[KNOWN])
+    judged = verdict.record(dut.run, window, item.config.stash[KNOWN], saved=dut.saved)
     item.stash[VERDICT] = judged
     dut.run.journal.add(
         "test-end",

@@ -15,7 +15,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,8 +24,7 @@ from msgspec.structs import replace
 from harness import inventory
 from harness.deadline import Deadline
 from harness.errors import LabError, UsageError
-from harness.evidence import journal
-from harness.evidence.files import Stream
+from harness.evidence.files import Stream, read_json
 from harness.evidence.rundir import RunDir
 from harness.inventory import Target
 from harness.lab.reservation import Reservation
@@ -41,10 +39,14 @@ from harness.tests.inner import Session, targets_file
 from harness.tests.loopback.posing import listed, posing
 from harness.tests.loopback.sshd import Sshd, why_not
 from harness.verdict import judge
+from tools.bench.awaited import awaited
 from tools.bench.bench_agent_rate import _control_master
 from tools.bench.result import Result
 
 __all__ = ["run"]
+
+# Seconds of a test, and how many of them were waited for its target.
+Spent = tuple[float, float]
 
 _ROUNDS = 5
 _BULK = 64 << 20
@@ -53,12 +55,23 @@ _BOOT_S = 240.0
 # The issue's wishes: a share of ssh's rate, and tests a second (50 ms each).
 _WANTED_BULK = 0.8
 _WANTED_TESTS = 20.0
-_NOTHING = f"""
+# When each test's body ran, and how long the session had waited for its target until then.
+_NOTHING = """
+import json, time
 import pytest
+from tools.bench.awaited import awaited
 
-@pytest.mark.parametrize("number", range({_TESTS}))
-def test_nothing(dut, number):
-    pass
+@pytest.fixture(scope="session")
+def told():
+    lines = []
+    with awaited() as waited:
+        yield lambda: lines.append((time.perf_counter(), waited()))
+    with open({told!r}, "w") as out:
+        json.dump(lines, out)
+
+@pytest.mark.parametrize("number", range({tests}))
+def test_nothing(dut, told, number):
+    told()
 """
 # An agent whose kernel log is a file of our choice: what carries it is the same.
 _MAIN = b"""
@@ -141,7 +154,8 @@ def _collect(agent: Agent, source: Path, sink: Path) -> None:
 
 def _tests(folder: Path) -> Iterator[Result]:
     """What a test costs that does nothing: its window opened, closed and judged; and all of it,
-    in a session, with what pytest itself takes."""
+    in a session, with what pytest itself takes.  Beside each the part in which the harness only
+    waits for the agent and the link, which on a host of its own is the kernel's."""
     try:
         server = posing(folder / "posing")
     except pytest.skip.Exception as reason:
@@ -150,42 +164,55 @@ def _tests(folder: Path) -> Iterator[Result]:
     try:
         targets = listed(folder / "targets.toml", server)
         target = inventory.load(targets).get("box")
-        spent: list[float] = []
         with _connected(target, folder / "runs") as dut:
-            for number in range(_TESTS):
-                began = time.perf_counter()
-                window = dut.begin(f"nothing[{number}]", destructive=False)
-                dut.end(window)
-                judge(dut.run, window)
-                spent.append(time.perf_counter() - began)
-                if window.died or window.lab_error:
-                    raise LabError(window.died or window.lab_error, where="bench links")
+            alone = _windows(dut)
         whole = _session(targets, folder / "session-runs")
     finally:
         server.stop()
-    beside = {"50 ms each": _WANTED_TESTS}
+    yield from _each("links.test", alone)
+    yield from _each("links.session", whole)
+
+
+def _windows(dut: Dut) -> list[Spent]:
+    """Windows that are opened, closed and judged, and nothing between."""
+    spent = []
+    with awaited() as waited:
+        for number in range(_TESTS):
+            before, began = waited(), time.perf_counter()
+            window = dut.begin(f"nothing[{number}]", destructive=False)
+            dut.end(window)
+            judge(dut.run, window)
+            spent.append((time.perf_counter() - began, waited() - before))
+            if window.died or window.lab_error:
+                raise LabError(window.died or window.lab_error, where="bench links")
+    return spent
+
+
+def _each(name: str, spent: list[Spent]) -> Iterator[Result]:
+    """A row of all, and one of what is the agent's and the link's."""
     # The first ones pay for imports and caches.
-    for name, seconds in (("links.test", spent[5:]), ("links.session", whole[5:])):
-        each = statistics.median(seconds)
-        found = Result.of(name, 1 / each, "tests/s", beside, 1.0)
-        yield replace(found, note=f"{each * 1000:.1f} ms each")
+    for part, seconds, wanted in (
+        ("", [whole for whole, _ in spent[5:]], 1.0),
+        (".target", [waited for _, waited in spent[5:]], None),
+    ):
+        each, mean = statistics.median(seconds), statistics.mean(seconds)
+        beside = {"50 ms each": _WANTED_TESTS} if wanted else {}
+        found = Result.of(name + part, 1 / each, "tests/s", beside, wanted)
+        yield replace(found, note=f"{each * 1000:.1f} ms each (mean {mean * 1000:.1f})")
 
 
-def _session(targets: Path, runs: Path) -> list[float]:
-    """Seconds from one test's start to the next one's, in a session of pytest's."""
-    tests = targets.with_name("test_nothing.py")
-    tests.write_text(_NOTHING)
+def _session(targets: Path, runs: Path) -> list[Spent]:
+    """The same from one test's body to the next one's, in a session of pytest's."""
+    tests, told = targets.with_name("test_nothing.py"), targets.with_name("told.json")
+    tests.write_text(_NOTHING.format(told=str(told), tests=_TESTS))
     session = Session(targets, runs, "box")
     done = session.run("-p", "harness.plugin", f"--rootdir={tests.parent}", str(tests))
-    if not session.run_dirs():
+    if not told.exists():
         raise LabError(f"the session did not run: {done.stdout[-500:]}", where="bench links")
-    (run,) = session.run_dirs()
-    begun = [
-        datetime.fromisoformat(entry["time"]).timestamp()
-        for entry in journal.read(run.journal.path)
-        if entry["what"] == "test-start"
+    return [
+        (after - before, waited - had_waited)
+        for (before, had_waited), (after, waited) in pairwise(read_json(told))
     ]
-    return [after - before for before, after in pairwise(begun)]
 
 
 def _boots(folder: Path) -> Iterator[Result]:
@@ -212,6 +239,9 @@ def _boots(folder: Path) -> Iterator[Result]:
         dut.rearm()
         dut.begin("second", destructive=False)
         again = time.perf_counter() - began
+        traced = _windows(dut)
+    # Of an emulated machine: what the harness takes is the difference.
+    yield from (replace(row, met=None, wanted=None) for row in _each("links.sim_test", traced))
     listed.write_text(listed.read_text().replace("vm = {", "vm = { spare = true,"))
     target = inventory.load(listed).get("sim-bench")
     with _connected(target, folder / "spare-runs") as dut:

@@ -7,8 +7,6 @@ address, which nobody can guess, goes through the controller.
 from __future__ import annotations
 
 import os
-import secrets
-import socket
 from typing import Any, Callable
 
 from ..arguments import Arguments
@@ -27,12 +25,18 @@ class Inbox:
     """A datagram socket in the abstract namespace (unix(7)): a parcel waits in it until fetched."""
 
     def __init__(self) -> None:
-        self.address = _PREFIX + secrets.token_hex(16)
+        # Few share a buffer, and on an emulated target this import is a tenth of a start; `secrets`
+        # loads OpenSSL.
+        import socket
+
+        self.address = _PREFIX + os.urandom(16).hex()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(f"\0{self.address}")
 
     def receive(self, seconds: float) -> int:
         """A descriptor, the caller's to close.  Raises AgentError: none came in time."""
+        import socket
+
         self._socket.settimeout(seconds)
         try:
             _, fds, _, _ = socket.recv_fds(self._socket, 1, 1)
@@ -110,6 +114,8 @@ def send(fd: int, address: str) -> None:
     """Give `fd` to the inbox at `address`; it is still the caller's.  Raises AgentError."""
     if not address.startswith(_PREFIX):
         raise usage(f"{address!r} is no inbox", cure="pass the address that inbox returned")
+    import socket
+
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
         try:
             out.connect(f"\0{address}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from harness import host
 from harness.agent import frames
 from harness.deadline import Deadline
 from harness.errors import LabError, TargetError, UsageError
@@ -195,6 +196,27 @@ def test_marks_are_found_in_the_raw_kernel_log(tmp_path: Path) -> None:
     numbers = [int(record.split(b",", 2)[1]) for record in records]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "not one record lost"
     assert not [event for event in events if event["event"] == "kmsg_lost"]
+
+
+def test_a_window_closes_in_one_call(agent: Agent, tmp_path: Path) -> None:
+    need_root()
+    if not os.access("/dev/kmsg", os.W_OK):
+        pytest.skip("no /dev/kmsg here: run on a machine, not in a container")
+    knob, lost = tmp_path / "knob", tmp_path / "lost"
+    for path in (knob, lost):
+        path.write_text("before\n")
+        call(agent, "knob", path=str(path), value="within")
+    lost.unlink()
+    opened = call(agent, "window.open", text="a window opens")
+    assert opened["trace"] == {}, "nobody asked for it"
+    assert knob.read_text() == "within"
+    # A trace that is off is no reason to leave a knob as it is.
+    closed = call(agent, "window.close", text="a window closes", trace=True)
+    assert "the trace is off" in closed["trace"]["behind"]
+    assert knob.read_text() == "before\n"
+    assert [failed["path"] for failed in closed["failed"]] == [str(lost)]
+    assert closed["mono"] > opened["mono"]
+    assert closed["health"]["boot_id"] == opened["health"]["boot_id"] == host.boot_id()
 
 
 def test_uevents_of_a_module_parameterless_device(tmp_path: Path) -> None:

@@ -42,8 +42,10 @@ class Quiet(Dut):
     def _look_closer(self, window: Window) -> None:
         """There is no trace to look at."""
 
-    def _mark_end(self, window: Window, word: str) -> None:
+    def _mark_end(self, window: Window, word: str) -> list[dict[str, str]]:
+        told = self.call("window.close")
         window.last_seq = 1
+        return list(told["failed"])
 
 
 @pytest.fixture
@@ -55,6 +57,7 @@ def machine() -> Broken:
 def quiet(machine: Broken, tmp_path: Path) -> Dut:
     made = Quiet(machine._target, RunDir.create(tmp_path, "box"), machine, print)
     made._boot.name("b")
+    made._at = cast(Any, SimpleNamespace(recorder=SimpleNamespace(flush=lambda: None)))
     return made
 
 
@@ -155,7 +158,9 @@ def test_a_window_that_a_broken_link_ended_reaches_no_further(
     machine: Broken, tmp_path: Path
 ) -> None:
     dut = Cut(machine._target, RunDir.create(tmp_path, "box"), machine, print)
-    dut._at = cast(Any, SimpleNamespace())
+    mark = SimpleNamespace(record=SimpleNamespace(seq=1), mono=5, trace={})
+    recorder = SimpleNamespace(sync=lambda told: "", folder="trace", absent="not here")
+    dut._at = cast(Any, SimpleNamespace(mark=lambda text: mark, recorder=recorder))
     dut._boot.name("b")
     window, other = (
         Window(test="t.py::t", boot_id=boot, first_seq=1, offset=0) for boot in ("b", "older")

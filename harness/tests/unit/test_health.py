@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -52,6 +53,21 @@ def test_what_was_so_before_or_is_no_failure_is_nothing_new() -> None:
 
 def test_the_agent_tells_who_sleeps_at_both_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter([{7: "stuck", 8: "busy"}, {7: "stuck", 9: "new"}])
-    monkeypatch.setattr(facts, "_sleeping", lambda: next(looks))
-    monkeypatch.setattr(facts, "_LOOK_SECONDS", 0.0)
+    asked: list[list[str]] = []
+
+    def look(names: Iterable[str]) -> dict[int, str]:
+        asked.append(list(names))
+        return next(looks, {7: "stuck"})
+
+    monkeypatch.setattr(facts, "_sleeping", look)
+    monkeypatch.setattr(facts, "_LOOK_SECONDS", 0.1)
     assert facts.health()["stuck"] == [{"pid": 7, "comm": "stuck"}]
+    assert asked[1] == ["7", "8"], "only those who slept are looked at again"
+    assert asked[2] == ["7"], "nor who moved"
+
+
+def test_who_waits_for_a_disk_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([{8: "busy"}, {8: "busy"}, {}])
+    monkeypatch.setattr(facts, "_sleeping", lambda names: next(looks))
+    monkeypatch.setattr(facts, "_LOOK_SECONDS", 1e9)
+    assert facts.health()["stuck"] == []

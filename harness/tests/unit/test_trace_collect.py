@@ -391,6 +391,9 @@ def test_what_is_late_or_missed_is_said_once(boot: Boot) -> None:
     agent.answers["trace.sync"] = lambda: {**synced()(), "gone": ["gpu_scheduler"]}
     assert "without gpu_scheduler since" in made.sync()
     assert "without gpu_scheduler since" in made.sync(), "it does not come back"
+    agent.answers["trace.sync"] = synced(**{"lab:wait_end": 4})
+    assert made.sync(synced()()) == "", "not asked again"
+    assert made.sync({"behind": "not sent"}) == "the trace is behind: not sent"
     agent.alive = False
     agent.answers["trace.sync"] = failing(LabError("the link is gone"))
     with pytest.raises(LabError):
