@@ -17,7 +17,7 @@ from harness.errors import UsageError
 from harness.link.boot import Kernel, Staged
 from harness.link.ssh import Ssh
 
-__all__ = ["IMAGE", "INITRAMFS", "PREFIX", "Files", "identity", "marked", "own_cmdline"]
+__all__ = ["IMAGE", "INITRAMFS", "PREFIX", "Files", "identity", "mark_of", "own_cmdline"]
 
 IMAGE, INITRAMFS = "vmlinuz", "initrd.img"
 PREFIX = "tdrlab-"
@@ -47,9 +47,10 @@ def own_cmdline(running: str) -> str:
     return " ".join(words)
 
 
-def marked(cmdline: str, name: str) -> bool:
-    """Whether a kernel's command line says that it is ours of that name."""
-    return f"{_MARK}={name}" in cmdline.split()
+def mark_of(cmdline: str) -> str:
+    """The name of ours that a kernel's command line says it is; "" where it is none of ours."""
+    words = [word for word in cmdline.split() if word.startswith(f"{_MARK}=")]
+    return words[0].partition("=")[2] if words else ""
 
 
 def _content(path: Path) -> bytes:
@@ -83,16 +84,22 @@ class Files:
     def put(self, kernel: Kernel, deadline: Deadline, *, image: bool = True) -> Staged:
         """Modules and a note of them, with `image` that and the initramfs, too.
 
-        Raises UsageError where its modules would replace those of a kernel that is not ours.
+        What is there already only becomes the newest.  Raises UsageError where its modules would
+        replace those of a kernel that is not ours.
         """
         name = identity(kernel)
         self._put_modules(kernel, name, deadline)
+        note = f"{self.folder(name)}/release"
+        if self.text(note, deadline).strip() == kernel.release:
+            self.root("touch", "--", self.folder(name), deadline=deadline)
+            return Staged(name, kernel)
         if image:
             self.write(f"{self.folder(name)}/{IMAGE}", _content(kernel.image), deadline)
         if image and kernel.initramfs is not None:
             path = f"{self.folder(name)}/{INITRAMFS}"
             self.write(path, _content(kernel.initramfs), deadline)
-        self.write(f"{self.folder(name)}/release", f"{kernel.release}\n".encode(), deadline)
+        # Last: only what is whole is there.
+        self.write(note, f"{kernel.release}\n".encode(), deadline)
         return Staged(name, kernel)
 
     def there(self, deadline: Deadline) -> list[str]:
@@ -103,10 +110,10 @@ class Files:
 
     def prune(self, keep: int, deadline: Deadline) -> list[str]:
         """Remove all but the newest `keep`, and the one that runs; the names of the removed."""
-        running = self.text("/proc/cmdline", deadline)
+        runs = mark_of(self.text("/proc/cmdline", deadline))
         removed = []
         for name in self.there(deadline)[keep:]:
-            if marked(running, name):
+            if name == runs:
                 continue
             release = self.text(f"{self.folder(name)}/release", deadline).strip()
             modules = f"{self._modules}/{release}"

@@ -23,6 +23,12 @@ def boot_for(target: Target, ssh: Ssh) -> Boot:
             return SystemdBoot(ssh, spec)
         case ways.PxeBoot() as spec:
             return PxeBoot(ssh, spec)
+        case ways.AsIsBoot() if target.virtual:
+            raise UsageError(
+                "a virtual target boots the kernel that set-up made",
+                where=target.name,
+                cure="name a box; lab bisect puts its kernels on virtual ones, too",
+            )
         case ways.AsIsBoot():
             raise UsageError(
                 "boots whatever it boots by itself: nothing else can be put on it",
