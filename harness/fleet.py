@@ -17,6 +17,8 @@ from harness.inventory import Inventory, Target
 from harness.lab.holds import Hold, hold
 from harness.lab.resume import close_guilty, guilty, newest
 from harness.link import built
+from harness.link.boot import Kernel
+from harness.link.boots import bootable
 from harness.link.machine import machine_for
 from harness.live.dut import Dut
 from harness.verdict import recorded
@@ -55,7 +57,11 @@ class Fleet:
         self._night = night
         self._wait_s = wait_s
         self._kernel = kernel
-        self._boot = built.from_directory(boot) if boot else None
+        self._boot: Kernel | None = None
+        if boot is not None:
+            for target in self.targets.values():
+                bootable(target)
+            self._boot = built.from_directory(boot)
         named = [path for path in resume if path != Path()]
         self._resume = {self._target_of(path): path for path in named}
         if len(named) < len(resume):

@@ -16,7 +16,7 @@ from harness.lab.holds import hold
 from harness.link import built
 from harness.link.boot import Kernel
 from harness.link.boot_files import mark_of
-from harness.link.boots import boot_for
+from harness.link.boots import boot_for, bootable
 from harness.link.machine import machine_for
 from harness.live.dut import Dut
 
@@ -62,6 +62,7 @@ def boot_command(
         )
     listed = inventory.load(ctx.obj or inventory.default_path())
     target = listed.get(name)
+    bootable(target)
     kernel: Kernel | None = None
     if image is not None:
         kernel = built.from_files(

@@ -14,17 +14,19 @@ import msgspec
 from msgspec import Struct
 
 from harness.errors import UsageError
-from harness.link.boot import Kernel
+from harness.link.boot import Kernel, build_id
 
-__all__ = ["NOTE", "from_directory", "from_files", "release_of"]
+__all__ = ["NOTE", "elf_build_id", "from_directory", "from_files", "release_of"]
 
 NOTE = "built.json"
 # Documentation/arch/x86/boot.rst: "HdrS" at 0x202, then the protocol's version; kernel_version at
 # 0x20e is where the text lies, less 0x200.
 _MAGIC, _VERSION_AT, _BASE = 0x202, 0x20E, 0x200
 _LONGEST = 256
-# An ELF note of type NT_GNU_BUILD_ID (3), 20 bytes long, by "GNU" (elf(5)).
-_BUILD_ID = struct.pack("<III", 4, 20, 3) + b"GNU\0"
+# elf(5): the header's first bytes, then e_shoff, e_shentsize and e_shnum; of a section's header
+# sh_type, sh_offset, sh_size; SHT_NOTE.
+_ELF64 = b"\x7fELF\2\1"
+_ELF, _SECTION, _NOTES = struct.Struct("<40xQ10xHH"), struct.Struct("<4xI16xQQ"), 7
 
 
 class _Note(Struct, frozen=True):
@@ -56,7 +58,7 @@ def from_directory(directory: Path, cmdline: str = "") -> Kernel:
         )
     return from_files(
         directory / note.image,
-        build_id=note.builds.get("vmlinux", ""),
+        build=note.builds.get("vmlinux", ""),
         modules=directory if (directory / "lib/modules").is_dir() else None,
         initramfs=directory / note.initramfs if note.initramfs else None,
         cmdline=cmdline,
@@ -67,24 +69,31 @@ def from_files(
     image: Path,
     *,
     vmlinux: Path | None = None,
-    build_id: str = "",
+    build: str = "",
     modules: Path | None = None,
     initramfs: Path | None = None,
     cmdline: str = "",
 ) -> Kernel:
-    """A kernel by the names of its files; `modules` is what `make modules_install` was given for
-    INSTALL_MOD_PATH, or the release's own directory in it.
+    """A kernel by the names of its files; `build` is its build id, where no `vmlinux` tells that.
+    `modules` is what `make modules_install` was given for INSTALL_MOD_PATH, or the release's own
+    directory in it.
 
     Raises UsageError where a file is not what it should be.
     """
     release = release_of(image)
     if vmlinux is not None:
-        build_id = _build_id(vmlinux)
+        build = elf_build_id(vmlinux)
+        if not build:
+            raise UsageError(
+                "has no build id",
+                where=str(vmlinux),
+                cure="name the vmlinux that the image was made of, as the build left it",
+            )
     if modules is not None:
         modules = _modules(modules, release)
     if initramfs is not None:
         _read(initramfs, 1)
-    return Kernel(image, release, build_id, modules, initramfs, cmdline)
+    return Kernel(image, release, build, modules, initramfs, cmdline)
 
 
 def release_of(image: Path) -> str:
@@ -100,6 +109,24 @@ def release_of(image: Path) -> str:
     )
 
 
+def elf_build_id(path: Path) -> str:
+    """The build id of a vmlinux or a module (64 bits, little endian), hexadecimal; "" where it has
+    none.  By its sections: a kernel's data has whole ELF files in it, the vDSO's, with ids of their
+    own.  Raises UsageError where it cannot be read."""
+    head = _read(path, _ELF.size)
+    if len(head) < _ELF.size or not head.startswith(_ELF64):
+        return ""
+    at, entry, count = _ELF.unpack(head)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for number in range(count):
+            if at + (number + 1) * entry > len(data):
+                break  # it was cut
+            kind, start, size = _SECTION.unpack_from(data, at + number * entry)
+            if kind == _NOTES and (found := build_id(data[start : start + size])):
+                return found
+    return ""
+
+
 def _modules(given: Path, release: str) -> Path:
     inside = given / "lib/modules" / release
     if inside.is_dir():
@@ -110,22 +137,6 @@ def _modules(given: Path, release: str) -> Path:
         f"no modules of {release}",
         where=str(given),
         cure="make modules_install INSTALL_MOD_PATH=DIR, and name DIR; or leave modules out",
-    )
-
-
-def _build_id(vmlinux: Path) -> str:
-    if len(_read(vmlinux, 1)):
-        with (
-            vmlinux.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
-            at = data.find(_BUILD_ID)
-            if at >= 0:
-                return data[at + len(_BUILD_ID) : at + len(_BUILD_ID) + 20].hex()
-    raise UsageError(
-        "has no build id",
-        where=str(vmlinux),
-        cure="name the vmlinux that the image was made of, as the build left it",
     )
 
 
