@@ -79,7 +79,10 @@ def _for_a_session(made: Manifest, listed: Path, directory: Path) -> None:
     tests = directory / "test_kernel.py"
     tests.write_text(TESTS)
     target = inventory.load(listed).get("grub-box")
-    runner = Runner(listed, target, str(tests), cache_root().parent, limit_s=1500.0)
+    runner = Runner(
+        listed, target, str(tests), cache_root().parent, limit_s=1500.0,
+        extra=("-p", "harness.plugin", f"--rootdir={directory}"),
+    )  # fmt: skip
     ran = runner.run(
         Kernel(image="bzImage", builds=builds, directory=str(built)), directory / "session"
     )
