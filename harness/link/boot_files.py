@@ -10,6 +10,7 @@ import hashlib
 import io
 import re
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.deadline import Deadline
@@ -67,14 +68,22 @@ def _content(path: Path) -> bytes:
 class Files:
     """The kernels that we have put on the target of `ssh`: their files, below `boot`."""
 
-    def __init__(self, ssh: Ssh, boot: str, modules: str) -> None:
+    def __init__(
+        self, ssh: Ssh, boot: str, modules: str, maker: Sequence[str] | None = None
+    ) -> None:
+        """`maker` makes an initramfs there, given its file and a release."""
         self.ssh = ssh
+        self._maker = maker
         self._boot = boot
         self._modules = modules
 
     def folder(self, name: str) -> str:
         """Where the image and initramfs of the kernel `name` lie."""
         return f"{self._boot}/{PREFIX}{name}"
+
+    def has_initramfs(self, kernel: Kernel) -> bool:
+        """Whether it has one, or gets one made there, of its modules."""
+        return kernel.initramfs is not None or self._makes(kernel)
 
     def cmdline(self, name: str, kernel: Kernel, deadline: Deadline) -> str:
         """The machine's own, our mark, and what `kernel` wants beside."""
@@ -98,6 +107,10 @@ class Files:
         if image and kernel.initramfs is not None:
             path = f"{self.folder(name)}/{INITRAMFS}"
             self.write(path, _content(kernel.initramfs), deadline)
+        if image and self._makes(kernel):
+            path = f"{self.folder(name)}/{INITRAMFS}"
+            self.root(*self._maker or (), path, kernel.release, deadline=deadline)
+            self.root("sync", deadline=deadline)
         # Last: only what is whole is there.
         self.write(note, f"{kernel.release}\n".encode(), deadline)
         return Staged(name, kernel)
@@ -143,6 +156,10 @@ class Files:
         """What a command of root's printed; it must succeed."""
         done = self.ssh.run(argv, deadline, root=True, check=True)
         return done.stdout.decode(errors="replace")
+
+    def _makes(self, kernel: Kernel) -> bool:
+        alone = kernel.initramfs is None and kernel.modules is not None
+        return alone and self._maker is not None
 
     def _owner(self, modules: str, deadline: Deadline) -> str:
         return self.text(f"{modules}/{_OURS}", deadline).strip()

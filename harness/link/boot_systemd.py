@@ -29,7 +29,7 @@ class SystemdBoot:
 
     def __init__(self, ssh: Ssh, spec: ways.SystemdBoot) -> None:
         self._spec = spec
-        self._files = Files(ssh, spec.boot, spec.modules)
+        self._files = Files(ssh, spec.boot, spec.modules, spec.initramfs)
         self._where = ssh.endpoint.where
 
     def install(self, kernel: Kernel, deadline: Deadline) -> Staged:
@@ -42,7 +42,8 @@ class SystemdBoot:
         self._check(deadline)
         staged = self._files.put(kernel, deadline)
         words = self._files.cmdline(staged.id, kernel, deadline)
-        initrd = f"initrd /{PREFIX}{staged.id}/{INITRAMFS}\n" if kernel.initramfs else ""
+        has = self._files.has_initramfs(kernel)
+        initrd = f"initrd /{PREFIX}{staged.id}/{INITRAMFS}\n" if has else ""
         entry = (
             f"title {PREFIX}{staged.id} {kernel.release}\n"
             f"version {kernel.release}\n"

@@ -11,8 +11,10 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from harness import ways
@@ -315,6 +317,30 @@ def test_what_is_configured_is_taken(link: Ssh) -> None:
     assert isinstance(boot_for(box(pxe), link), PxeBoot)
     with pytest.raises(UsageError, match="boots whatever it boots"):
         boot_for(box(ways.AsIsBoot()), link)
+
+
+@pytest.mark.parametrize("loader", ["grub", "systemd"])
+def test_an_initramfs_is_made_there_of_modules_that_come_without(
+    link: Ssh, grub: ways.GrubBoot, tools: Path, tmp_path: Path, loader: str
+) -> None:
+    maker = ("sh", "-c", 'echo "for $2" > "$1"', "make")
+    kernel = replace(_kernel(tmp_path / "build"), initramfs=None)
+    boot: GrubBoot | SystemdBoot
+    if loader == "grub":
+        boot = GrubBoot(link, msgspec.structs.replace(grub, initramfs=maker))
+    else:
+        _good(tmp_path, tools, "default good.conf\n", "")
+        modules = str(tmp_path / "modules")
+        boot = SystemdBoot(
+            link, ways.SystemdBoot(boot=str(tmp_path / "efi"), modules=modules, initramfs=maker)
+        )
+    staged = boot.install(kernel, _soon())
+    (made,) = tmp_path.glob(f"*/tdrlab-{staged.id}/initrd.img")
+    assert made.read_text() == f"for {kernel.release}\n"
+    entries = [*tmp_path.glob("efi/loader/entries/tdrlab-*"), *tmp_path.glob("boot/grub/cust*")]
+    assert f"tdrlab-{staged.id}/initrd.img\n" in entries[0].read_text()
+    bare = replace(kernel, modules=None, cmdline="bare")
+    assert not (made.parent.parent / f"tdrlab-{boot.install(bare, _soon()).id}/initrd.img").exists()
 
 
 def _note(owner: bytes, kind: int, body: bytes) -> bytes:
