@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from harness import inventory
 from harness.errors import UsageError
+from harness.fleet import Fleet
 from harness.link import built
 from harness.tests.elf import elf
 
@@ -82,3 +84,21 @@ def test_what_a_builder_left(tmp_path: Path) -> None:
     kernel = built.from_directory(tmp_path, "panic=10")
     assert (kernel.release, kernel.build_id, kernel.cmdline) == (RELEASE, "ab" * 20, "panic=10")
     assert kernel.modules == tmp_path / "lib/modules" / RELEASE
+
+
+def test_a_session_is_told_at_once_that_it_cannot_boot_a_kernel(tmp_path: Path) -> None:
+    path = tmp_path / "targets.toml"
+    box = '[targets.{}]\ndriver = "i915"\naddress = "a"\nhost_key = "SHA256:x"\n'
+    path.write_text(box.format("own") + box.format("one") + 'boot = { kind = "grub" }\n')
+    listed = inventory.load(path)
+
+    def fleet(*names: str) -> Fleet:
+        return Fleet(listed, list(names), tmp_path, [], "a test", print, boot=tmp_path)
+
+    with pytest.raises(UsageError, match="boots whatever it boots by itself"):
+        fleet("one", "own")
+    with pytest.raises(UsageError, match="no kernel's directory"):
+        fleet("one")
+    _image(tmp_path / "bzImage")
+    (tmp_path / built.NOTE).write_text('{"image": "bzImage"}')
+    assert fleet("one").connected() == []
