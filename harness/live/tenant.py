@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from harness.errors import TargetError
+from harness.errors import LabError, TargetError
 from harness.link.boot import Kernel, Staged
 from harness.link.boot_files import mark_of
 from harness.link.boots import boot_for
@@ -45,8 +45,20 @@ class Tenant(Witness):
         if self._kernel is None:
             super().reboot(stranded=stranded)
             return
+        boot_id = self.boot_id
+        try:
+            self._boot_ours(self._kernel)
+        except LabError as error:
+            if self._at is None or self.boot_id != boot_id:
+                raise
+            # Too ill to have a kernel put on it: its own, which needs nothing of it, comes first.
+            self.say(f"{self.target.name}: {error.what}")
+            super().reboot(stranded=stranded)
+            self._boot_ours(self._kernel)
+
+    def _boot_ours(self, kernel: Kernel) -> None:
         way = boot_for(self.target, self.at.ssh)
-        self._staged = trial.boot(self, way, self._kernel, super().reboot)
+        self._staged = trial.boot(self, way, kernel, super().reboot)
         self._told = self.facts
 
     def ready(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from harness import ways
 from harness.deadline import Deadline
-from harness.errors import TargetError, UsageError
+from harness.errors import LabError, TargetError, UsageError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Target
 from harness.link.boot import Kernel, Staged
@@ -32,8 +32,11 @@ class Rig:
     def __init__(self) -> None:
         self.boots, self.done = 0, list[str]()
         self.asked, self.works, self.running = False, True, False
+        self.ill = False
 
     def install(self, kernel: Kernel, deadline: Deadline) -> Staged:
+        if self.ill:
+            raise LabError("its disk does not answer", where="box")
         return Staged("k1", kernel)
 
     def once(self, staged: Staged, deadline: Deadline) -> None:
@@ -46,7 +49,7 @@ class Rig:
         return []
 
     def boot(self) -> None:
-        self.boots += 1
+        self.boots, self.ill = self.boots + 1, False
         self.running, self.asked = self.asked and self.works, False
 
     def facts(self) -> dict[str, Any]:
@@ -141,6 +144,13 @@ def test_no_test_is_begun_on_what_a_power_cycle_brought(
     link.ready()
     assert rig.done == ["reboot", "power", "reboot"]
     assert rig.running
+
+
+def test_one_too_ill_to_be_told_is_rebooted_first(link: Lodging, rig: Rig, kernel: Kernel) -> None:
+    link.lodge(kernel)
+    rig.ill = True
+    link.rearm()
+    assert (rig.done, rig.running) == (["reboot"] * 3, True)
 
 
 def test_one_that_comes_up_no_more_leaves_it_unfit(link: Lodging, rig: Rig, kernel: Kernel) -> None:
