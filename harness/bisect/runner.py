@@ -77,7 +77,7 @@ class Runner:
             f"--known={os.devnull}",
             # A test named with its [parameters] is taken for its first repetition alone.
             # It puts it there itself, and again after each boot that was another kernel's.
-            *((f"--boot={kernel.directory}",) if self._boots() else ()),
+            *((f"--boot={kernel.directory}",) if self.boots else ()),
             *(("--until-fail", f"--count={tries}") if tries > 1 else ()),
             *self.extra,
         ]
@@ -98,7 +98,8 @@ class Runner:
         made = sorted(path.parent for path in runs.glob("*/journal.jsonl"))
         return made[-1] if made else None
 
-    def _boots(self) -> bool:
+    @property
+    def boots(self) -> bool:
         """Whether the session boots the kernel, by what targets.toml says."""
         as_is = isinstance(self.target.boot, ways.AsIsBoot)
         return not (self.target.virtual or self.install or as_is)
@@ -116,7 +117,7 @@ class Runner:
             place.parent.mkdir(parents=True, exist_ok=True)
             write_json(place, changed)
             return ""
-        if self._boots():
+        if self.boots:
             return ""
         if not self.install:
             raise LabError(

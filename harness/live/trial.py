@@ -29,14 +29,12 @@ _KEEP = 3
 _LINES, _CONSOLE = 12, 4 << 20
 
 
-def boot(
-    link: Uplink, way: Boot, kernel: Kernel, restart: Callable[..., None] | None = None
-) -> Staged:
+def boot(link: Uplink, way: Boot, kernel: Kernel, restart: Callable[..., None]) -> Staged:
     """Have the target of `link` run `kernel`, put there by `way`.
 
-    `restart` is called as link.reboot is, and instead of it.  Raises TargetError where the kernel
-    does not come up: then the known-good one runs, and the error tells what the other one said
-    last; LabError where nothing comes up.
+    `restart` is the link's reboot, or something like it.  Raises TargetError where the kernel does
+    not come up: then the known-good one runs, and the error tells what the other one said last;
+    LabError where nothing comes up.
     """
     limits = link.target.limits
     # First: a /boot is small.
@@ -53,7 +51,7 @@ def boot(
         way.home(Deadline(limits.command_s))
 
     try:
-        (restart or link.reboot)(stranded=None if way.reverts else home)
+        restart(stranded=None if way.reverts else home)
     finally:
         if not way.reverts:
             home()

@@ -23,7 +23,7 @@ from harness.link.kept import Kept
 from harness.link.machine import machine_for
 from harness.link.power_qemu import QemuPower
 from harness.link.virtual import Manifest
-from harness.live.uplink import Uplink
+from harness.live.dut import Dut
 
 __all__ = [
     "WORDS",
@@ -122,10 +122,10 @@ def running(
 
 
 @contextlib.contextmanager
-def connected(target: Target, directory: Path) -> Iterator[Uplink]:
+def connected(target: Target, directory: Path) -> Iterator[Dut]:
     """A link to it."""
     with Reservation.take(target.name, "a test"):
-        link = Uplink(target, RunDir.create(directory, target.name), machine_for(target), print)
+        link = Dut(target, RunDir.create(directory, target.name), machine_for(target), print)
         try:
             link.connect()
             yield link

@@ -8,10 +8,10 @@ import pytest
 
 from harness.errors import TargetError
 from harness.link.boot import Kernel
+from harness.link.boot_files import mark_of
 from harness.link.boot_pxe import PxeBoot
 from harness.link.boots import boot_for
 from harness.link.virtual import load_manifest
-from harness.live import trial
 from harness.tests.vm import netboot, rack
 
 
@@ -29,19 +29,19 @@ def test_a_kernel_comes_by_network_once(tmp_path: Path, http: bool) -> None:
         way = boot_for(target, link.at.ssh)
         assert isinstance(way, PxeBoot)
         assert not way.config.exists(), "nobody has told it anything yet"
-        staged = trial.boot(link, way, ours)
-        assert link.facts["cmdline"].endswith(f" tdrlab={staged.id} lab.tried=1")
-        assert staged.id not in way.config.read_text(), "told to boot from its disk again"
+        link.lodge(ours)
+        first = mark_of(link.facts["cmdline"])
+        assert link.facts["cmdline"].endswith(f" tdrlab={first} lab.tried=1")
+        assert first not in way.config.read_text(), "told to boot from its disk again"
 
-        way = boot_for(target, link.at.ssh)
         with pytest.raises(TargetError) as caught:
-            trial.boot(link, way, broken)
+            link.lodge(broken)
         assert "did not come up; the known-good one runs again" in caught.value.what
         assert "Unable to mount root fs" in caught.value.what
         assert "tdrlab=" not in link.facts["cmdline"]
         here = sorted(path.name for path in (tmp_path / "tftp").glob("tdrlab-*"))
         assert len(here) == 2
-        assert f"tdrlab-{staged.id}" in here
+        assert f"tdrlab-{first}" in here
         gone = boot_for(target, link.at.ssh).prune(1, rack.soon())
-        assert gone == [staged.id]
-        assert not (tmp_path / "tftp" / f"tdrlab-{staged.id}").exists()
+        assert gone == [first]
+        assert not (tmp_path / "tftp" / f"tdrlab-{first}").exists()
