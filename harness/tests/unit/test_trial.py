@@ -16,7 +16,7 @@ from harness.evidence import journal
 from harness.evidence.rundir import RunDir
 from harness.link.boot import Kernel, Staged
 from harness.live import trial
-from harness.live.rescue import Rescue
+from harness.live.uplink import Uplink
 
 GOOD, OURS = bytes.fromhex("aa" * 20), bytes.fromhex("bb" * 20)
 BANNER = "[    0.000000] Linux version {} (a@b)\n[    0.100000] Command line: x\n"
@@ -94,7 +94,7 @@ def kernel(tmp_path: Path) -> Kernel:
 
 
 def _try(link: Link, way: Way, kernel: Kernel) -> None:
-    trial.boot(cast("Rescue", link), way, kernel)
+    trial.boot(cast("Uplink", link), way, kernel, link.reboot)
 
 
 def test_one_that_comes_up_is_told_by_its_build_id_and_mark(run: RunDir, kernel: Kernel) -> None:
