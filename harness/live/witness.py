@@ -164,9 +164,14 @@ class Witness(Rescue):
         A target that died in it is said in the window.  A link or a part of the lab's that broke
         after the test had ended takes nothing from what was judged; the next test mends it.
         """
+        reached = {name: getattr(window, name) for name in window.__struct_fields__}
         try:
             self._mark_end(window, "after")
-            window.trouble = self.trouble()
+            if broke := self.trouble():
+                for name, value in reached.items():
+                    setattr(window, name, value)
+                self.run.journal.add("late-trouble", test=window.test, reason=broke)
+                return
         except HarnessError as error:
             broke = self.trouble()
             died, lab = ("", f" ({broke})") if broke else self._diagnose()
