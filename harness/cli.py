@@ -29,6 +29,7 @@ ELSEWHERE = {
     "harness.desk_commands": ("console", "doctor", "power", "shell", "targets", "unlock"),
     "harness.lab.catalogue": ("catalogue",),
     "harness.lab.commands_bisect": ("bisect",),
+    "harness.lab.commands_boot": ("boot",),
     "harness.lab.commands_log": ("log",),
     "harness.lab.commands_dmesg": ("dmesg",),
     "harness.lab.commands_fences": ("fences",),

@@ -38,6 +38,7 @@ def console(target: Target) -> int:
             # Left by a run that was killed: the reservation says that nobody serves it now.
             socket.unlink(missing_ok=True)
             machine.up(lambda data: None, Deadline(target.limits.boot_s))
+            machine.appear()
             if not socket.exists():
                 raise LabError(
                     "has no console",

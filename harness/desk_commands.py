@@ -9,7 +9,7 @@ from rich.table import Table
 
 from harness import desk, doctor, inventory
 from harness.errors import UsageError
-from harness.inventory import Inventory
+from harness.inventory import Inventory, Target
 from harness.lab.reservation import Reservation
 
 __all__ = ["COMMANDS"]
@@ -35,21 +35,28 @@ def targets(ctx: click.Context, importing: bool) -> None:
     for column in ("target", "driver", "reached by", "console", "power", "may hang", "held by"):
         table.add_column(column)
     for target in listed.targets.values():
-        way = f"QEMU, {target.vm.card}" if target.vm else f"{target.user}@{target.address}"
-        if target.address is None and target.shared:
-            way = "its place"
-        public = target.public()
         holder = Reservation.holder(target.name)
         table.add_row(
             target.name,
             target.driver,
-            way,
-            "serial" if target.virtual else public["console"]["kind"],
-            "QEMU" if target.virtual else public["power"]["kind"],
+            *_ways(target),
             "yes" if target.destructive else "no",
             f"{holder.user}, pid {holder.pid}" if holder else escape(owners.get(target.name, "")),
         )
     Console().print(table)
+
+
+def _ways(target: Target) -> tuple[str, str, str]:
+    """How it is reached, its console and its power; what it lacks it may have of its place."""
+    if target.vm:
+        return f"QEMU, {target.vm.card}", "serial", "QEMU"
+    public, lacks = target.public(), "its place" if target.shared else "none"
+    console, power = (public[key]["kind"] for key in ("console", "power"))
+    return (
+        f"{target.user}@{target.address}" if target.address else lacks,
+        lacks if console == "none" else console,
+        lacks if power == "none" else power,
+    )
 
 
 def _places(listed: Inventory) -> str:

@@ -16,6 +16,9 @@ from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory, Target
 from harness.lab.holds import Hold, hold
 from harness.lab.resume import close_guilty, guilty, newest
+from harness.link import built
+from harness.link.boot import Kernel
+from harness.link.boots import bootable
 from harness.link.machine import machine_for
 from harness.live.dut import Dut
 from harness.verdict import recorded
@@ -39,10 +42,12 @@ class Fleet:
         night: str = "",
         wait_s: float = 0.0,
         kernel: str = "",
+        boot: Path | None = None,
     ) -> None:
         """`command` is shown to whoever else wants one of the targets; `dangerous` as Dut's;
         `night` names the nightly that the runs are of, "" by hand; `wait_s`: how long to wait
-        for whoever holds a target; `kernel`: a pattern of the release that it must run."""
+        for whoever holds a target; `kernel`: a pattern of the release that it must run;
+        `boot`: the directory of a kernel that all are to be tested with."""
         self.targets: dict[str, Target] = {name: inventory.get(name) for name in names}
         self.runs: dict[str, RunDir] = {}
         self._root = runs
@@ -52,6 +57,11 @@ class Fleet:
         self._night = night
         self._wait_s = wait_s
         self._kernel = kernel
+        self._boot: Kernel | None = None
+        if boot is not None:
+            for target in self.targets.values():
+                bootable(target)
+            self._boot = built.from_directory(boot)
         named = [path for path in resume if path != Path()]
         self._resume = {self._target_of(path): path for path in named}
         if len(named) < len(resume):
@@ -140,6 +150,8 @@ class Fleet:
         dut = Dut(target, run, machine_for(target, held.now), self._say, dangerous=self._dangerous)
         try:
             dut.connect()
+            if self._boot is not None:
+                dut.lodge(self._boot)
             self._compare(target.name, str(dut.facts["uname"]["release"]))
         except BaseException as error:
             run.journal.add("connect-failed", error=str(error))

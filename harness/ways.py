@@ -207,6 +207,8 @@ class GrubBoot(Table, frozen=True, tag_field="kind", tag="grub"):
     boot: Directory = "/boot"
     grub: Directory = "/boot/grub"
     modules: Directory = "/lib/modules"
+    # Makes an initramfs there, of a kernel that comes with modules alone: FILE RELEASE follow.
+    initramfs: Argv | None = None
 
 
 class SystemdBoot(Table, frozen=True, tag_field="kind", tag="systemd-boot"):
@@ -215,6 +217,8 @@ class SystemdBoot(Table, frozen=True, tag_field="kind", tag="systemd-boot"):
     # $BOOT: the XBOOTLDR partition, or else the ESP; `bootctl -x` prints it.
     boot: Directory = "/boot"
     modules: Directory = "/lib/modules"
+    # As GrubBoot's.
+    initramfs: Argv | None = None
 
 
 class PxeBoot(Table, frozen=True, tag_field="kind", tag="pxe"):

@@ -91,9 +91,11 @@ def hear(path: Path, test: str, wanted: Wanted | None, builds: dict[str, str]) -
     kernel = facts.get("kernel", {})
     uname = kernel.get("uname", {})
     named = f"{uname.get('release', '')} {uname.get('version', '')}".strip()
+    mine = [v for name, v in verdicts.items() if _asked(name, test)]
+    if not mine and _stillborn(run):
+        return Heard(kind="other", reason="its kernel did not come up", kernel=named)
     if wrong := _wrong_build(kernel.get("builds", {}), builds):
         return Heard(kind="none", reason=wrong, kernel=named)
-    mine = [v for name, v in verdicts.items() if _asked(name, test)]
     if not mine:
         return Heard(kind="none", reason="the test did not end", kernel=named)
     heard = [_one(verdict, wanted) for verdict in mine]
@@ -160,6 +162,12 @@ def _ended(run: RunDir) -> bool:
     """Whether the session came to its end: of one that was killed, tests may be missing."""
     ends = [entry for entry in journal.read(run.journal.path) if entry["what"] == "run-end"]
     return bool(ends) and ends[-1].get("how") == "done"
+
+
+def _stillborn(run: RunDir) -> bool:
+    """Whether the machine came back without the kernel that the session booted it with."""
+    tried = [entry for entry in journal.read(run.journal.path) if entry["what"] == "tried"]
+    return bool(tried) and not tried[-1]["came"]
 
 
 def _asked(name: str, test: str) -> bool:

@@ -1,7 +1,7 @@
 """One boot and one test run of a commit's kernel, in a process of its own, as the desk does it.
 
 A virtual target boots what its manifest names, so the run gets a manifest of its own; a box gets
-its kernel by a command of its keeper's.
+its kernel as its `boot` in targets.toml says, or by a command of its keeper's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from harness import ways
 from harness.bisect.kernels import Kernel
 from harness.errors import LabError
 from harness.evidence.files import disk_error, write_json
@@ -75,6 +76,8 @@ class Runner:
             # What is known of may be what is searched for: nothing is excused, unless by `extra`.
             f"--known={os.devnull}",
             # A test named with its [parameters] is taken for its first repetition alone.
+            # It puts it there itself, and again after each boot that was another kernel's.
+            *((f"--boot={kernel.directory}",) if self.boots else ()),
             *(("--until-fail", f"--count={tries}") if tries > 1 else ()),
             *self.extra,
         ]
@@ -95,6 +98,12 @@ class Runner:
         made = sorted(path.parent for path in runs.glob("*/journal.jsonl"))
         return made[-1] if made else None
 
+    @property
+    def boots(self) -> bool:
+        """Whether the session boots the kernel, by what targets.toml says."""
+        as_is = isinstance(self.target.boot, ways.AsIsBoot)
+        return not (self.target.virtual or self.install or as_is)
+
     def _place(self, kernel: Kernel, runs: Path) -> str:
         """Put it where the target boots it; why that failed, or ""."""
         if self.target.virtual:
@@ -108,11 +117,14 @@ class Runner:
             place.parent.mkdir(parents=True, exist_ok=True)
             write_json(place, changed)
             return ""
+        if self.boots:
+            return ""
         if not self.install:
             raise LabError(
                 "nothing puts a kernel on it",
                 where=self.target.name,
-                cure="give --install COMMAND: it gets the kernel's directory and the target's name",
+                cure='boot = { kind = "grub" } in targets.toml (or systemd-boot, pxe), or --install'
+                " COMMAND: it gets the kernel's directory and the target's name",
             )
         argv = [*self.install, kernel.directory, self.target.name]
         try:

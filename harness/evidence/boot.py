@@ -68,6 +68,9 @@ class Boot:
     def _append(self, cut: Stream) -> Stream:
         cut.close()
         whole = self._open(cut.path.name)
+        self._streams.append(whole)
+        if whole.path == cut.path:
+            return whole  # joined already, by one that a full disk stopped on its way
         try:
             with cut.path.open("rb") as more:
                 while piece := more.read(_PIECE):
@@ -76,7 +79,6 @@ class Boot:
                 cut.path.unlink()
         except OSError as error:
             raise disk_error(cut.path, error) from error
-        self._streams.append(whole)
         return whole
 
     def _open(self, name: str) -> Stream:

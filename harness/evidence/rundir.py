@@ -6,6 +6,7 @@ Names and paths only; files.py writes, journal.py remembers the order.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import secrets
 from datetime import UTC, datetime
@@ -108,10 +109,16 @@ class RunDir:
 
     def pending_boot(self) -> Path:
         """A directory for a boot that has no boot_id yet; `name_boot` gives it its name."""
-        number = len(list(self.path.glob("boot-*")))
-        path = self.path / f"boot-pending-{number}"
-        self._make(path)
-        return path
+        for number in itertools.count(len(list(self.path.glob("boot-*")))):
+            path = self.path / f"boot-pending-{number}"
+            try:
+                path.mkdir()
+            except FileExistsError:  # two of them may be on their way at once
+                continue
+            except OSError as error:
+                raise disk_error(path, error) from error
+            return path
+        raise AssertionError
 
     def name_boot(self, pending: Path, boot_id: str) -> Path:
         """Rename a pending boot now that its boot_id is known; open streams go on."""

@@ -131,9 +131,12 @@ class PlaceClaims:
         except Held as error:
             return "busy", error.what, {}
         # Between our look and our turn another may have done it.
-        if self._share and got.place().tags.get(_DONE) == self._share:
+        place = self._session.places().get(got.place_name)
+        if place is None or (self._share and place.tags.get(_DONE) == self._share):
             got.release()
-            return "done", got.place().tags.get(_BY, "another dispatcher"), {}
+            if place is None:
+                return "busy", f"{got.place_name} was deleted", {}  # the next look tells more
+            return "done", place.tags.get(_BY, "another dispatcher"), {}
         self._holds[target] = got
         return "ours", got.taken_over, env
 
@@ -160,7 +163,10 @@ class PlaceClaims:
     def _remember(self) -> None:
         """A coordinator that was killed may have forgotten what is done."""
         if self._marks and self._marked_in != self._session.generation:
+            places = self._session.places()
             for held in self._marks.values():
-                if held.place().tags.get(_DONE) != self._share:
+                place = places.get(held.place_name)
+                # One that was deleted meanwhile is nobody's to test, and no trouble of others.
+                if place is not None and place.tags.get(_DONE) != self._share:
                     self._mark(held)
             self._marked_in = self._session.generation

@@ -70,6 +70,8 @@ class PlaceHold:
         self._ours = ours
         # Acquired, but perhaps not with all that it is made of.
         self._partial = False
+        # Of the reservation that keeps it ours while it is acquired anew; "" when there is none.
+        self._token = ""
         self._generation = session.generation
         self._lost = ""
         self._lock = threading.Lock()
@@ -190,11 +192,13 @@ class PlaceHold:
         self._session.nudge()
         if self._keeper is not threading.current_thread():
             self._keeper.join()
+        self._unreserve()
         if not self._ours or self._lost:
             return
         deadline = Deadline(_LEAVE_S)
         while True:
             try:
+                self._unreserve()
                 self._session.release(self.place_name, self._session.owner)
                 return
             except Refused:
@@ -215,7 +219,7 @@ class PlaceHold:
         self._keeper.start()
 
     def _keep(self) -> None:
-        while not self._done.is_set() and not self._lost:
+        while not self._over():
             seen = self._session.generation
             try:
                 with self._lock:
@@ -224,8 +228,12 @@ class PlaceHold:
             except LabError:
                 pause = Deadline(1.0)
             # A coordinator that came back has forgotten us, and may give it to the next.
-            while not (self._done.is_set() or pause.expired() or self._session.generation != seen):
+            while not (self._over() or pause.expired() or self._session.generation != seen):
                 self._session.wait(pause.left())
+
+    def _over(self) -> bool:
+        """Whether there is nothing to keep any more, or nobody to tell."""
+        return self._done.is_set() or bool(self._lost) or self._session.closed
 
     def _beat(self) -> None:
         """Say that we live; with the lock held.  Raises Gone."""
@@ -243,6 +251,8 @@ class PlaceHold:
             self._generation = generation
         if self._partial and not self._lost:
             self._complete()
+        # Ours, or somebody else's: either way nobody need wait for us any more.
+        self._unreserve()
 
     def _between(self) -> bool:
         """Whether it is but another process of our owner's that acquires it anew (`_complete`)."""
@@ -265,6 +275,11 @@ class PlaceHold:
 
     def _again(self) -> None:
         """After the coordinator came back: take it once more, before anybody else does."""
+        if self._token:
+            try:
+                self._session.poll(self._token)  # or it would die while we try
+            except Refused:
+                self._token = ""  # forgotten, as all is
         try:
             self._session.acquire(self.place_name)
             self._session.touch(self.place_name, self._note)
@@ -293,13 +308,26 @@ class PlaceHold:
             return
         paths = {export.path for _, export in exports_of(place, self._session.exports())}
         if paths - set(place.resources):
-            mine = self._session.reserve({"name": self.place_name}, prio=_FIRST)
+            self._unreserve()  # of an attempt that failed
+            self._token = self._session.reserve({"name": self.place_name}, prio=_FIRST).token
             try:
                 self._session.release(self.place_name, self._session.owner)
                 self._session.acquire(self.place_name)
-                self._session.cancel(mine.token)
+                self._unreserve()
                 self._session.touch(self.place_name, self._note)
-            except Refused as error:
+            except LabError as error:
                 self._generation = -1  # the next look acquires it again, by that reservation
                 raise Gone(error.what, where=error.where, cure=error.cure) from error
         self._partial = False
+
+    def _unreserve(self) -> None:
+        """A reservation of ours that is left would keep the place from others for a minute."""
+        try:
+            if self._token:
+                self._session.cancel(self._token)
+        except Gone as error:
+            _LOG.debug("the reservation is kept for now: %s", error)
+            return
+        except Refused as error:
+            _LOG.debug("the reservation had expired: %s", error)
+        self._token = ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 from harness.deadline import Deadline
-from harness.errors import LabError
+from harness.errors import LabError, UsageError
 from harness.inventory import Target
 from harness.labgrid.exports import completed
 from harness.labgrid.hold import ACTS_FOR, PlaceHold, own_name
@@ -13,6 +14,7 @@ from harness.labgrid.session import Session
 
 __all__ = ["Lease", "dispatched"]
 
+_LOG = logging.getLogger(__name__)
 # Seconds for what an exporter started to be told of.
 _START_S = 5.0
 
@@ -36,6 +38,7 @@ class Lease:
         self._session = session
         self._place = place
         self._known: Target | None = None
+        self._said = ""
         assert target.coordinator is not None
         self._patience_s = target.coordinator.patience_s
 
@@ -72,7 +75,8 @@ class Lease:
     def now(self) -> Target:
         """The target, completed from what its place is made of now.
 
-        While its exporters are away, as it was last.  Raises as `completed` does the first time.
+        As it was last while its exporters are away, or what it is made of would not do any more:
+        a session goes on with what it has.  Raises as `completed` does the first time.
         """
         # What an exporter starts for us is told a moment after it was acquired.
         started, patience = Deadline(_START_S), Deadline(self._patience_s)
@@ -80,6 +84,10 @@ class Lease:
             version = self._session.version
             try:
                 self._known = self._complete()
+            except UsageError as error:
+                if self._known is None:
+                    raise
+                self._complain(error)
             except LabError as error:
                 until = patience if isinstance(error, Away) else started
                 if self._known is None and until.expired():
@@ -88,6 +96,11 @@ class Lease:
                     self._session.wait(until.left(), version)
                     continue
             return self._known
+
+    def _complain(self, error: UsageError) -> None:
+        if error.what != self._said:
+            self._said = error.what
+            _LOG.warning("%s was changed while it is in use: %s", error.where, error.what)
 
     def _complete(self) -> Target:
         if missing := self._place.missing():

@@ -81,11 +81,11 @@ class Quest:
         asked = self._session.places().get(self._asked)
         if asked is not None and asked.acquired == self._session.owner:
             return asked.name  # the connection broke before we were told
+        # What changes after we asked is not slept through: the answer may be older than the news.
+        version = self._session.version
         mine = self._session.reserve(self._filters)
         self._token = mine.token
         while True:
-            # What changes from here on is not slept through.
-            version = self._session.version
             if mine.state == "allocated" and self._acquired(mine):
                 # Kept, it would have the place for another minute when we release it.
                 self._leave()
@@ -97,6 +97,7 @@ class Quest:
                 self._others(mine)
             pause = min(_POLL_S, self._spec.stale_s / 4, (self._away or self._wait).left() + 0.1)
             self._session.wait(pause, version)
+            version = self._session.version
             try:
                 mine = self._session.poll(mine.token)
             except Refused:  # dropped: this process had been stopped for a minute

@@ -102,6 +102,11 @@ class Session:
             if not self._closed.is_set():
                 self._news.wait_for(lambda: self.version != known, seconds)
 
+    @property
+    def closed(self) -> bool:
+        """Whether we have left; from then on `wait` does not."""
+        return self._closed.is_set()
+
     def nudge(self) -> None:
         """Wake whoever waits."""
         with self._news:

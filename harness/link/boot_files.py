@@ -10,6 +10,7 @@ import hashlib
 import io
 import re
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.deadline import Deadline
@@ -17,7 +18,7 @@ from harness.errors import UsageError
 from harness.link.boot import Kernel, Staged
 from harness.link.ssh import Ssh
 
-__all__ = ["IMAGE", "INITRAMFS", "PREFIX", "Files", "identity", "marked", "own_cmdline"]
+__all__ = ["IMAGE", "INITRAMFS", "PREFIX", "Files", "identity", "mark_of", "own_cmdline"]
 
 IMAGE, INITRAMFS = "vmlinuz", "initrd.img"
 PREFIX = "tdrlab-"
@@ -47,9 +48,10 @@ def own_cmdline(running: str) -> str:
     return " ".join(words)
 
 
-def marked(cmdline: str, name: str) -> bool:
-    """Whether a kernel's command line says that it is ours of that name."""
-    return f"{_MARK}={name}" in cmdline.split()
+def mark_of(cmdline: str) -> str:
+    """The name of ours that a kernel's command line says it is; "" where it is none of ours."""
+    words = [word for word in cmdline.split() if word.startswith(f"{_MARK}=")]
+    return words[0].partition("=")[2] if words else ""
 
 
 def _content(path: Path) -> bytes:
@@ -66,14 +68,22 @@ def _content(path: Path) -> bytes:
 class Files:
     """The kernels that we have put on the target of `ssh`: their files, below `boot`."""
 
-    def __init__(self, ssh: Ssh, boot: str, modules: str) -> None:
+    def __init__(
+        self, ssh: Ssh, boot: str, modules: str, maker: Sequence[str] | None = None
+    ) -> None:
+        """`maker` makes an initramfs there, given its file and a release."""
         self.ssh = ssh
+        self._maker = maker
         self._boot = boot
         self._modules = modules
 
     def folder(self, name: str) -> str:
         """Where the image and initramfs of the kernel `name` lie."""
         return f"{self._boot}/{PREFIX}{name}"
+
+    def has_initramfs(self, kernel: Kernel) -> bool:
+        """Whether it has one, or gets one made there, of its modules."""
+        return kernel.initramfs is not None or self._makes(kernel)
 
     def cmdline(self, name: str, kernel: Kernel, deadline: Deadline) -> str:
         """The machine's own, our mark, and what `kernel` wants beside."""
@@ -83,16 +93,26 @@ class Files:
     def put(self, kernel: Kernel, deadline: Deadline, *, image: bool = True) -> Staged:
         """Modules and a note of them, with `image` that and the initramfs, too.
 
-        Raises UsageError where its modules would replace those of a kernel that is not ours.
+        What is there already only becomes the newest.  Raises UsageError where its modules would
+        replace those of a kernel that is not ours.
         """
         name = identity(kernel)
         self._put_modules(kernel, name, deadline)
+        note = f"{self.folder(name)}/release"
+        if self.text(note, deadline).strip() == kernel.release:
+            self.root("touch", "--", self.folder(name), deadline=deadline)
+            return Staged(name, kernel)
         if image:
             self.write(f"{self.folder(name)}/{IMAGE}", _content(kernel.image), deadline)
         if image and kernel.initramfs is not None:
             path = f"{self.folder(name)}/{INITRAMFS}"
             self.write(path, _content(kernel.initramfs), deadline)
-        self.write(f"{self.folder(name)}/release", f"{kernel.release}\n".encode(), deadline)
+        if image and self._makes(kernel):
+            path = f"{self.folder(name)}/{INITRAMFS}"
+            self.root(*self._maker or (), path, kernel.release, deadline=deadline)
+            self.root("sync", deadline=deadline)
+        # Last: only what is whole is there.
+        self.write(note, f"{kernel.release}\n".encode(), deadline)
         return Staged(name, kernel)
 
     def there(self, deadline: Deadline) -> list[str]:
@@ -103,10 +123,10 @@ class Files:
 
     def prune(self, keep: int, deadline: Deadline) -> list[str]:
         """Remove all but the newest `keep`, and the one that runs; the names of the removed."""
-        running = self.text("/proc/cmdline", deadline)
+        runs = mark_of(self.text("/proc/cmdline", deadline))
         removed = []
         for name in self.there(deadline)[keep:]:
-            if marked(running, name):
+            if name == runs:
                 continue
             release = self.text(f"{self.folder(name)}/release", deadline).strip()
             modules = f"{self._modules}/{release}"
@@ -136,6 +156,10 @@ class Files:
         """What a command of root's printed; it must succeed."""
         done = self.ssh.run(argv, deadline, root=True, check=True)
         return done.stdout.decode(errors="replace")
+
+    def _makes(self, kernel: Kernel) -> bool:
+        alone = kernel.initramfs is None and kernel.modules is not None
+        return alone and self._maker is not None
 
     def _owner(self, modules: str, deadline: Deadline) -> str:
         return self.text(f"{modules}/{_OURS}", deadline).strip()

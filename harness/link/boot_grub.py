@@ -33,7 +33,7 @@ class GrubBoot:
 
     def __init__(self, ssh: Ssh, spec: ways.GrubBoot) -> None:
         self._spec = spec
-        self._files = Files(ssh, spec.boot, spec.modules)
+        self._files = Files(ssh, spec.boot, spec.modules, spec.initramfs)
         self._where = ssh.endpoint.where
 
     def install(self, kernel: Kernel, deadline: Deadline) -> Staged:
@@ -111,7 +111,9 @@ class GrubBoot:
         # As GRUB sees it: /boot may be a partition of its own.
         seen = self._files.root("grub-mkrelpath", folder, deadline=deadline).strip()
         words = self._files.cmdline(staged.id, staged.kernel, deadline)
-        initrd = f"\tinitrd {seen}/{INITRAMFS}\n" if staged.kernel.initramfs else ""
+        initrd = (
+            f"\tinitrd {seen}/{INITRAMFS}\n" if self._files.has_initramfs(staged.kernel) else ""
+        )
         return (
             f"menuentry '{PREFIX}{staged.id} {staged.kernel.release}' --id {PREFIX}{staged.id} {{\n"
             f"\tsearch --no-floppy --file --set=root {seen}/{IMAGE}\n"

@@ -7,18 +7,22 @@ back by itself, so `home` follows as soon as the machine has come up, or has not
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 from harness import ways
 from harness.deadline import Deadline
-from harness.errors import LabError
+from harness.errors import LabError, UsageError
 from harness.evidence.files import write_bytes
 from harness.link.boot import Kernel, Staged
 from harness.link.boot_files import IMAGE, INITRAMFS, PREFIX, Files
 from harness.link.ssh import Ssh
 
 __all__ = ["PxeBoot"]
+
+# What an iPXE script makes something of within a command; PXELINUX's is one line.
+_UNSAFE = re.compile(r"[\n\r]|\$\{|(?:^|\s)(?:&&|\|\|)(?:\s|$)")
 
 
 class PxeBoot:
@@ -33,6 +37,12 @@ class PxeBoot:
         self._files = Files(ssh, spec.notes, spec.modules)
 
     def install(self, kernel: Kernel, deadline: Deadline) -> Staged:
+        if _UNSAFE.search(kernel.cmdline):
+            raise UsageError(
+                f"a boot by network cannot be told this command line: {kernel.cmdline!r}",
+                where=self._files.ssh.endpoint.where,
+                cure="no newlines, no ${, no && or || of its own",
+            )
         staged = self._files.put(kernel, deadline, image=False)
         folder = self._folder(staged.id)
         try:

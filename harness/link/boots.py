@@ -11,11 +11,29 @@ from harness.link.boot_pxe import PxeBoot
 from harness.link.boot_systemd import SystemdBoot
 from harness.link.ssh import Ssh
 
-__all__ = ["boot_for"]
+__all__ = ["boot_for", "bootable"]
+
+
+def bootable(target: Target) -> None:
+    """Raises UsageError where `target` boots as it is."""
+    if not isinstance(target.boot, ways.AsIsBoot):
+        return
+    if target.virtual:
+        raise UsageError(
+            "a virtual target boots the kernel that set-up made",
+            where=target.name,
+            cure="name a box; lab bisect puts its kernels on virtual ones, too",
+        )
+    raise UsageError(
+        "boots whatever it boots by itself: nothing else can be put on it",
+        where=target.name,
+        cure=f'add to [targets.{target.name}] boot = {{ kind = "grub" }} (or systemd-boot, pxe)',
+    )
 
 
 def boot_for(target: Target, ssh: Ssh) -> Boot:
     """How `target` boots a kernel of ours.  Raises UsageError where it boots as it is."""
+    bootable(target)
     match target.boot:
         case ways.GrubBoot() as spec:
             return GrubBoot(ssh, spec)
@@ -24,9 +42,4 @@ def boot_for(target: Target, ssh: Ssh) -> Boot:
         case ways.PxeBoot() as spec:
             return PxeBoot(ssh, spec)
         case ways.AsIsBoot():
-            raise UsageError(
-                "boots whatever it boots by itself: nothing else can be put on it",
-                where=target.name,
-                cure=f'add to [targets.{target.name}] boot = {{ kind = "grub" }}'
-                " (or systemd-boot, pxe)",
-            )
+            raise AssertionError(target.name)

@@ -11,6 +11,8 @@ import contextlib
 import logging
 import os
 import socket
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,8 @@ _LOGGER = f"{__name__}.transport"
 # Seconds between keepalives, and for how long sent data may stay unacknowledged
 # before the kernel gives the connection up: a dead machine sends no FIN.
 _KEEPALIVE_S = 5
+# Between two looks at whether it makes sense to wait on.
+_LOOK_S = 0.1
 _UNACKED_MS = 20_000
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 # Authenticated ciphers first: one pass over the data, and OpenSSL does it with AES-NI.
@@ -121,20 +125,26 @@ class _Demoted(logging.Filter):
         return True
 
 
-def dial(endpoint: Endpoint, deadline: Deadline, *, patience_s: float | None = None) -> Transport:
+def dial(
+    endpoint: Endpoint,
+    deadline: Deadline,
+    *,
+    patience_s: float | None = None,
+    hopeless: Callable[[], str] | None = None,
+) -> Transport:
     """Connect, check the host key, authenticate; all of it once.
 
     `patience_s` bounds the wait for the first bytes (TCP, then the server's
-    banner), for callers that will try again.  Raises Unreachable when nobody
-    answers, LabError for a host key or user key that is refused, UsageError for
-    keys that cannot be read.
+    banner), for callers that will try again; `hopeless` says, while it waits, why
+    there will be none, or "".  Raises Unreachable when nobody answers, LabError for
+    a host key or user key that is refused, UsageError for keys that cannot be read.
     """
     trust = endpoint.trust()
     keys = _UserKeys(endpoint)
     patience = deadline if patience_s is None else deadline.capped(patience_s)
     shown: dict[str, str] = {}
     while True:
-        transport = _Handshake(endpoint, patience).start(trust, shown, deadline)
+        transport = _Handshake(endpoint, patience, hopeless).start(trust, shown, deadline)
         if transport is None:
             raise _changed(endpoint, trust, shown)
         with contextlib.ExitStack() as cleanup:
@@ -154,9 +164,12 @@ def dial(endpoint: Endpoint, deadline: Deadline, *, patience_s: float | None = N
 class _Handshake:
     """TCP and the key exchange."""
 
-    def __init__(self, endpoint: Endpoint, patience: Deadline) -> None:
+    def __init__(
+        self, endpoint: Endpoint, patience: Deadline, hopeless: Callable[[], str] | None
+    ) -> None:
         self.endpoint = endpoint
         self.patience = patience
+        self._hopeless = hopeless or (lambda: "")
 
     def start(
         self, trust: Trust, not_types: dict[str, str], deadline: Deadline
@@ -182,7 +195,7 @@ class _Handshake:
             rest = [name for name in options.ciphers if name not in _FAST_CIPHERS]
             options.ciphers = [*_FAST_CIPHERS, *(name for name in rest if "cbc" not in name)]
             try:
-                transport.start_client(timeout=deadline.left())
+                self._negotiate(transport, deadline)
             except IncompatiblePeer as error:
                 if "host key" in str(error):
                     return None
@@ -194,6 +207,19 @@ class _Handshake:
                 raise self._mute(f"accepts TCP but {how} for {deadline.seconds:g} s")
             cleanup.pop_all()
             return transport
+
+    def _negotiate(self, transport: Transport, deadline: Deadline) -> None:
+        """Until the keys are exchanged or the time is up.  Raises as paramiko's start_client, and
+        Unreachable where it became hopeless: TCP is accepted for a machine that has died."""
+        over = threading.Event()
+        transport.start_client(event=over)
+        while not over.wait(min(_LOOK_S, max(0.01, deadline.left()))):
+            if why := self._hopeless():
+                raise Unreachable(why, where=self.endpoint.where, cure="see its console.log")
+            if deadline.expired():
+                return
+        if not transport.is_active():
+            raise transport.get_exception() or paramiko.SSHException("the negotiation failed")
 
     def _connect(self) -> socket.socket:
         endpoint = self.endpoint

@@ -34,7 +34,12 @@ CONSOLE_SOCKET = "console.sock"
 
 
 def state_dir(target: Target) -> Path:
-    """Where what lives only as long as a session lies: disk overlay, console socket."""
+    """Where what lives only as long as a session lies: disk overlay, console socket.  Of several
+    machines that one target has, those of the one that is tested now."""
+    return _live(target) / "now"
+
+
+def _live(target: Target) -> Path:
     return cache_root() / "live" / target.name
 
 
@@ -52,6 +57,16 @@ class Machine(Protocol):
 
         What else the lab's own parts of it say goes into files in `evidence`, if given.
         """
+
+    def hear(self, console: Sink) -> None:
+        """From now on its console flows into `console`."""
+
+    def twin(self) -> Machine | None:
+        """Another of the same make, to be booted beside it; None where there is none, or none is
+        wanted."""
+
+    def appear(self) -> None:
+        """From now on it is what people find under its target's name."""
 
     def endpoint(self) -> Endpoint:
         """Where its sshd is, once it is up."""
@@ -98,12 +113,13 @@ class Machine(Protocol):
 class Virtual:
     """A machine of QEMU's, started by us and stopped by us."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, number: int = 0) -> None:
+        """`number` tells a target's machines apart; its first one is its only one, unless that
+        makes twins."""
         self._target = target
+        self._number = number
         self._manifest = load_manifest()
-        self._dir = state_dir(target)
-        # Left by a run that was killed; the reservation says that nobody uses it now.
-        shutil.rmtree(self._dir, ignore_errors=True)
+        self._dir = _live(target) / str(number)
         self._sink: Sink = lambda data: None
         self.qemu = Qemu(target, self._manifest, self._dir, lambda data: self._sink(data))
 
@@ -120,9 +136,26 @@ class Virtual:
         }
 
     def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
-        self._sink = console
+        # Left by a run that was killed; the reservation says that nobody uses it now.
+        shutil.rmtree(self._dir, ignore_errors=True)
+        self.hear(console)
         self.qemu.evidence = evidence or self._dir
         self.qemu.on(deadline)  # whoever connects waits for its sshd, and knows when to give up
+
+    def hear(self, console: Sink) -> None:
+        self._sink = console
+
+    def twin(self) -> Virtual | None:
+        vm = self._target.vm
+        return Virtual(self._target, 1 - self._number) if vm is not None and vm.spare else None
+
+    def appear(self) -> None:
+        # Replaced in one step: who looks for it finds the one or the other.
+        now = state_dir(self._target)
+        new = now.with_name("new")
+        new.unlink(missing_ok=True)
+        new.symlink_to(self._dir.name)
+        new.rename(now)
 
     def endpoint(self) -> Endpoint:
         return self.qemu.endpoint()
@@ -167,6 +200,9 @@ class Virtual:
     def down(self) -> None:
         self.qemu.stop()
         shutil.rmtree(self._dir, ignore_errors=True)
+        now = state_dir(self._target)
+        if now.is_symlink() and not now.exists():
+            now.unlink()
 
 
 class Box:
@@ -180,6 +216,7 @@ class Box:
         self._power = power_for(target)
         self._console: Console | None = None
         self._line: Line | None = None
+        self._sink: Sink = lambda data: None
         self._remarks: list[str] = []
 
     def describe(self) -> str:
@@ -191,7 +228,8 @@ class Box:
     def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
         if isinstance(self._target.console, NoConsole):
             return
-        self._console = Console(console, name=self._target.name)
+        self.hear(console)
+        self._console = Console(lambda data: self._sink(data), name=self._target.name)
         self._line = Line(self._console, self._source)
         self._line.open()
         directory = state_dir(self._target)
@@ -200,6 +238,15 @@ class Box:
             self._console.serve(directory / CONSOLE_SOCKET)
         except (HarnessError, OSError) as error:  # the evidence flows all the same
             self._remarks.append(f"nobody can watch the console: {error}")
+
+    def hear(self, console: Sink) -> None:
+        self._sink = console
+
+    def twin(self) -> None:
+        return None
+
+    def appear(self) -> None:
+        """There is but one."""
 
     def endpoint(self) -> Endpoint:
         return self._endpoint

@@ -315,7 +315,7 @@ class Qemu:
         if vm.chip is not None:
             threads, flags = TCG_THREADS, CPU_FLAGS
             cmdline += f" {CMDLINE}"
-        tcg = f"tcg,thread={threads},tb-size=256"
+        tcg = f"tcg,thread={threads},tb-size=48"
         return [
             "qemu-system-x86_64",
             *("-name", f"{self.target.name},process=tdrlab-{self.target.name}"[:80]),

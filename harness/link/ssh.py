@@ -97,7 +97,10 @@ class Ssh:
     ) -> None:
         """A fresh transport in place of the old one.  Raises as `connect`."""
         self.close()
-        self._adopt(self._dial(deadline, hopeless) if wait else dial(self.endpoint, deadline))
+        if wait:
+            self._adopt(self._dial(deadline, hopeless))
+        else:
+            self._adopt(dial(self.endpoint, deadline, hopeless=hopeless))
 
     def alive(self) -> bool:
         """Whether the transport is up, as far as this end can know without asking."""
@@ -279,7 +282,7 @@ class Ssh:
         patience = _PATIENCE_S[0]
         while True:
             try:
-                return dial(self.endpoint, deadline, patience_s=patience)
+                return dial(self.endpoint, deadline, patience_s=patience, hopeless=hopeless)
             except Unreachable as error:
                 if hopeless is not None and (why := hopeless()):
                     raise Unreachable(

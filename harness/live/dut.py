@@ -27,8 +27,8 @@ from harness.live.generic import Generic
 from harness.live.held import Held, held
 from harness.live.module import Module
 from harness.live.sleep import Sleep
+from harness.live.tenant import Tenant
 from harness.live.udev import Udev
-from harness.live.witness import Witness
 
 __all__ = ["Dut"]
 
@@ -36,7 +36,7 @@ __all__ = ["Dut"]
 KEY_S = 0.2
 
 
-class Dut(Witness):
+class Dut(Tenant):
     """A target that is connected, with the GPU under test."""
 
     def __init__(

@@ -7,7 +7,7 @@ is reset, and by the nature of an entry that is taken once its known-good kernel
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from harness.deadline import Deadline
@@ -16,8 +16,8 @@ from harness.evidence.rundir import RunDir
 from harness.kernel import pstore
 from harness.kernel.merge import segments
 from harness.kernel.records import Record, parse_console
-from harness.link.boot import Boot, Kernel, build_id, verify
-from harness.link.boot_files import marked
+from harness.link.boot import Boot, Kernel, Staged, build_id, verify
+from harness.link.boot_files import mark_of
 from harness.live.uplink import Uplink
 
 __all__ = ["boot"]
@@ -29,38 +29,42 @@ _KEEP = 3
 _LINES, _CONSOLE = 12, 4 << 20
 
 
-def boot(link: Uplink, way: Boot, kernel: Kernel) -> None:
+def boot(link: Uplink, way: Boot, kernel: Kernel, restart: Callable[..., None]) -> Staged:
     """Have the target of `link` run `kernel`, put there by `way`.
 
-    Raises TargetError where it does not come up: then the known-good kernel runs, and the error
-    tells what the other one said last; LabError where nothing comes up.
+    `restart` is the link's reboot, or something like it.  Raises TargetError where the kernel does
+    not come up: then the known-good one runs, and the error tells what the other one said last;
+    LabError where nothing comes up.
     """
-    deadline = Deadline(link.target.limits.boot_s)
-    staged = way.install(kernel, deadline)
-    way.prune(_KEEP, deadline)
-    good = _running(link)
+    limits = link.target.limits
+    # First: a /boot is small.
+    way.prune(_KEEP - 1, Deadline(limits.boot_s))
+    staged = way.install(kernel, Deadline(limits.boot_s))
+    # Of another one of ours, nobody knows here what it was put beside.
+    good = "" if mark_of(link.facts["cmdline"]) else _running(link)
     before = set(link.run.path.glob("boot-*"))
     link.run.journal.add("trial", kernel=kernel.release, build_id=kernel.build_id, id=staged.id)
-    way.once(staged, deadline)
+    way.once(staged, Deadline(limits.boot_s))
 
     def home() -> None:
         # Of a way that does not go back by itself: before the machine is reset.
-        way.home(Deadline(link.target.limits.command_s))
+        way.home(Deadline(limits.command_s))
 
     try:
-        link.reboot(stranded=None if way.reverts else home)
+        restart(stranded=None if way.reverts else home)
     finally:
         if not way.reverts:
             home()
-    running = _running(link)
-    came = running == kernel.build_id and marked(link.facts["cmdline"], staged.id)
+    running, mark = _running(link), mark_of(link.facts["cmdline"])
+    came = mark == staged.id and kernel.build_id in ("", running)
     link.run.journal.add("tried", id=staged.id, came=came, running=running)
     if came:
-        return
-    if running != good:
+        return staged
+    if mark or running != (good or running):
         verify(_notes(link), kernel)
+    now = "another of ours" if mark else "the known-good one"
     raise TargetError(
-        f"the kernel {kernel.release} ({staged.id}) did not come up; the known-good one runs again."
+        f"the kernel {kernel.release} ({staged.id}) did not come up; {now} runs again."
         f"  {_said(link, before)}",
         where=link.target.name,
         cure="see the console.log of the boot before; raise limits.boot_s if it is merely slow",

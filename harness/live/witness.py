@@ -30,10 +30,10 @@ from harness.kernel import resets, uevents
 from harness.kernel.records import Record
 from harness.kernel.tail import Tail
 from harness.link.machine import Machine
-from harness.live.attachment import Mark
+from harness.live.attachment import Attachment, Mark
 from harness.live.clients import Clients
 from harness.live.health import ailments
-from harness.live.uplink import Uplink
+from harness.live.rescue import Rescue
 
 __all__ = ["Witness"]
 
@@ -44,7 +44,7 @@ SNAPSHOT_S = 60.0
 POLL_S = 0.2
 
 
-class Witness(Uplink):
+class Witness(Rescue):
     """A target that is connected, and what it shows in the window of the running test."""
 
     def __init__(
@@ -164,9 +164,14 @@ class Witness(Uplink):
         A target that died in it is said in the window.  A link or a part of the lab's that broke
         after the test had ended takes nothing from what was judged; the next test mends it.
         """
+        reached = {name: getattr(window, name) for name in window.__struct_fields__}
         try:
             self._mark_end(window, "after")
-            window.trouble = self.trouble()
+            if broke := self.trouble():
+                for name, value in reached.items():
+                    setattr(window, name, value)
+                self.run.journal.add("late-trouble", test=window.test, reason=broke)
+                return
         except HarnessError as error:
             broke = self.trouble()
             died, lab = ("", f" ({broke})") if broke else self._diagnose()
@@ -255,9 +260,9 @@ class Witness(Uplink):
 
     # -- inside ----------------------------------------------------------------
 
-    def _drop(self) -> None:
+    def _leave(self) -> Attachment | None:
         self._clients.forget()
-        super()._drop()
+        return super()._leave()
 
     def _look_closer(self, window: Window) -> None:
         """A snapshot where something is wrong, while all that hangs still does."""

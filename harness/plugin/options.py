@@ -73,6 +73,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="RELEASE",
         help="only on targets that run this kernel, as uname -r or a pattern of it: '6.13*'",
     )
+    group.addoption(
+        "--boot",
+        type=Path,
+        metavar="DIR",
+        help="test this kernel, as a bisect's builder leaves it: it is put on the targets, which"
+        " need a boot other than as-is, and booted before each test that finds another one",
+    )
     group.addoption("--night", default="", metavar="NAME", help="the nightly that this run is of")
     group.addoption(
         "--storm",

@@ -51,6 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
             night=config.getoption("--night"),
             wait_s=config.getoption("--wait"),
             kernel=config.getoption("--kernel"),
+            boot=config.getoption("--boot"),
         )
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error

@@ -23,16 +23,15 @@ import msgspec
 
 from harness.bisect.kernels import trouble_in
 from harness.errors import HarnessError, LabError, UsageError
+from harness.link.built import elf_build_id
 from harness.link.virtual import load_manifest
 from tools.image.build import pack_modules
 from tools.kernel import kconfig
 from tools.setup.cache import write_atomic
 from tools.setup.command import run
 
-__all__ = ["build_id", "main"]
+__all__ = ["main"]
 
-# An ELF note of type NT_GNU_BUILD_ID (3), 20 bytes long, by "GNU" (elf(5)).
-_NOTE = b"\4\0\0\0\24\0\0\0\3\0\0\0GNU\0"
 # A file that a patch changes.
 _CHANGED = re.compile(r"^\+\+\+ b/(\S+)", re.M)
 # Who, where and when would make every build differ without a reason.
@@ -125,7 +124,7 @@ def modules(
         shutil.copyfile(stripped, there)
         pack_modules(files, out / "modules.ext4", log=log, lock=lock)
         shutil.rmtree(files)
-        _built(out, modules="modules.ext4", builds={name: build_id(stripped)})
+        _built(out, modules="modules.ext4", builds={name: elf_build_id(stripped)})
 
 
 @main.command()
@@ -169,15 +168,8 @@ def kernel(
             out,
             image="bzImage",
             modules="modules.ext4",
-            builds={"vmlinux": build_id(build / "vmlinux")},
+            builds={"vmlinux": elf_build_id(build / "vmlinux")},
         )
-
-
-def build_id(path: Path) -> str:
-    """The build id in an ELF file, hexadecimal; "" where it has none."""
-    data = path.read_bytes()
-    at = data.find(_NOTE)
-    return data[at + len(_NOTE) :][:20].hex() if at >= 0 else ""
 
 
 def _built(out: Path, **what: object) -> None:

@@ -53,6 +53,11 @@ class Serial:
         os.set_blocking(self._machine, False)
         self.path = os.ttyname(self._port)
 
+    @property
+    def machine(self) -> int:
+        """The machine's end, to be selected."""
+        return self._machine
+
     def say(self, data: bytes) -> None:
         while data:
             with contextlib.suppress(BlockingIOError):

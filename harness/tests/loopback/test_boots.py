@@ -11,8 +11,10 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from harness import ways
@@ -46,7 +48,10 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "grub-probe": f'cat "{folder}/${{1#--target=}}"',
         # As where /boot is a partition of its own.
         "grub-mkrelpath": 'echo "${1#*/boot}"',
-        "bootctl": f'[ "$1" = set-oneshot ] && echo "$2" > {folder}/oneshot; exit 0',
+        "bootctl": (
+            f'[ "$1" = set-oneshot ] && echo "$2" > {folder}/oneshot;'
+            f' [ "$1" = --print-esp-path ] && cat {folder}/esp; exit 0'
+        ),
     }
     for name, script in scripts.items():
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -220,6 +225,7 @@ def test_a_grub_that_does_not_look_at_our_entry_is_told(
 
 def test_systemd_boot_takes_it_once(link: Ssh, tools: Path, tmp_path: Path) -> None:
     spec = ways.SystemdBoot(boot=str(tmp_path / "efi"), modules=str(tmp_path / "modules"))
+    _good(tmp_path, tools, "default good.conf\n", "")
     boot = SystemdBoot(link, spec)
     kernel = _kernel(tmp_path / "build")
     staged = boot.install(kernel, _soon())
@@ -233,7 +239,41 @@ def test_systemd_boot_takes_it_once(link: Ssh, tools: Path, tmp_path: Path) -> N
     boot.home(_soon())
     assert (tools / "oneshot").read_text() == "\n"
     assert boot.prune(0, _soon()) == [staged.id]
-    assert list(Path(spec.boot, "loader", "entries").iterdir()) == []
+    assert [path.name for path in Path(spec.boot, "loader/entries").iterdir()] == ["good.conf"]
+
+
+def _good(tmp_path: Path, tools: Path, settings: str, key: str) -> None:
+    """An ESP with a known-good entry."""
+    esp = tmp_path / "efi"
+    (esp / "loader/entries").mkdir(parents=True)
+    (esp / "loader/loader.conf").write_text(f"timeout 3\n#default x\n{settings}")
+    (esp / "loader/entries/good.conf").write_text(f"title good\n{key}linux /vmlinuz\n")
+    (tools / "esp").write_text(f"{esp}\n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "safe"),
+    [
+        ("default GOOD.*\n", "", True),
+        ("", "sort-key debian\n", True),
+        ("", "", False),
+        ("default *\n", "sort-key debian\n", False),
+        ("default gone.conf\n", "sort-key debian\n", False),
+        ("default @saved\n", "sort-key debian\n", False),
+    ],
+)
+def test_a_systemd_boot_that_would_take_it_for_ever_is_refused(
+    link: Ssh, tools: Path, tmp_path: Path, settings: str, key: str, safe: bool
+) -> None:
+    _good(tmp_path, tools, settings, key)
+    spec = ways.SystemdBoot(boot=str(tmp_path / "efi"), modules=str(tmp_path / "modules"))
+    boot = SystemdBoot(link, spec)
+    if safe:
+        boot.install(_kernel(tmp_path / "build"), _soon())
+        return
+    with pytest.raises(TargetError, match="at every boot"):
+        boot.install(_kernel(tmp_path / "build"), _soon())
+    assert not list(Path(spec.boot).glob("tdrlab-*"))
 
 
 @pytest.mark.parametrize("url", ["http://10.0.0.1/boot/", None], ids=["ipxe", "pxelinux"])
@@ -248,6 +288,8 @@ def test_network_files_say_the_disk_but_between_once_and_home(
         notes=str(tmp_path / "notes"),
     )
     boot = PxeBoot(link, spec)
+    with pytest.raises(UsageError, match="cannot be told"):
+        boot.install(_kernel(tmp_path / "build", words="a=${net0/mac}"), _soon())
     staged = boot.install(_kernel(tmp_path / "build"), _soon())
     assert not boot.config.exists()
     boot.once(staged, _soon())
@@ -275,6 +317,30 @@ def test_what_is_configured_is_taken(link: Ssh) -> None:
     assert isinstance(boot_for(box(pxe), link), PxeBoot)
     with pytest.raises(UsageError, match="boots whatever it boots"):
         boot_for(box(ways.AsIsBoot()), link)
+
+
+@pytest.mark.parametrize("loader", ["grub", "systemd"])
+def test_an_initramfs_is_made_there_of_modules_that_come_without(
+    link: Ssh, grub: ways.GrubBoot, tools: Path, tmp_path: Path, loader: str
+) -> None:
+    maker = ("sh", "-c", 'echo "for $2" > "$1"', "make")
+    kernel = replace(_kernel(tmp_path / "build"), initramfs=None)
+    boot: GrubBoot | SystemdBoot
+    if loader == "grub":
+        boot = GrubBoot(link, msgspec.structs.replace(grub, initramfs=maker))
+    else:
+        _good(tmp_path, tools, "default good.conf\n", "")
+        modules = str(tmp_path / "modules")
+        boot = SystemdBoot(
+            link, ways.SystemdBoot(boot=str(tmp_path / "efi"), modules=modules, initramfs=maker)
+        )
+    staged = boot.install(kernel, _soon())
+    (made,) = tmp_path.glob(f"*/tdrlab-{staged.id}/initrd.img")
+    assert made.read_text() == f"for {kernel.release}\n"
+    entries = [*tmp_path.glob("efi/loader/entries/tdrlab-*"), *tmp_path.glob("boot/grub/cust*")]
+    assert f"tdrlab-{staged.id}/initrd.img\n" in entries[0].read_text()
+    bare = replace(kernel, modules=None, cmdline="bare")
+    assert not (made.parent.parent / f"tdrlab-{boot.install(bare, _soon()).id}/initrd.img").exists()
 
 
 def _note(owner: bytes, kind: int, body: bytes) -> bytes:

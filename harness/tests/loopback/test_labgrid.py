@@ -17,13 +17,14 @@ from harness.errors import LabError, UsageError
 from harness.inventory import Inventory, Target, load
 from harness.lab.claims import claimed, claims_for
 from harness.lab.holds import hold
+from harness.labgrid.claims import PlaceClaims
 from harness.labgrid.hold import ACTS_FOR, PlaceHold, own_name
 from harness.labgrid.places import Standing
 from harness.labgrid.session import Gone, Session
 from harness.tests.loopback.labgrids import Coordinators, place_of
 from harness.tests.loopback.servers import until
 
-FREE = ("alone", "queue", "stale", "again", "taken", "kicked", "mute")
+FREE = ("alone", "queue", "stale", "again", "taken", "kicked", "mute", "deleted", "left")
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +295,43 @@ def test_what_one_dispatcher_did_the_other_passes_over(
     until(lambda: second.ask("queue").state == "ours", "what was interrupted is not done")
     for claims in (first, second, alone):
         claims.close()
+
+
+def test_a_done_place_that_is_deleted_is_no_trouble_of_other_targets(
+    coordinators: Coordinators,
+    joined: Joined,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("harness.labgrid.claims.GRACE_S", 0.0)
+    targets = listed(tmp_path, coordinators, "deleted", "alone").targets
+    places = PlaceClaims(targets, coordinators.spec(), "y", "a night")
+    until(lambda: places.ask("deleted")[0] == "ours", "it is ours")
+    places.end("deleted", done=True)
+    keeper = joined()
+    keeper.reach(Deadline(60))
+    keeper._ask("DeletePlace", keeper._pb.DeletePlaceRequest(name="deleted"))
+    until(lambda: "deleted" not in places._session.places(), "it is told")
+    # As when the coordinator was restarted: what is done is to be told again.
+    seen = places._session.generation
+    places._session._call.cancel()
+    until(lambda: places._session.generation > seen, "it is there again")
+    until(lambda: places.ask("alone")[0] != "busy", "another is asked for")
+    assert places.ask("alone")[0] == "ours"
+    places.close()
+
+
+def test_who_keeps_a_place_ends_with_the_connection(
+    coordinators: Coordinators, joined: Joined
+) -> None:
+    session = joined()
+    held = take(session, "left", coordinators, stale_s=1000.0)
+    session.close()
+    held._keeper.join(60)
+    assert not held._keeper.is_alive()
+    other = joined()
+    other.reach(Deadline(60))
+    other.release("left")
 
 
 def test_a_place_that_is_not_there_fails_and_stops_no_night(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import select
 import threading
@@ -14,6 +15,10 @@ from harness.deadline import Deadline
 from harness.errors import LabError
 from harness.inventory import Target, load
 from harness.lab.holds import Hold, hold
+from harness.labgrid.hold import PlaceHold, own_name
+from harness.labgrid.lease import Lease
+from harness.labgrid.places import Place
+from harness.labgrid.session import Gone, Session
 from harness.link.console_source import source_for
 from harness.link.dial import Endpoint
 from harness.link.power import power_for
@@ -61,7 +66,8 @@ class Rack:
             name: place_of(tags, *(f"rack/{name}/{cls}/*" for cls in classes))
             for name, classes in parts.items()
         }
-        self.coordinators = Coordinators(folder, places).start()
+        bare = {name: place_of() for name in ("late", "free")}
+        self.coordinators = Coordinators(folder, {**places, **bare}).start()
         port = {"port": self.serial.path, "speed": 115200}
         outlet = {"host": daemon.removeprefix("http://"), "pdu": "rack", "index": 4}
         groups = {
@@ -112,6 +118,23 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
 
 
+@contextlib.contextmanager
+def joined(rack: Rack) -> Iterator[Session]:
+    """A session of its own, which knows all."""
+    session = Session(rack.coordinators.address, own_name())
+    try:
+        session.reach(Deadline(60))
+        yield session
+    finally:
+        session.close()
+
+
+def held_place(held: Hold) -> Place:
+    """As its holder was told of it."""
+    assert isinstance(held._place, Lease)
+    return held._place._place.place()
+
+
 def hears(held: Hold, serial: Serial, line: bytes) -> bool:
     """Whether a console that is opened now gives what the machine says."""
     try:
@@ -152,6 +175,54 @@ def test_a_console_is_found_again_when_its_exporter_was_restarted(rack: Rack) ->
         rack.exporter.start()
         until(lambda: hears(held, rack.serial, b"and again\r\n"), "the console is there again")
         held.check()
+
+
+def test_a_target_is_as_it_was_when_its_place_is_changed_for_the_worse(rack: Rack) -> None:
+    with hold(rack.target("relay"), "a test") as held:
+        before = held.now()
+        with joined(rack) as keeper:
+            keeper.tag("relay", {"host_key": ""})
+            until(lambda: not held_place(held).tags.get("host_key"), "it is told")
+            assert held.now() == before
+            keeper.tag("relay", {"host_key": str(before.host_key)})
+        until(lambda: held_place(held).tags.get("host_key"), "it is told")
+        assert held.now() == before
+
+
+def test_a_failed_acquisition_leaves_the_place_to_others(rack: Rack) -> None:
+    """As after a restart of the coordinator, where an exporter is back that somebody else uses."""
+    with joined(rack) as other, joined(rack) as session, joined(rack) as third:
+        spec = rack.coordinators.spec()
+        other.acquire("relay")
+        held = PlaceHold.take(session, {"name": "late"}, spec, "a test")
+        part = {"placename": "late", "pattern": "rack/relay/NetworkService/*"}
+        with held._lock:
+            session._ask("AddPlaceMatch", session._pb.AddPlaceMatchRequest(**part))
+            until(lambda: held.place().matches, "it is told")
+            held._partial = True
+            with pytest.raises(Gone, match="Failed to acquire resources"):
+                held._beat()
+            assert not held.place().acquired
+            # Nobody else gets it meanwhile.
+            (mine,) = (one for one in session.reservations() if one.owner == session.owner)
+            assert mine.place == "late"
+        other.release("relay")
+        held.check()
+        until(lambda: held.place().resources, "it is acquired again")
+        assert not session.reservations()
+        held.release()
+        PlaceHold.take(third, {"name": "late"}, spec, "another").release()
+
+
+def test_a_place_that_is_given_back_while_it_is_not_had_is_free(rack: Rack) -> None:
+    with joined(rack) as session, joined(rack) as third:
+        held = PlaceHold.take(session, {"name": "free"}, rack.coordinators.spec(), "a test")
+        with held._lock:
+            held._token = session.reserve({"name": "free"}, prio=1.0).token
+            session.release("free")
+        held.release()
+        spec = rack.coordinators.spec()
+        PlaceHold.take(third, {"name": "free"}, spec, "another").release()
 
 
 def test_a_pdu_that_labgrid_knows_is_switched(rack: Rack) -> None:

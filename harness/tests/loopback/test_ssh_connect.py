@@ -230,6 +230,14 @@ def test_a_server_that_says_nothing_is_given_up_at_the_deadline(sshd: Sshd, mute
         assert time.monotonic() - began < 4
 
 
+def test_one_that_says_nothing_is_not_waited_for_once_it_is_known_to_be_dead(
+    sshd: Sshd, mute: int
+) -> None:
+    told = iter(["", "", "the kernel panicked"])
+    with pytest.raises(Unreachable, match="the kernel panicked"):
+        Ssh.connect(sshd.endpoint(port=mute), Deadline(3600), hopeless=lambda: next(told))
+
+
 def test_another_service_on_the_port(sshd: Sshd) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 

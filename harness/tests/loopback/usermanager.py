@@ -34,7 +34,9 @@ PATIENCE_S = 120.0
 class UserManager:
     """One manager; `home` is its user's.  Skips the test where none can be started."""
 
-    def __init__(self) -> None:
+    def __init__(self, prepare: str = "") -> None:
+        """`prepare`: shell commands that change the mounts it sees."""
+        self._inside = f"set -e\n{prepare}\nset +e{INSIDE}"
         for needed in (MANAGER, "systemctl", "systemd-escape", "unshare", "nsenter"):
             if shutil.which(needed) is None:
                 pytest.skip(f"no {needed} here: apt-get install systemd")
@@ -61,7 +63,17 @@ class UserManager:
         # Into its control groups first: it takes its own for the root of all that it makes.
         joins = "".join(f"echo 0 > {group}/cgroup.procs && " for group in self._groups)
         self._process = subprocess.Popen(
-            ["sh", "-c", f'{joins} exec "$@"', "sh", *namespaces, "sh", "-c", INSIDE, MANAGER],
+            [
+                "sh",
+                "-c",
+                f'{joins} exec "$@"',
+                "sh",
+                *namespaces,
+                "sh",
+                "-c",
+                self._inside,
+                MANAGER,
+            ],
             env=self._environment,
             stdin=subprocess.DEVNULL,
         )

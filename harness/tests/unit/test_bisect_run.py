@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 import pytest
 
-from harness import inventory
+from harness import inventory, ways
 from harness.bisect import report
 from harness.bisect.bisection import Bisection, Setting
 from harness.bisect.kernels import Kernel
@@ -162,6 +162,15 @@ def test_a_bisects_sessions_excuse_nothing(tmp_path: Path, monkeypatch: pytest.M
         limit_s=1.0, install=("true",), extra=("--deep",),
     )  # fmt: skip
     runner.run(Kernel(directory="none"), tmp_path / "runs")
+    assert not [word for word in started[0] if word.startswith("--boot")], "it is installed"
+    box = msgspec.structs.replace(listed.get("box"), boot=ways.GrubBoot())
+    booting = Runner(listed.path, box, TEST, tmp_path / "home", limit_s=1.0)
+    booting.run(Kernel(directory="/there"), tmp_path / "booting")
+    assert "--boot=/there" in started[1]
+    with pytest.raises(LabError, match="nothing puts a kernel on it"):
+        Runner(listed.path, listed.get("box"), TEST, tmp_path, limit_s=1.0).run(
+            Kernel(directory="/there"), tmp_path / "nothing"
+        )
     (given,) = [word.partition("=")[2] for word in started[0] if word.startswith("--known=")]
     issue = '[issues.one]\ntitle="t"\nstate="fail"\nbug="https://x"\nexpires=2999-01-01\ntest="*"\n'
     (tmp_path / "known-issues.toml").write_text(issue)
@@ -210,6 +219,19 @@ def test_a_run_that_was_cut_short_is_never_good(how: str, tmp_path: Path) -> Non
     assert (heard.kind, heard.reason) == ("none", "the run was cut short")
     failed = run_of(tmp_path / "2", "fail", SPLAT, reason=SPLAT.title, how=how)
     assert hear(failed, TEST, WANTED, {}).kind == "bad", "one showing is enough"
+
+
+def test_a_kernel_that_does_not_come_up_is_no_trouble_of_the_labs(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path, "box")
+    run.update(kernel={"builds": {"vmlinux": "aa"}})  # what the machine came back with
+    run.journal.add("tried", came=False)
+    run.journal.close()
+    heard = hear(run.path, TEST, WANTED, {"vmlinux": "bb"})
+    assert (heard.kind, heard.reason) == ("other", "its kernel did not come up")
+    # It came up at first, and a test has its verdict.
+    tested = run_of(tmp_path / "2", "pass")
+    (tested / "journal.jsonl").open("a").write('{"what": "tried", "came": false}\n')
+    assert hear(tested, TEST, WANTED, {}).kind != "other"
 
 
 # -- the bisect ---------------------------------------------------------------------

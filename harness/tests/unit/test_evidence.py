@@ -120,6 +120,37 @@ def test_a_boot_that_is_reached_again_goes_on_where_it_was(tmp_path: Path) -> No
     assert not list(run.path.glob("boot-pending-*"))
 
 
+def test_a_boot_that_a_full_disk_kept_from_being_taken_up_is_taken_up_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDir.create(tmp_path, "box")
+    first = Boot(run, 1 << 20)
+    first.name("1234")
+    first.console(b"one\r\n")
+    first.close()
+    again = Boot(run, 1 << 20)
+    again.console(b"two\r\n")
+    again.netconsole(b"two\n")
+    whole = again._append
+
+    def full(cut: Stream) -> Stream:
+        if cut.path.name == "netconsole.log":
+            raise LabError("No space left on device", where="disk", cure="free it")
+        return whole(cut)
+
+    monkeypatch.setattr(again, "_append", full)
+    with pytest.raises(LabError):
+        again.name("1234")
+    monkeypatch.setattr(again, "_append", whole)
+    again.name("1234")
+    again.console(b"three\r\n")
+    again.check()
+    again.close()
+    path = run.path / "boot-1234"
+    assert (path / "console.log").read_bytes() == b"one\r\ntwo\r\nthree\r\n"
+    assert (path / "netconsole.log").read_bytes() == b"two\n"
+
+
 def test_run_facts_merge(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path, "box")
     run.update(kernel="6.12", boots=["a"])

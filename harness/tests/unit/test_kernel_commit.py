@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from harness.agent.builds import note
+from harness.link.built import elf_build_id
+from harness.tests.elf import elf
 from harness.tests.inner import ROOT
 from harness.tests.unit.test_bisect_history import Repository
-from tools.kernel.commit import build_id
 
 __all__: list[str] = []
 
@@ -28,7 +29,7 @@ olddefconfig:
 modules: bzImage
 bzImage:
 	@mkdir -p $(O)/arch/x86/boot; cp driver/file $(O)/arch/x86/boot/bzImage
-	@printf '\177ELF....\4\0\0\0\24\0\0\0\3\0\0\0GNU\0%b' '@ID@' > $(O)/vmlinux
+	@printf '%b' '@ELF@' > $(O)/vmlinux
 modules_install:
 	@mkdir -p $(INSTALL_MOD_PATH)/lib/modules/1
 """
@@ -48,8 +49,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def tree(tmp_path: Path) -> Repository:
     made = Repository(tmp_path / "tree")
-    escaped = "".join(f"\\{byte:04o}" for byte in ID)
-    (made.path / "Makefile").write_text(MAKEFILE.replace("@ID@", escaped))
+    escaped = "".join(f"\\{byte:04o}" for byte in elf(ID))
+    (made.path / "Makefile").write_text(MAKEFILE.replace("@ELF@", escaped))
     return made
 
 
@@ -136,10 +137,10 @@ def test_a_build_that_was_starved_is_the_labs_trouble(tree: Repository, tmp_path
 
 def test_build_ids_are_read_from_files_and_from_notes(tmp_path: Path) -> None:
     gnu = b"\4\0\0\0\24\0\0\0\3\0\0\0GNU\0" + ID
-    (tmp_path / "a.ko").write_bytes(b"\177ELF" + gnu + b"more")
-    (tmp_path / "b.ko").write_bytes(b"\177ELF")
-    assert build_id(tmp_path / "a.ko") == ID.hex()
-    assert build_id(tmp_path / "b.ko") == ""
+    (tmp_path / "a.ko").write_bytes(elf(ID))
+    (tmp_path / "b.ko").write_bytes(b"\177ELF" + gnu)
+    assert elf_build_id(tmp_path / "a.ko") == ID.hex()
+    assert elf_build_id(tmp_path / "b.ko") == ""
     # As /sys/kernel/notes has them: another one first, its name and words padded to four bytes.
     other = b"\6\0\0\0\1\0\0\0\1\0\0\0Linux\0\0\0x\0\0\0"
     assert note(other + gnu) == ID.hex()

@@ -94,7 +94,7 @@ def kernel(tmp_path: Path) -> Kernel:
 
 
 def _try(link: Link, way: Way, kernel: Kernel) -> None:
-    trial.boot(cast("Uplink", link), way, kernel)
+    trial.boot(cast("Uplink", link), way, kernel, link.reboot)
 
 
 def test_one_that_comes_up_is_told_by_its_build_id_and_mark(run: RunDir, kernel: Kernel) -> None:

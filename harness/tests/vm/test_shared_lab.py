@@ -9,7 +9,7 @@ import pytest
 
 from harness.link.virtual import cache_root
 from harness.tests.inner import NAVI
-from harness.tests.sharedlab import Lab, nobody_loses, opened
+from harness.tests.sharedlab import Lab, nobody_loses, opened, shared
 
 # Longest that a machine may take to come up on a host that does much else, in seconds.
 LOADED_S = 1800.0
@@ -25,6 +25,11 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     service = {"address": "127.0.0.1", "username": "root"}
     with opened(tmp_path, service, lambda name: entry, {}, LOADED_S) as made:
         yield made
+
+
+@pytest.mark.deep
+def test_two_dispatchers_share_three_targets(lab: Lab) -> None:
+    shared(lab, "pass", 0, (cache_root() / "virtual.json").read_bytes())
 
 
 @pytest.mark.deep

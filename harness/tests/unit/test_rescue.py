@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +17,10 @@ from harness.evidence import journal
 from harness.evidence.rundir import RunDir
 from harness.inventory import Target
 from harness.link.dial import Stranger, Unreachable
-from harness.link.machine import Box
+from harness.link.machine import Box, Sink
 from harness.link.power import NoPower, Power
-from harness.live import uplink
-from harness.live.uplink import Uplink
+from harness.live import rescue, spare, uplink
+from harness.live.rescue import Rescue
 
 OLD, NEW = "old-boot", "new-boot"
 PANIC = b"[    5.000000][    T1] Kernel panic - not syncing: by hand\nRebooting\n"
@@ -53,6 +55,32 @@ class Machine(Box):
         return Nmi(self)
 
 
+WHY = {
+    "no machine": "QEMU did not start",
+    "no boot": "no answer",
+    "it died since": "killed by signal 9",
+    "blind": "lockdep is off there, too",
+}
+
+
+class Twin(Machine):
+    """A spare machine with a fault."""
+
+    def __init__(self, target: Target, fault: str) -> None:
+        super().__init__(target)
+        self.fault = fault
+
+    def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
+        if self.fault == "no machine":
+            raise LabError("QEMU did not start", where="box", cure="see its log")
+
+    def post_mortem(self) -> str:
+        return "killed by signal 9" if self.fault == "it died since" else ""
+
+    def down(self) -> None:
+        self.done.append("down")
+
+
 class Nmi(NoPower):
     """A power switch that can do nothing but interrupt."""
 
@@ -85,7 +113,8 @@ def machine() -> Machine:
 
 @pytest.fixture
 def script() -> list[Any]:
-    """What each attempt to attach comes to: the boot that is up, an error, or both."""
+    """What each attempt to attach comes to: the boot that is up, an error, or both; or what the
+    console says until nobody answers."""
     return [OLD]
 
 
@@ -93,11 +122,14 @@ def script() -> list[Any]:
 def link(
     machine: Machine, script: list[str | HarnessError], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> Uplink:  # fmt: skip
+) -> Rescue:  # fmt: skip
     def attach(
         target: Target, endpoint: object, boot_for: Callable[[str], Any], **_: object
     ) -> SimpleNamespace:
         wanted = script.pop(0)
+        if isinstance(wanted, bytes):
+            made._console(wanted)
+            raise _gone()
         if isinstance(wanted, tuple):
             boot_for(wanted[0])
             raise wanted[1]
@@ -112,10 +144,10 @@ def link(
         )  # fmt: skip
 
     monkeypatch.setattr(uplink, "Attachment", attach)
-    monkeypatch.setattr(uplink, "NMI_S", 0.0)
-    monkeypatch.setattr(uplink, "QUIET_S", 0.0)
+    monkeypatch.setattr(rescue, "NMI_S", 0.0)
+    monkeypatch.setattr(rescue, "QUIET_S", 0.0)
     monkeypatch.setattr("harness.live.watch.SETTLE_S", 0.0)
-    made = Uplink(machine._target, RunDir.create(tmp_path, "box"), machine, print)
+    made = Rescue(machine._target, RunDir.create(tmp_path, "box"), machine, print)
     made._attach(wait=True)
     return made
 
@@ -128,13 +160,13 @@ def _gone() -> Unreachable:
     return Unreachable("no answer", where="box", cure="wait")
 
 
-def _rungs(link: Uplink) -> list[str]:
+def _rungs(link: Rescue) -> list[str]:
     entries = journal.read(link.run.journal.path)
     return [entry["name"] for entry in entries if entry["what"] == "rung"]
 
 
 def test_a_stall_is_no_death(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     machine.lives = True
     script += [_gone(), OLD]
@@ -144,7 +176,7 @@ def test_a_stall_is_no_death(
 
 
 def test_a_machine_that_answers_is_neither_dead_nor_interrupted(
-    link: Uplink, machine: Machine, script: list[Any]
+    link: Rescue, machine: Machine, script: list[Any]
 ) -> None:
     late = LabError("collect was not answered within 20 s", where="box", cure="wait")
     script += [(OLD, late), (OLD, late), (OLD, late), (NEW, late), OLD]
@@ -154,7 +186,7 @@ def test_a_machine_that_answers_is_neither_dead_nor_interrupted(
     assert "nmi" not in machine.done
 
 
-def test_a_disk_of_this_host_is_not_taken_for_the_link(link: Uplink, script: list[Any]) -> None:
+def test_a_disk_of_this_host_is_not_taken_for_the_link(link: Rescue, script: list[Any]) -> None:
     link._boot._kmsg._failed = LabError("No space left on device", where="disk", cure="free it")
     script += [OLD, OLD]
     assert link._diagnose() == ("", " (evidence is kept again; same boot)")
@@ -163,7 +195,7 @@ def test_a_disk_of_this_host_is_not_taken_for_the_link(link: Uplink, script: lis
 
 
 def test_a_machine_whose_process_ended_meanwhile_died(
-    link: Uplink,
+    link: Rescue,
     machine: Machine,
     script: list[str | HarnessError],
     monkeypatch: pytest.MonkeyPatch,
@@ -176,7 +208,7 @@ def test_a_machine_whose_process_ended_meanwhile_died(
 
 
 def test_a_boot_of_which_no_more_can_be_kept_is_ended(
-    link: Uplink, script: list[str | HarnessError], monkeypatch: pytest.MonkeyPatch
+    link: Rescue, script: list[str | HarnessError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link._boot._console.full = True
     link._boot._console._failed = LabError("the stream passed its limit", where="console.log")
@@ -187,7 +219,7 @@ def test_a_boot_of_which_no_more_can_be_kept_is_ended(
 
 
 def test_one_whose_console_alone_lives_is_asked_for_all_its_tasks_before_it_is_reset(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     machine.lives = True
     script += [_gone(), _gone()]
@@ -197,7 +229,7 @@ def test_one_whose_console_alone_lives_is_asked_for_all_its_tasks_before_it_is_r
 
 
 def test_a_silent_machine_is_dead_and_is_asked_for_its_stacks(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     script += [_gone(), NEW]
     died, lab = link._diagnose()
@@ -210,7 +242,7 @@ def test_a_silent_machine_is_dead_and_is_asked_for_its_stacks(
 
 
 def test_a_stranger_is_the_labs_error_and_nobody_resets_it(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     script.append(Stranger("host key mismatch", where="box", cure="look"))
     assert link._diagnose() == ("", " (host key mismatch)")
@@ -220,7 +252,7 @@ def test_a_stranger_is_the_labs_error_and_nobody_resets_it(
 
 
 def test_a_panic_is_told_and_needs_no_questions(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     link._console(PANIC)
     assert link._diagnose() == ("the kernel panicked: by hand", "")
@@ -231,8 +263,20 @@ def test_a_panic_is_told_and_needs_no_questions(
     assert link.boot_id == NEW
 
 
+def test_a_panic_that_is_told_while_it_is_looked_for_needs_none_either(
+    link: Rescue, machine: Machine, script: list[Any]
+) -> None:
+    script.append(PANIC)
+    assert link._diagnose() == ("the kernel panicked: by hand", "")
+    machine.lives = True
+    script += [NEW, _gone(), PANIC]
+    link.recover()
+    assert link._diagnose() == ("the kernel panicked: by hand", "")
+    assert "nmi" not in machine.done
+
+
 def test_what_no_rung_brings_back_is_unfit(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     machine.button = False
     script += [_gone(), _gone()]
@@ -244,7 +288,7 @@ def test_what_no_rung_brings_back_is_unfit(
 
 
 def test_a_link_that_is_gone_between_tests_is_only_taken_up_again(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     link._drop()
     script.append(OLD)
@@ -254,7 +298,7 @@ def test_a_link_that_is_gone_between_tests_is_only_taken_up_again(
 
 
 def test_an_agent_that_died_between_two_tests_is_replaced(
-    link: Uplink, script: list[str | HarnessError]
+    link: Rescue, script: list[str | HarnessError]
 ) -> None:
     link.agent.lose("gone")
     script.append(OLD)
@@ -263,7 +307,7 @@ def test_an_agent_that_died_between_two_tests_is_replaced(
 
 
 def test_streams_that_were_cut_are_begun_anew_on_the_same_boot(
-    link: Uplink, script: list[str | HarnessError]
+    link: Rescue, script: list[str | HarnessError]
 ) -> None:
     link._boot._kmsg._failed = LabError("full", where="disk", cure="free it")
     cut = link._boot
@@ -274,7 +318,7 @@ def test_streams_that_were_cut_are_begun_anew_on_the_same_boot(
 
 
 def test_sysrq_is_no_cure_where_the_old_boot_answers_again(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     machine.lives = True
     script += [OLD, NEW]
@@ -285,7 +329,7 @@ def test_sysrq_is_no_cure_where_the_old_boot_answers_again(
 
 
 def test_neither_button_nor_power_is_a_cure_where_the_old_boot_answers_again(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     script += [_gone(), OLD, OLD]
     link._diagnose()
@@ -295,7 +339,7 @@ def test_neither_button_nor_power_is_a_cure_where_the_old_boot_answers_again(
 
 
 def test_the_reboot_itself_outlives_the_agent(
-    link: Uplink, script: list[str | HarnessError], monkeypatch: pytest.MonkeyPatch
+    link: Rescue, script: list[str | HarnessError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, object]] = []
 
@@ -312,7 +356,7 @@ def test_the_reboot_itself_outlives_the_agent(
 
 
 def test_a_reboot_that_does_not_come_is_made_by_other_means(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     script.append(NEW)
     link.reboot()
@@ -324,8 +368,56 @@ def test_a_reboot_that_does_not_come_is_made_by_other_means(
         link.reboot()
 
 
+@pytest.mark.parametrize("fault", ["no machine", "no boot", "it died since", "blind"])
+def test_a_spare_that_is_of_no_use_costs_a_reboot_alone(
+    link: Rescue,
+    machine: Machine,
+    script: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+) -> None:
+    twin = Twin(machine._target, fault)
+    at = SimpleNamespace(agent=Agent(), drop=lambda: twin.done.append("drop"))
+    at.agent.call = lambda op, deadline, **_: {"debug_locks": 0}
+
+    def attach(*_: object, **__: object) -> SimpleNamespace:
+        if fault == "no boot":
+            raise _gone()
+        return at
+
+    monkeypatch.setattr(spare, "Attachment", attach)
+    link.spare = spare.Spare(twin, link.target, link.run, lambda: None)
+    script += [_gone(), NEW]
+    link.rearm()
+    assert link.boot_id == NEW
+    assert link.spare is None, "a box has none"
+    assert _rungs(link)[0] == "reboot"
+    (told,) = [e for e in journal.read(link.run.journal.path) if e["what"] == "spare-failed"]
+    assert WHY[fault] in told["reason"]
+    assert set(twin.done) == ({"down"} if fault in ("no machine", "no boot") else {"down", "drop"})
+
+
+def test_a_spare_that_is_not_needed_is_left_with_the_target(
+    link: Rescue, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = Twin(machine._target, "")
+    booting = threading.Event()
+
+    def attach(*_: object, hopeless: Callable[[], str], **__: object) -> SimpleNamespace:
+        booting.set()
+        while not (why := hopeless()):
+            time.sleep(0.01)
+        raise LabError(why, where="box", cure="none")
+
+    monkeypatch.setattr(spare, "Attachment", attach)
+    link.spare = spare.Spare(twin, link.target, link.run, lambda: None)
+    assert booting.wait(60)
+    link.close()
+    assert twin.done == ["down"]
+
+
 def test_a_crash_kernel_is_not_interrupted(
-    link: Uplink, machine: Machine, script: list[str | HarnessError]
+    link: Rescue, machine: Machine, script: list[str | HarnessError]
 ) -> None:
     link.guards.armed["kdump"] = "a crash kernel"
     link._console(PANIC)
