@@ -148,6 +148,7 @@ def test_debug_mask_bit_2_disables_soft_recovery_as_in_amdgpu(sim: Dut, sim_wind
         assert steps == ["hang", "reset-begin", "reset-done"]
 
 
+@pytest.mark.deep
 def test_the_testcases_pass_against_every_scope(tmp_path: Path) -> None:
     targets = targets_file(tmp_path / "targets.toml", "sim-scope")
     session = Session(targets, tmp_path / "runs", "sim-scope")
