@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import tarfile
 from collections.abc import Sequence
@@ -29,10 +30,15 @@ _MARK = "tdrlab"
 
 
 def identity(kernel: Kernel) -> str:
-    """What tells it from any other: its content and its command line."""
+    """What tells it from any other: its content, its modules' too, and its command line."""
     digest = hashlib.sha256(f"{kernel.build_id} {kernel.release} {kernel.cmdline}".encode())
     for path in (kernel.image, kernel.initramfs):
         digest.update(b"\0" if path is None else _content(path))
+    # A module that is built anew leaves vmlinux, and so its build id, as they were.
+    if kernel.modules is not None:
+        for path in _files(kernel.modules):
+            digest.update(f"{path.relative_to(kernel.modules)}\0".encode())
+            digest.update(hashlib.sha256(_content(path)).digest())
     return digest.hexdigest()[:12]
 
 
@@ -52,6 +58,12 @@ def mark_of(cmdline: str) -> str:
     """The name of ours that a kernel's command line says it is; "" where it is none of ours."""
     words = [word for word in cmdline.split() if word.startswith(f"{_MARK}=")]
     return words[0].partition("=")[2] if words else ""
+
+
+def _files(modules: Path) -> list[Path]:
+    """What of `modules` is put there, always in the same order."""
+    found = (Path(folder, name) for folder, _, names in os.walk(modules) for name in names)
+    return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
 
 def _content(path: Path) -> bytes:

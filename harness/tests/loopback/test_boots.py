@@ -22,7 +22,7 @@ from harness.deadline import Deadline
 from harness.errors import TargetError, UsageError
 from harness.inventory import Target
 from harness.link.boot import Kernel, Staged, build_id, verify
-from harness.link.boot_files import own_cmdline
+from harness.link.boot_files import identity, own_cmdline
 from harness.link.boot_grub import GrubBoot
 from harness.link.boot_pxe import PxeBoot
 from harness.link.boot_systemd import SystemdBoot
@@ -195,6 +195,27 @@ def test_the_same_release_built_anew_replaces_its_modules(
     modules = Path(grub.modules, second.release)
     assert (modules / "kernel" / "amdgpu.ko").read_bytes() == b"\x7fELF, newer"
     assert (modules / ".tdrlab").read_text().strip() == staged.id
+
+
+def test_a_module_alone_built_anew_is_another_kernel(
+    link: Ssh, grub: ways.GrubBoot, tmp_path: Path
+) -> None:
+    """As `make M=drivers/gpu/drm/amd/amdgpu` leaves it: the image and its build id are the same."""
+    maker = ("sh", "-c", f'cat {grub.modules}/"$2"/kernel/*.ko > "$1"', "make")
+    boot = GrubBoot(link, msgspec.structs.replace(grub, initramfs=maker))
+    kernel = replace(_kernel(tmp_path / "build"), initramfs=None)
+    assert kernel.modules is not None
+    first = boot.install(kernel, _soon())
+    assert boot.install(kernel, _soon()) == first
+    (kernel.modules / "kernel" / "amdgpu.ko").write_bytes(b"\x7fELF, newer")
+    second = boot.install(kernel, _soon())
+    assert second.id != first.id
+    there = Path(grub.modules, kernel.release, "kernel", "amdgpu.ko")
+    assert there.read_bytes() == b"\x7fELF, newer"
+    made = Path(grub.boot, f"tdrlab-{second.id}", "initrd.img")
+    assert made.read_bytes() == b"\x7fELF, newer"
+    (kernel.modules / "kernel" / "amdgpu.ko").rename(kernel.modules / "kernel" / "amd.ko")
+    assert identity(kernel) not in (first.id, second.id)
 
 
 @pytest.mark.parametrize(
