@@ -152,6 +152,8 @@ class Fleet:
             dut.connect()
             if self._boot is not None:
                 dut.lodge(self._boot)
+            else:
+                dut.vacate()
             self._compare(target.name, str(dut.facts["uname"]["release"]))
         except BaseException as error:
             run.journal.add("connect-failed", error=str(error))

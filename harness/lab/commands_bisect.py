@@ -184,10 +184,10 @@ def _run(setting: Setting, folder: Path) -> int:
             report.write(bisection, bisection.search.answer(), secrets)
             bisection.close()
             workshop.close()
+            if runner.boots:
+                _say(f"{target.name} may run the kernel tried last: lab boot {target.name} --own")
         kernels.prune({setting.history.commits[one].id for one in answer.members}, _KEPT)
     click.echo(report.text(bisection, answer), nl=False)
-    if runner.boots:
-        click.echo(f"{target.name} runs the kernel tried last: lab boot {target.name} --own")
     click.echo(f"report {folder / 'report.txt'}, posterior.svg and mail.txt beside it")
     return 0 if answer.sure else _NOT_SURE
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from harness import ways
+from harness.deadline import Deadline
 from harness.errors import LabError, TargetError
 from harness.link.boot import Kernel, Staged
 from harness.link.boot_files import mark_of
@@ -36,6 +38,28 @@ class Tenant(Witness):
         self._kernel = kernel
         self.say(f"{self.target.name}: booting {kernel.release}")
         self.reboot()
+
+    def vacate(self) -> None:
+        """Have it run its own kernel, where an earlier session left one of ours on it: the first
+        reboot of this one would change it, in the middle of the tests.
+
+        Raises LabError where ours comes up again.
+        """
+        mark = mark_of(self.facts["cmdline"])
+        if not mark:
+            return
+        self.say(f"{self.target.name}: a kernel of ours was left on it ({mark}), booting its own")
+        if not isinstance(self.target.boot, ways.AsIsBoot):
+            way = boot_for(self.target, self.at.ssh)
+            way.home(Deadline(self.target.limits.command_s))
+        self.reboot()
+        if again := mark_of(self.facts["cmdline"]):
+            raise LabError(
+                f"still boots a kernel of ours ({again})",
+                where=self.target.name,
+                cure="see its boot loader: which entry is the default?  To test that kernel:"
+                " --boot=DIR",
+            )
 
     def reboot(self, *, stranded: Callable[[], None] | None = None) -> None:
         """As ever; of a target with a kernel of ours, that one is booted.

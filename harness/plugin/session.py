@@ -108,6 +108,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.line(f"  report   {run.path / 'report.html'}")
         for line in telling.of_issues(report.verdicts(run)):
             terminalreporter.line(f"  {line}")
+        if config.getoption("--boot") is not None and name not in fleet.broken():
+            terminalreporter.line(f"  it may still run the kernel of --boot: lab boot {name} --own")
     for name, error in fleet.broken().items():
         terminalreporter.line(visible(f"{name}: not reached: {error}"))
     if (trouble := config.stash.get(TROUBLE, None)) is not None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import msgspec
@@ -27,7 +28,7 @@ from harness.evidence.finding import Finding, signature
 from harness.evidence.rundir import RunDir
 from harness.inventory import Inventory
 from harness.known import of_list
-from harness.lab import redact
+from harness.lab import commands_bisect, redact
 from harness.lab.ingest import ENDED
 from harness.tests import bisecting
 from harness.tests.inner import ROOT
@@ -231,7 +232,7 @@ def test_a_kernel_that_does_not_come_up_is_no_trouble_of_the_labs(tmp_path: Path
     # It came up at first, and a test has its verdict.
     tested = run_of(tmp_path / "2", "pass")
     (tested / "journal.jsonl").open("a").write('{"what": "tried", "came": false}\n')
-    assert hear(tested, TEST, WANTED, {}).kind != "other"
+    assert hear(tested, TEST, WANTED, {}).kind == "good"
 
 
 # -- the bisect ---------------------------------------------------------------------
@@ -335,3 +336,29 @@ def test_a_folder_that_is_no_bisects_is_refused(tmp_path: Path) -> None:
 def test_what_was_asked_for_is_kept(tmp_path: Path) -> None:
     bisection: Bisection = bisecting.make(tmp_path, commits=4, culprit=1)
     assert Setting.load(tmp_path) == bisection.setting
+
+
+def test_a_search_that_breaks_off_says_how_to_get_the_own_kernel_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise LabError("the disk is full", where="here", cure="free some")
+
+    def stand_in(*_: object, **__: object) -> SimpleNamespace:
+        nothing: Callable[..., None] = lambda *_: None  # noqa: E731
+        search = SimpleNamespace(answer=nothing)
+        return SimpleNamespace(
+            go=broken, search=search, close=nothing, learn=nothing, known=nothing, boots=True
+        )
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for name in ("Bisection", "Kernels", "Runner", "Workshop"):
+        monkeypatch.setattr(commands_bisect, name, stand_in)
+    monkeypatch.setattr(report, "write", stand_in)
+    setting = msgspec.structs.replace(
+        bisecting.make(tmp_path, commits=4, culprit=1).setting,
+        inventory=str(targets(tmp_path).path),
+    )
+    with pytest.raises(LabError, match="the disk is full"):
+        commands_bisect._run(setting, tmp_path)
+    assert "lab boot box --own" in capsys.readouterr().err

@@ -6,20 +6,24 @@ from __future__ import annotations
 from base64 import b64encode
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 
-from harness import ways
+from harness import inventory, ways
 from harness.deadline import Deadline
 from harness.errors import LabError, TargetError, UsageError
 from harness.evidence.rundir import RunDir
+from harness.fleet import Fleet
 from harness.inventory import Target
 from harness.link.boot import Kernel, Staged
 from harness.link.machine import Box
 from harness.live import tenant
 from harness.live.tenant import Tenant
 from harness.live.witness import Witness
+from harness.plugin.session import pytest_terminal_summary
+from harness.plugin.stash import FLEET
 
 OWN, OURS = "aa" * 20, "bb" * 20
 
@@ -30,6 +34,8 @@ class Rig:
     reverts = True
 
     def __init__(self) -> None:
+        # Boots a kernel of ours whatever it is asked for.
+        self.sticks = False
         self.boots, self.done = 0, list[str]()
         self.asked, self.works, self.running = False, True, False
         self.ill = False
@@ -43,6 +49,7 @@ class Rig:
         self.asked = True
 
     def home(self, deadline: Deadline) -> None:
+        self.done.append("home")
         self.asked = False
 
     def prune(self, keep: int, deadline: Deadline) -> list[str]:
@@ -50,11 +57,11 @@ class Rig:
 
     def boot(self) -> None:
         self.boots, self.ill = self.boots + 1, False
-        self.running, self.asked = self.asked and self.works, False
+        self.running, self.asked = (self.asked and self.works) or self.sticks, False
 
     def facts(self) -> dict[str, Any]:
         build, words = (OURS, "root=x tdrlab=k1") if self.running else (OWN, "root=x")
-        return {"cmdline": words, "builds": {"vmlinux": build}}
+        return {"cmdline": words, "builds": {"vmlinux": build}, "uname": {"release": "6"}}
 
 
 class Lodging(Tenant):
@@ -73,7 +80,8 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
     made = Rig()
 
     def attach(self: Lodging, *, wait: bool, seconds: float = 0.0) -> None:
-        self._at = SimpleNamespace(facts=made.facts(), ssh=None)  # type: ignore[assignment]
+        at = SimpleNamespace(facts=made.facts(), ssh=None, close=lambda: None)
+        self._at = at  # type: ignore[assignment]
         self._boot.name(f"b{made.boots}")
         self.run.update(kernel=self.facts)
 
@@ -163,6 +171,70 @@ def test_one_that_comes_up_no_more_leaves_it_unfit(link: Lodging, rig: Rig, kern
     boots = rig.boots
     link.ready()
     assert rig.boots == boots, "it is not tried for ever"
+
+
+@pytest.fixture
+def fleet(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """A session's, without a kernel of ours, on the box of `rig`."""
+
+    def hold(target: Target, *_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(target=target, now=lambda: target, release=lambda: None)
+
+    def made(target: Target, run: RunDir, *_: object, **__: object) -> Lodging:
+        return Lodging(target, run, Box(target), print)
+
+    monkeypatch.setattr("harness.fleet.hold", hold)
+    monkeypatch.setattr("harness.fleet.Dut", made)
+    monkeypatch.setattr(Lodging, "connect", lambda self: self._attach(wait=True))
+    path = tmp_path / "targets.toml"
+    path.write_text(
+        '[targets.box]\ndriver = "i915"\naddress = "box.lab"\nhost_key = "SHA256:x"\n'
+        'boot = { kind = "grub" }\n'
+    )
+    return Fleet(inventory.load(path), ["box"], tmp_path / "runs", [], "a test", print)
+
+
+@pytest.mark.parametrize("kind", ["grub", "as-is"])
+def test_what_an_earlier_session_left_is_not_what_this_one_tests(
+    fleet: Fleet, rig: Rig, kind: str
+) -> None:
+    rig.running = True
+    if kind == "as-is":
+        bare = msgspec.structs.replace(fleet.targets["box"], boot=ways.AsIsBoot())
+        fleet.targets["box"] = bare
+    link = cast("Lodging", fleet.dut("box"))
+    assert rig.done == [*(["home"] if kind == "grub" else []), "reboot"]
+    assert (rig.running, _tested(link)) == (False, OWN)
+    link.rearm()
+    assert _tested(link) == OWN, "one session, one kernel"
+
+
+def test_a_kernel_of_ours_that_stays_is_refused(fleet: Fleet, rig: Rig) -> None:
+    rig.running = rig.sticks = True
+    with pytest.raises(LabError, match=r"still boots a kernel of ours \(k1\)") as caught:
+        fleet.dut("box")
+    assert "--boot=DIR" in caught.value.cure
+    assert isinstance(fleet.broken()["box"], LabError)
+
+
+def test_its_own_kernel_is_left_alone(fleet: Fleet, rig: Rig) -> None:
+    fleet.dut("box")
+    assert rig.done == []
+
+
+@pytest.mark.parametrize("given", [None, Path("/there")])
+def test_a_session_says_how_to_get_the_own_kernel_back(
+    fleet: Fleet, rig: Rig, given: Path | None
+) -> None:
+    fleet.dut("box")
+    said: list[str] = []
+    stash = pytest.Stash()
+    stash[FLEET] = fleet
+    config = SimpleNamespace(stash=stash, getoption={"--boot": given}.get)
+    reporter = SimpleNamespace(section=said.append, line=said.append)
+    pytest_terminal_summary(reporter, cast("pytest.Config", config))
+    told = [line for line in said if line.endswith("lab boot box --own")]
+    assert len(told) == (given is not None), said
 
 
 def test_a_target_that_boots_as_it_is_is_refused(
