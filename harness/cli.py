@@ -17,6 +17,7 @@ import click
 
 from harness import inventory
 from harness.errors import HarnessError, UsageError
+from harness.lab import asked
 from harness.link.virtual import cache_root
 
 __all__ = ["main"]
@@ -105,13 +106,13 @@ def run(ctx: click.Context, names: tuple[str, ...], pytest_args: tuple[str, ...]
             where=str(listed.path),
             cure="name a target with --target NAME",
         )
-    places = [] if any("testcases" in arg for arg in pytest_args) else ["testcases"]
+    places = [] if asked.names_places(pytest_args) else ["testcases"]
     _pytest(
         ctx,
         *places,
         f"--inventory={listed.path.resolve()}",
         *(f"--target={name}" for name in chosen),
-        *pytest_args,
+        *asked.settled(pytest_args),
     )
 
 

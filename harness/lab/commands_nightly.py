@@ -16,7 +16,7 @@ from rich.table import Table
 from harness import inventory, known
 from harness.errors import LabError, UsageError
 from harness.inventory import Inventory
-from harness.lab import nightly, nights, site, summary
+from harness.lab import asked, nightly, nights, site, summary
 from harness.lab.board import board_for
 from harness.lab.claims import claims_for
 from harness.lab.diff import compare
@@ -128,7 +128,9 @@ def nightly_command(
     else:
         chosen = nights.chosen(tags, ((t.name, t.tags) for t in listed.targets.values()))
         wanted = (f"--kernel={kernel}",) if kernel else ()
-        night = NightDir.create(runs, Plan(tuple(chosen), (*wanted, *pytest_args)))
+        # Here: one that goes on with it may be asked for in another directory.
+        words = (*wanted, *asked.settled(pytest_args))
+        night = NightDir.create(runs, Plan(tuple(chosen), words))
     settings = Settings(runs, listed.path, issues, jobs, budget)
     settings = replace(settings, wait_s=wait or settings.wait_s)
     ours = claims_for([listed.get(name) for name in night.left()], share, f"night {night.name}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.deadline import Deadline
-from harness.lab import sessions
+from harness.lab import asked, sessions
 from harness.lab.claims import ALL_OURS, Answer, Claims
 from harness.lab.ingest import runs_in
 from harness.lab.nights import NightDir, run_of
@@ -25,7 +25,6 @@ from harness.lab.sessions import PYTEST, Process
 
 __all__ = ["Board", "Job", "Settings", "run"]
 
-ROOT = Path(__file__).resolve().parents[2]
 # How long a session that was told to end may take to stop hangs and machines, and write its
 # report, before it is killed, in seconds.
 GRACE_S = 120.0
@@ -133,8 +132,7 @@ def run(night: NightDir, settings: Settings, board: Board, claims: Claims = ALL_
 
 def argv(target: str, night: NightDir, settings: Settings, resumed: Path | None) -> list[str]:
     """What tests one target."""
-    named = any(word.endswith(".py") or "::" in word or _is_place(word) for word in night.plan.args)
-    places = [] if named else ["testcases"]
+    places = [] if asked.names_places(night.plan.args) else ["testcases"]
     return [
         *settings.program,
         *(f"--target={target}", f"--inventory={settings.inventory.absolute()}"),
@@ -142,12 +140,8 @@ def argv(target: str, night: NightDir, settings: Settings, resumed: Path | None)
         *([f"--known={settings.known.absolute()}"] if settings.known else []),
         *([f"--resume={resumed}"] if resumed else []),
         *places,
-        *night.plan.args,
+        *asked.settled(night.plan.args),
     ]
-
-
-def _is_place(word: str) -> bool:
-    return not word.startswith("-") and (ROOT / word).exists()
 
 
 def _patient(job: Job, answer: Answer, settings: Settings, board: Board) -> bool:

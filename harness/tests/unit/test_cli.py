@@ -124,3 +124,24 @@ def test_its_own_tests_are_compiled_once_wherever_bytecode_may_lie(
     assert "PYTHONDONTWRITEBYTECODE" not in env
     wanted = str(tmp_path / "cache/tdrlab/bytecode") if forbidden else None
     assert env.get("PYTHONPYCACHEPREFIX") == wanted
+
+
+@pytest.mark.parametrize("words", [["--boot", "testcases"], ["--boot=testcases"]])
+def test_a_session_gets_the_kernel_of_where_one_stands(
+    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    started: list[list[str]] = []
+
+    def run(argv: list[str], **_: object) -> SimpleNamespace:
+        started.append(argv)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr("harness.cli.subprocess.run", run)
+    (tmp_path / "testcases").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert lab(listed, "run", "--target=sim-cli", *words).exit_code == 0
+    assert lab(listed, "run", "--target=sim-cli", *words, "testcases/test_hang.py").exit_code == 0
+    (whole, one) = (argv[argv.index("pytest") + 1 :] for argv in started)
+    boot = f"--boot={tmp_path}/testcases"
+    assert (whole[0], whole[-1]) == ("testcases", boot)
+    assert ("testcases" in one, one[-2:]) == (False, [boot, "testcases/test_hang.py"])

@@ -16,7 +16,7 @@ from rich.console import Console
 from harness.cli import main
 from harness.errors import LabError
 from harness.evidence import journal
-from harness.lab import nightly, summary
+from harness.lab import nightly, nights, summary
 from harness.lab.board import Lines, LiveTable, board_for
 from harness.lab.claims import Answer
 from harness.lab.diff import Diff, compare
@@ -229,6 +229,34 @@ def test_pytest_is_asked_for_this_target_only(tmp_path: Path) -> None:
     assert words[-3:] == ["testcases", "-k", "gfx"]
     again = nightly.argv("a", night, settings, tmp_path / "x")
     assert f"--resume={tmp_path / 'x'}" in again
+
+
+@pytest.mark.parametrize("words", [["--boot", "{}"], ["--boot={}"]], ids=["apart", "joined"])
+def test_a_kernel_is_named_from_where_one_stands(
+    targets: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """And is no place of tests, though it is a path; nor is what other options are given."""
+    (targets.parent / "testcases").mkdir()
+    monkeypatch.chdir(targets.parent)
+    asked = [word.format("testcases") for word in words]
+    monkeypatch.setattr(nightly, "run", lambda *_: "done")
+    done = CliRunner().invoke(main, [f"--inventory={targets}", "nightly", "--", *asked])
+    night = NightDir.resume(nights.newest(targets.parent / "runs"))
+    assert night.plan.args == (f"--boot={targets.parent}/testcases",), done.output
+    monkeypatch.chdir("/")  # where it is resumed
+    settings = Settings(targets.parent / "runs", targets)
+    argv = nightly.argv("navi", night, settings, None)
+    assert argv[-2:] == ["testcases", f"--boot={targets.parent}/testcases"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-k", "testcases"], ["--deselect", "testcases/a.py::b"], ["--deselect=testcases/a.py::b"]],
+)
+def test_what_an_option_is_given_is_no_place(tmp_path: Path, words: list[str]) -> None:
+    night = NightDir.create(tmp_path, Plan(("a",), tuple(words)))
+    argv = nightly.argv("a", night, Settings(tmp_path, tmp_path / "targets.toml"), None)
+    assert argv[-len(words) - 1 :] == ["testcases", *words]
 
 
 def test_the_systemd_units_are_valid() -> None:
