@@ -9,7 +9,7 @@ import click
 
 from harness import inventory
 from harness.deadline import Deadline
-from harness.errors import TargetError, UsageError
+from harness.errors import LabError, TargetError, UsageError
 from harness.evidence.rundir import RunDir
 from harness.inventory import Target
 from harness.lab.holds import hold
@@ -17,7 +17,8 @@ from harness.link import built
 from harness.link.boot import Kernel
 from harness.link.boot_files import mark_of
 from harness.link.boots import boot_for, bootable
-from harness.link.machine import machine_for
+from harness.link.machine import Machine, machine_for
+from harness.link.ssh import Ssh
 from harness.live.dut import Dut
 
 __all__ = ["COMMANDS"]
@@ -84,18 +85,44 @@ def _boot(target: Target, kernel: Kernel | None, runs: Path) -> list[str]:
         run = RunDir.create(runs, target.name)
         run.update(target=target.public(), command=command)
         _say(f"{target.name}: evidence {run.path}")
-        dut = Dut(target, run, machine_for(target, held.now), _say)
+        machine = machine_for(target, held.now)
+        dut = Dut(target, run, machine, _say)
         try:
-            dut.connect()
             if kernel is None:
-                boot_for(target, dut.at.ssh).home(Deadline(target.limits.command_s))
-                dut.reboot()
+                _go_home(dut, machine)
             else:
+                dut.connect()
                 dut.lodge(kernel)
             return list(_told(dut, kernel))
         finally:
             dut.close()
             run.close()
+
+
+def _go_home(dut: Dut, machine: Machine) -> None:
+    """Boot its own kernel, whatever runs or does not come up."""
+    target = dut.target
+    way = boot_for(target, Ssh(machine.endpoint()))
+    if way.reverts:
+        dut.connect()
+        boot_for(target, dut.at.ssh).home(Deadline(target.limits.command_s))
+        dut.reboot()
+        return
+    # First: it may boot, for ever, one that cannot be reached.  This needs nothing of it.
+    way.home(Deadline(target.limits.command_s))
+    try:
+        dut.connect()
+    except (LabError, TargetError) as error:
+        _say(f"{target.name}: {error.what}")
+        dut.recover()
+        if dut.unfit:
+            raise LabError(
+                dut.unfit,
+                where=target.name,
+                cure="switch it off and on: it boots its own kernel then",
+            ) from error
+    else:
+        dut.reboot()
 
 
 def _told(dut: Dut, kernel: Kernel | None) -> Iterator[str]:

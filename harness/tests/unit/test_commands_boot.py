@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from harness import ways
 from harness.cli import main
+from harness.errors import LabError
 from harness.inventory import Target
 from harness.lab import commands_boot
 from harness.link.boot import Kernel
@@ -24,9 +26,13 @@ class Dut:
     """A machine that boots whatever it is given."""
 
     boots: list[Kernel | None]
+    done: list[str]
     sticks = False
+    reaches = True
+    recovers = True
 
     def __init__(self, target: Target, *_: object) -> None:
+        self.unfit = ""
         self.target, self.at, self.boot_id = target, SimpleNamespace(ssh=None), "0123456789"
         self.facts: dict[str, Any] = {
             "uname": {"release": "6.1.0-own", "version": "#1 SMP"},
@@ -34,9 +40,16 @@ class Dut:
             "cmdline": "root=x",
         }
 
-    def connect(self) -> None: ...
+    def connect(self) -> None:
+        self.done.append("connect")
+        if not self.reaches:
+            raise LabError("nobody answers", where="box", cure="go there")
 
-    close = connect
+    def close(self) -> None: ...
+
+    def recover(self) -> None:
+        self.done.append("recover")
+        self.unfit = "" if self.recovers else "recovery failed: no power"
 
     def lodge(self, kernel: Kernel) -> None:
         self.boots.append(kernel)
@@ -44,6 +57,7 @@ class Dut:
         self.facts["cmdline"] = "root=x tdrlab=k1"
 
     def reboot(self) -> None:
+        self.done.append("reboot")
         self.boots.append(None)
         if self.sticks:
             self.facts["cmdline"] = "root=x tdrlab=k1"
@@ -55,11 +69,15 @@ def boots(monkeypatch: pytest.MonkeyPatch) -> list[Kernel | None]:
     def hold(target: Target, *_: object, **__: object) -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(target=target, now=lambda: target)
 
-    way = SimpleNamespace(home=lambda deadline: None)
+    def way(target: Target, ssh: object) -> SimpleNamespace:
+        reverts = not isinstance(target.boot, ways.PxeBoot)
+        return SimpleNamespace(home=lambda deadline: Dut.done.append("home"), reverts=reverts)
+
     monkeypatch.setattr(Dut, "boots", [], raising=False)
+    monkeypatch.setattr(Dut, "done", [], raising=False)
     monkeypatch.setattr(commands_boot, "Dut", Dut)
     monkeypatch.setattr(commands_boot, "hold", hold)
-    monkeypatch.setattr(commands_boot, "boot_for", lambda target, ssh: way)
+    monkeypatch.setattr(commands_boot, "boot_for", way)
     return Dut.boots
 
 
@@ -97,11 +115,37 @@ def test_its_own_kernel_again(
 ) -> None:
     done = _lab(directory, "--own")
     assert (done.exit_code, boots) == (0, [None]), done.output
+    assert Dut.done == ["connect", "home", "reboot"]
     assert "box: 6.1.0-own #1 SMP" in done.output
     monkeypatch.setattr(Dut, "sticks", True)
     stuck = _lab(directory, "--own")
     assert stuck.exit_code == 4
     assert "still boots a kernel of ours (k1)" in stuck.output
+
+
+@pytest.fixture
+def pxe(directory: Path) -> None:
+    """It boots by network, which forgets nothing by itself."""
+    way = f'boot = {{ kind = "pxe", directory = "{directory}/tftp", mac = "52:54:00:12:34:56" }}\n'
+    (directory / "targets.toml").write_text(BOX + way)
+
+
+@pytest.mark.usefixtures("pxe")
+def test_the_network_is_told_before_the_box_is_reached(
+    directory: Path, boots: list[Kernel | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = _lab(directory, "--own")
+    assert (done.exit_code, Dut.done) == (0, ["home", "connect", "reboot"]), done.output
+    # A kernel that does not come up is booted again and again until then.
+    Dut.done.clear()
+    monkeypatch.setattr(Dut, "reaches", False)
+    done = _lab(directory, "--own")
+    assert (done.exit_code, Dut.done) == (0, ["home", "connect", "recover"]), done.output
+    assert "box: 6.1.0-own #1 SMP" in done.output
+    monkeypatch.setattr(Dut, "recovers", False)
+    done = _lab(directory, "--own")
+    assert done.exit_code == 3
+    assert "recovery failed: no power" in done.output
 
 
 @pytest.mark.parametrize(
