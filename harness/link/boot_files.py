@@ -29,11 +29,13 @@ _OURS = ".tdrlab"
 _MARK = "tdrlab"
 
 
-def identity(kernel: Kernel) -> str:
-    """What tells it from any other: its content, its modules' too, and its command line."""
+def identity(kernel: Kernel, maker: Sequence[str] = ()) -> str:
+    """What tells it from any other: its content, its modules' too, its command line, and the
+    `maker` of its initramfs where it gets one made."""
     digest = hashlib.sha256(f"{kernel.build_id} {kernel.release} {kernel.cmdline}".encode())
     for path in (kernel.image, kernel.initramfs):
         digest.update(b"\0" if path is None else _content(path))
+    digest.update("\0".join(maker).encode())
     # A module that is built anew leaves vmlinux, and so its build id, as they were.
     if kernel.modules is not None:
         for path in _files(kernel.modules):
@@ -108,7 +110,7 @@ class Files:
         What is there already only becomes the newest.  Raises UsageError where its modules would
         replace those of a kernel that is not ours.
         """
-        name = identity(kernel)
+        name = identity(kernel, self._maker or () if self._makes(kernel) else ())
         self._put_modules(kernel, name, deadline)
         note = f"{self.folder(name)}/release"
         if self.text(note, deadline).strip() == kernel.release:

@@ -364,6 +364,23 @@ def test_an_initramfs_is_made_there_of_modules_that_come_without(
     assert not (made.parent.parent / f"tdrlab-{boot.install(bare, _soon()).id}/initrd.img").exists()
 
 
+def test_a_maker_that_is_added_makes_one(
+    link: Ssh, grub: ways.GrubBoot, tools: Path, tmp_path: Path
+) -> None:
+    """After a first try without, which found no disk."""
+    kernel = replace(_kernel(tmp_path / "build"), initramfs=None)
+    first = GrubBoot(link, grub).install(kernel, _soon())
+    assert "initrd" not in _custom(grub)
+    for text in ("one", "another"):
+        maker = ("sh", "-c", f'echo {text} > "$1"', "make")
+        staged = GrubBoot(link, msgspec.structs.replace(grub, initramfs=maker)).install(
+            kernel, _soon()
+        )
+        assert staged.id != first.id
+        assert f"initrd /tdrlab-{staged.id}/initrd.img\n" in _custom(grub)
+        assert Path(grub.boot, f"tdrlab-{staged.id}", "initrd.img").read_text() == f"{text}\n"
+
+
 def _note(owner: bytes, kind: int, body: bytes) -> bytes:
     head = struct.pack("<III", len(owner), len(body), kind)
     return head + owner + b"\0" * (-len(owner) % 4) + body + b"\0" * (-len(body) % 4)
