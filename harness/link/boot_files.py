@@ -25,6 +25,8 @@ IMAGE, INITRAMFS = "vmlinuz", "initrd.img"
 PREFIX = "tdrlab-"
 # In /lib/modules/RELEASE: that it is ours, and whose.
 _OURS = ".tdrlab"
+# Whose it is while it is not whole; no kernel's name.
+_UNFINISHED = "unfinished"
 # On the command line of each of ours; what follows it is the kernel's own.
 _MARK = "tdrlab"
 
@@ -145,7 +147,7 @@ class Files:
             release = self.text(f"{self.folder(name)}/release", deadline).strip()
             modules = f"{self._modules}/{release}"
             if release and self._owner(modules, deadline) == name:
-                self.root("rm", "-rf", "--", modules, deadline=deadline)
+                self._drop_modules(modules, deadline)
             self.root("rm", "-rf", "--", self.folder(name), deadline=deadline)
             removed.append(name)
         return removed
@@ -197,8 +199,9 @@ class Files:
             archive.add(kernel.modules, arcname=".", filter=_plain)
         passing = f"/var/tmp/tdrlab-modules-{name}.tar"
         self.ssh.put(packed.getvalue(), passing, 0o600, deadline)
-        self.root("rm", "-rf", "--", directory, deadline=deadline)
-        self.root("mkdir", "-p", "--", directory, deadline=deadline)
+        if exists:
+            self._drop_modules(directory, deadline)
+        self._claim_modules(directory, deadline)
         self.root(*("tar", "-xf", passing, "-C", directory, "--no-same-owner"), deadline=deadline)
         self.ssh.run(["rm", "-f", "--", passing], deadline)
         if not (kernel.modules / "modules.dep").exists():
@@ -206,6 +209,24 @@ class Files:
             self.root("depmod", "-b", base or "/", kernel.release, deadline=deadline)
         # Last: only what is whole is ours to keep.
         self.write(f"{directory}/{_OURS}", f"{name}\n".encode(), deadline)
+
+    @property
+    def _passing(self) -> str:
+        """Where modules lie on their way in and out: whatever breaks off, a directory of ours that
+        is named like a release says that it is ours."""
+        return f"{self._modules}/{_OURS}"
+
+    def _drop_modules(self, directory: str, deadline: Deadline) -> None:
+        self.root("rm", "-rf", "--", self._passing, deadline=deadline)
+        self.root("mv", "-T", "--", directory, self._passing, deadline=deadline)
+        self.root("rm", "-rf", "--", self._passing, deadline=deadline)
+
+    def _claim_modules(self, directory: str, deadline: Deadline) -> None:
+        """Make `directory`, of ours and not whole."""
+        self.root("rm", "-rf", "--", self._passing, deadline=deadline)
+        self.root("mkdir", "-p", "--", self._passing, deadline=deadline)
+        self.write(f"{self._passing}/{_OURS}", f"{_UNFINISHED}\n".encode(), deadline)
+        self.root("mv", "-T", "--", self._passing, directory, deadline=deadline)
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
