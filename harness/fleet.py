@@ -58,7 +58,11 @@ class Fleet:
         self._wait_s = wait_s
         self._kernel = kernel
         self._boot: Kernel | None = None
+        # As run.json says it, for who runs a test again.
+        self._booted = ""
         if boot is not None:
+            boot = boot.expanduser().absolute()
+            self._booted = str(boot)
             for target in self.targets.values():
                 bootable(target)
             self._boot = built.from_directory(boot)
@@ -145,7 +149,9 @@ class Fleet:
         else:
             run = RunDir.create(self._root, target.name)
         self.runs[target.name] = run
-        run.update(target=target.public(), command=self._command, night=self._night)
+        run.update(
+            target=target.public(), command=self._command, night=self._night, boot=self._booted
+        )
         run.journal.add("run-start", target=target.name, command=self._command)
         dut = Dut(target, run, machine_for(target, held.now), self._say, dangerous=self._dangerous)
         try:

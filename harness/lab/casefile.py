@@ -21,7 +21,7 @@ from harness.kernel.signature import steady
 from harness.lab.ingest import OF_ITS_OWN
 from harness.verdict import Verdict, slice_of
 
-__all__ = ["Case", "Kernel", "case_of", "facts_of", "kernel_of", "named", "open_case"]
+__all__ = ["Case", "Kernel", "boot_words", "case_of", "facts_of", "kernel_of", "named", "open_case"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ class Case:
     @property
     def rerun(self) -> str:
         """The command that runs this test again."""
-        words = ["pytest", self.test]
-        return shlex.join([*words, f"--target={self.target}"] if self.target else words)
+        target = [f"--target={self.target}"] if self.target else []
+        return shlex.join(["pytest", self.test, *target, *boot_words(self.facts)])
 
     @property
     def gpus(self) -> list[str]:
@@ -141,6 +141,13 @@ def facts_of(run: RunDir) -> dict[str, Any]:
         return run.facts()
     except HarnessError:
         return {}
+
+
+def boot_words(facts: dict[str, Any]) -> list[str]:
+    """What has pytest boot the kernel that a run was given, as its run.json says; nothing where it
+    was the target's own."""
+    directory = facts.get("boot", "")
+    return [f"--boot={directory}"] if directory else []
 
 
 def kernel_of(facts: dict[str, Any]) -> Kernel:

@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.errors import LabError
 from harness.evidence.rundir import RunDir, attempt_of
 from harness.lab import ingest
-from harness.lab.casefile import Case
+from harness.lab.casefile import Case, boot_words
 from harness.lab.nights import run_of
 from harness.lab.rates import Rate
 
@@ -52,7 +52,7 @@ def run(case: Case, runs: Path, inventory: Path, times: int, more: Sequence[str]
     argv = [
         *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test),
         *(f"--target={target}", f"--inventory={inventory.absolute()}"),
-        *(f"--runs={runs.absolute()}", f"--count={times}", *more),
+        *(f"--runs={runs.absolute()}", f"--count={times}", *boot_words(case.facts), *more),
     ]
     status = subprocess.run(argv, cwd=ROOT).returncode
     made = run_of(runs, "", target, seen) if runs.is_dir() else None

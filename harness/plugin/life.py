@@ -15,6 +15,7 @@ from harness import masking, verdict
 from harness.errors import HarnessError, LabError
 from harness.evidence.rundir import Window
 from harness.lab import resume, telling
+from harness.lab.casefile import boot_words, facts_of
 from harness.lab.visible import visible
 from harness.lastwords import kept
 from harness.live import healing
@@ -225,7 +226,7 @@ def _said(item: pytest.Item, error: BaseException) -> str:
 
 def _told(item: pytest.Item, dut: Dut, judged: Verdict) -> str:
     where = item.config.getoption("--inventory")
-    rerun = ["pytest", item.nodeid, f"--target={dut.target.name}"]
+    rerun = ["pytest", item.nodeid, f"--target={dut.target.name}", *boot_words(facts_of(dut.run))]
     return telling.tell(
         judged,
         shown=item.config.stash[SHOWN],

@@ -209,6 +209,19 @@ def test_what_an_earlier_session_left_is_not_what_this_one_tests(
     assert _tested(link) == OWN, "one session, one kernel"
 
 
+def test_a_run_says_which_kernel_it_was_given(
+    fleet: Fleet, kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.dut("box")
+    assert fleet.runs["box"].facts()["boot"] == ""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.link.built.from_directory", lambda _: kernel)
+    listed = inventory.load(tmp_path / "targets.toml")
+    given = Fleet(listed, ["box"], tmp_path / "runs", [], "a test", print, boot=Path("there"))
+    given.dut("box")
+    assert given.runs["box"].facts()["boot"] == str(tmp_path / "there")
+
+
 def test_a_kernel_of_ours_that_stays_is_refused(fleet: Fleet, rig: Rig) -> None:
     rig.running = rig.sticks = True
     with pytest.raises(LabError, match=r"still boots a kernel of ours \(k1\)") as caught:
