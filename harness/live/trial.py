@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from harness.deadline import Deadline
-from harness.errors import TargetError
+from harness.errors import HarnessError, TargetError
 from harness.evidence.rundir import RunDir
 from harness.kernel import pstore
 from harness.kernel.merge import segments
@@ -44,12 +45,18 @@ def boot(link: Uplink, way: Boot, kernel: Kernel, restart: Callable[..., None]) 
     good = "" if mark_of(link.facts["cmdline"]) else _running(link)
     before = set(link.run.path.glob("boot-*"))
     link.run.journal.add("trial", kernel=kernel.release, build_id=kernel.build_id, id=staged.id)
-    way.once(staged, Deadline(limits.boot_s))
 
     def home() -> None:
         # Of a way that does not go back by itself: before the machine is reset.
         way.home(Deadline(limits.command_s))
 
+    try:
+        way.once(staged, Deadline(limits.boot_s))
+    except HarnessError:
+        # It may be asked for all the same: nobody's next boot is to take it.
+        with suppress(HarnessError):
+            home()
+        raise
     try:
         restart(stranded=None if way.reverts else home)
     finally:

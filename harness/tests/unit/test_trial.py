@@ -33,6 +33,8 @@ class Way:
     def __init__(self, *, reverts: bool = True) -> None:
         self.reverts = reverts
         self.done: list[str] = []
+        # 1: to ask for it fails; 2: to go home, too.
+        self.breaks = 0
 
     def install(self, kernel: Kernel, deadline: Deadline) -> Staged:
         self.done.append("install")
@@ -40,9 +42,13 @@ class Way:
 
     def once(self, staged: Staged, deadline: Deadline) -> None:
         self.done.append(f"once {staged.id}")
+        if self.breaks:
+            raise LabError("the link broke in a sync", where="box", cure="plug it in")
 
     def home(self, deadline: Deadline) -> None:
         self.done.append("home")
+        if self.breaks > 1:
+            raise LabError("it is still broken", where="box", cure="plug it in")
 
     def prune(self, keep: int, deadline: Deadline) -> list[str]:
         return []
@@ -164,3 +170,15 @@ def test_a_way_that_does_not_go_back_by_itself_is_told_to(
     with pytest.raises(LabError, match="no power"):
         _try(Link(run, lost, LabError("no power", where="box", cure="go there")), lost, kernel)
     assert lost.done[-1] == "home", "whoever switches it on gets the known-good one"
+
+
+@pytest.mark.parametrize("reverts", [True, False])
+@pytest.mark.parametrize("breaks", [1, 2])
+def test_one_that_was_asked_for_in_part_is_asked_for_no_more(
+    run: RunDir, kernel: Kernel, reverts: bool, breaks: int
+) -> None:
+    way = Way(reverts=reverts)
+    way.breaks = breaks
+    with pytest.raises(LabError, match="the link broke in a sync"):
+        _try(Link(run, way, (OURS, "tdrlab=k1")), way, kernel)
+    assert way.done == ["install", "once k1", "home"]
