@@ -32,6 +32,7 @@ class PxeBoot:
 
     def __init__(self, ssh: Ssh, spec: ways.PxeBoot) -> None:
         self._spec = spec
+        self._mac = spec.mac.replace(":", "-")
         self._directory = Path(spec.directory).expanduser()
         # Modules alone go to the machine itself, and a note of what they belong to.
         self._files = Files(ssh, spec.notes, spec.modules)
@@ -47,16 +48,16 @@ class PxeBoot:
         folder = self._folder(staged.id)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(kernel.image, folder / IMAGE)
+            _put(kernel.image, folder / IMAGE)
             if kernel.initramfs is not None:
-                shutil.copyfile(kernel.initramfs, folder / INITRAMFS)
+                _put(kernel.initramfs, folder / INITRAMFS)
         except OSError as error:
             raise self._failed(error) from error
         return staged
 
     def once(self, staged: Staged, deadline: Deadline) -> None:
         words = self._files.cmdline(staged.id, staged.kernel, deadline)
-        base = f"{PREFIX}{staged.id}"
+        base, label = self._folder(staged.id).name, f"{PREFIX}{staged.id}"
         initramfs = staged.kernel.initramfs is not None
         if self._spec.url is not None:
             url = f"{self._spec.url.rstrip('/')}/{base}"
@@ -65,7 +66,7 @@ class PxeBoot:
             text = f"#!ipxe\nkernel {url}/{IMAGE} {named}{words}\n{initrd}boot\n"
         else:
             initrd = f"  INITRD /{base}/{INITRAMFS}\n" if initramfs else ""
-            head = f"DEFAULT {base}\nLABEL {base}\n  KERNEL /{base}/{IMAGE}\n"
+            head = f"DEFAULT {label}\nLABEL {label}\n  KERNEL /{base}/{IMAGE}\n"
             text = f"{head}{initrd}  APPEND {words}\n"
         self._write(text)
 
@@ -86,14 +87,14 @@ class PxeBoot:
     def config(self) -> Path:
         """The machine's own configuration: PXELINUX looks there by itself, iPXE where its
         autoexec or DHCP says `chain ${net0/mac:hexhyp}.ipxe`."""
-        mac = self._spec.mac.replace(":", "-")
         if self._spec.url is not None:
-            return self._directory / f"{mac}.ipxe"
+            return self._directory / f"{self._mac}.ipxe"
         # 01: Ethernet's ARP type (PXELINUX's documentation)
-        return self._directory / "pxelinux.cfg" / f"01-{mac}"
+        return self._directory / "pxelinux.cfg" / f"01-{self._mac}"
 
     def _folder(self, name: str) -> Path:
-        return self._directory / f"{PREFIX}{name}"
+        """This machine's alone: others that share the directory keep and remove their own."""
+        return self._directory / f"{PREFIX}{self._mac}-{name}"
 
     def _write(self, text: str) -> None:
         try:
@@ -108,3 +109,11 @@ class PxeBoot:
             where=str(self._directory),
             cure="make it, writable for you; see boot.directory in targets.toml",
         )
+
+
+def _put(source: Path, path: Path) -> None:
+    """Have `path` hold what `source` does; what holds it already is left, as a machine may be
+    fetching it."""
+    data = source.read_bytes()
+    if not path.exists() or path.read_bytes() != data:
+        write_bytes(path, data)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,8 +20,8 @@ from harness import ways
 from harness.deadline import Deadline
 from harness.errors import TargetError, UsageError
 from harness.inventory import Target
-from harness.link.boot import Kernel, Staged, build_id, verify
-from harness.link.boot_files import identity, own_cmdline
+from harness.link.boot import Kernel, Staged
+from harness.link.boot_files import identity
 from harness.link.boot_grub import GrubBoot
 from harness.link.boot_pxe import PxeBoot
 from harness.link.boot_systemd import SystemdBoot
@@ -317,15 +316,47 @@ def test_network_files_say_the_disk_but_between_once_and_home(
     text = boot.config.read_text()
     name = "52-54-00-12-34-56.ipxe" if url else "01-52-54-00-12-34-56"
     assert boot.config.name == name
-    where = f"http://10.0.0.1/boot/tdrlab-{staged.id}" if url else f"/tdrlab-{staged.id}"
+    folder = f"tdrlab-52-54-00-12-34-56-{staged.id}"
+    where = f"http://10.0.0.1/boot/{folder}" if url else f"/{folder}"
     assert f"{where}/vmlinuz" in text
     assert f"{where}/initrd.img" in text
     assert f"tdrlab={staged.id} panic=10\n" in text
     boot.home(_soon())
     assert "vmlinuz" not in boot.config.read_text()
     assert boot.prune(0, _soon()) == [staged.id]
-    assert not (tmp_path / "tftp" / f"tdrlab-{staged.id}").exists()
+    assert not (tmp_path / "tftp" / folder).exists()
     assert not Path(spec.modules, staged.kernel.release).exists()
+
+
+def test_boxes_that_share_a_directory_have_their_own_files(link: Ssh, tmp_path: Path) -> None:
+    kernel = _kernel(tmp_path / "build")
+    boots = [
+        PxeBoot(
+            link,
+            ways.PxeBoot(
+                directory=str(tmp_path / "tftp"),
+                mac=f"52:54:00:12:34:{number}",
+                modules=str(tmp_path / f"modules{number}"),
+                notes=str(tmp_path / f"notes{number}"),
+            ),
+        )
+        for number in (10, 11)
+    ]
+    for boot in boots:
+        staged = boot.install(kernel, _soon())
+        boot.once(staged, _soon())
+    images = sorted((tmp_path / "tftp").glob("tdrlab-*/vmlinuz"))
+    files = [(path, path.stat().st_ino, path.stat().st_mtime_ns) for path in images]
+    boots[0].install(kernel, _soon())
+    again = [(path, path.stat().st_ino, path.stat().st_mtime_ns) for path in images]
+    assert (len(files), again) == (2, files), "whoever fetches one gets it whole"
+    assert boots[0].prune(0, _soon()) == [staged.id]
+    (left,) = (tmp_path / "tftp").glob("tdrlab-*/vmlinuz")
+    assert f"/{left.parent.name}/vmlinuz" in boots[1].config.read_text()
+    # One that was copied in part is made whole.
+    left.write_bytes(b"MZ")
+    boots[1].install(kernel, _soon())
+    assert left.read_bytes() == kernel.image.read_bytes()
 
 
 def test_what_is_configured_is_taken(link: Ssh) -> None:
@@ -362,48 +393,3 @@ def test_an_initramfs_is_made_there_of_modules_that_come_without(
     assert f"tdrlab-{staged.id}/initrd.img\n" in entries[0].read_text()
     bare = replace(kernel, modules=None, cmdline="bare")
     assert not (made.parent.parent / f"tdrlab-{boot.install(bare, _soon()).id}/initrd.img").exists()
-
-
-def test_a_maker_that_is_added_makes_one(
-    link: Ssh, grub: ways.GrubBoot, tools: Path, tmp_path: Path
-) -> None:
-    """After a first try without, which found no disk."""
-    kernel = replace(_kernel(tmp_path / "build"), initramfs=None)
-    first = GrubBoot(link, grub).install(kernel, _soon())
-    assert "initrd" not in _custom(grub)
-    for text in ("one", "another"):
-        maker = ("sh", "-c", f'echo {text} > "$1"', "make")
-        staged = GrubBoot(link, msgspec.structs.replace(grub, initramfs=maker)).install(
-            kernel, _soon()
-        )
-        assert staged.id != first.id
-        assert f"initrd /tdrlab-{staged.id}/initrd.img\n" in _custom(grub)
-        assert Path(grub.boot, f"tdrlab-{staged.id}", "initrd.img").read_text() == f"{text}\n"
-
-
-def _note(owner: bytes, kind: int, body: bytes) -> bytes:
-    head = struct.pack("<III", len(owner), len(body), kind)
-    return head + owner + b"\0" * (-len(owner) % 4) + body + b"\0" * (-len(body) % 4)
-
-
-def test_the_running_kernel_is_told_by_its_build_id(tmp_path: Path) -> None:
-    mine = bytes.fromhex("ab" * 20)
-    xen = _note(b"Xen\0", 3, b"not it")
-    notes = xen + _note(b"Linux\0", 0x100, b"\0" * 5) + _note(b"GNU\0", 3, mine)
-    assert build_id(notes) == mine.hex()
-    assert build_id(notes[:-1]) == ""
-    assert build_id(b"") == ""
-    kernel = _kernel(tmp_path)
-    verify(notes, kernel)
-    with pytest.raises(TargetError, match="another kernel runs: its build id is cd"):
-        verify(_note(b"GNU\0", 3, b"\xcd" * 20), kernel)
-    # This host's own, if it shows them, read by the same code.
-    own = Path("/sys/kernel/notes")
-    if own.exists():
-        assert len(build_id(own.read_bytes())) in (0, 40, 32)
-
-
-def test_the_command_line_is_the_machines_own() -> None:
-    booted = "BOOT_IMAGE=/vmlinuz root=UUID=1 ro quiet initrd=\\x"
-    assert own_cmdline(f"{booted} console=ttyS0\n") == "root=UUID=1 ro quiet console=ttyS0"
-    assert own_cmdline("root=UUID=1 tdrlab=abc panic=10 root=/dev/sdb") == "root=UUID=1"

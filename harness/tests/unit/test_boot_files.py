@@ -1,10 +1,11 @@
-"""Modules on their way to a target and from it: wherever that breaks off, they stay ours.
+"""A kernel's files on their way to a target and from it, and how it is told that it runs.
 
 The target is a folder of the test's, and every command runs there as it would on one.
 """
 
 from __future__ import annotations
 
+import struct
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,9 +16,9 @@ from typing import cast
 import pytest
 
 from harness.deadline import Deadline
-from harness.errors import LabError
-from harness.link.boot import Kernel
-from harness.link.boot_files import Files, identity
+from harness.errors import LabError, TargetError
+from harness.link.boot import Kernel, build_id, verify
+from harness.link.boot_files import Files, identity, own_cmdline
 from harness.link.ssh import Ssh
 
 RELEASE = "6.12.0-lab"
@@ -56,8 +57,8 @@ def _soon() -> Deadline:
     return Deadline(60.0)
 
 
-def _files(folder: Path, cut: int | None = None) -> Files:
-    return Files(cast("Ssh", Here(cut)), str(folder / "boot"), str(folder / "modules"))
+def _files(folder: Path, cut: int | None = None, maker: Sequence[str] | None = None) -> Files:
+    return Files(cast("Ssh", Here(cut)), str(folder / "boot"), str(folder / "modules"), maker)
 
 
 @pytest.fixture
@@ -96,3 +97,42 @@ def test_modules_that_went_in_part_stay_ours(tmp_path: Path, kernel: Kernel) -> 
             _files(tmp_path, cut).prune(0, _soon())
         assert _files(tmp_path).put(kernel, _soon(), image=False).id == name == identity(kernel)
         assert (tmp_path / "modules" / RELEASE / "amdgpu.ko").exists()
+
+
+def test_a_maker_that_is_added_makes_one(tmp_path: Path, kernel: Kernel) -> None:
+    """After a first try without, which found no disk."""
+    names = {_files(tmp_path).put(kernel, _soon()).id}
+    for text in ("one", "another"):
+        files = _files(tmp_path, maker=("sh", "-c", f'echo {text} > "$1"', "make"))
+        name = files.put(kernel, _soon()).id
+        assert name not in names
+        assert files.has_initramfs(kernel)
+        assert Path(files.folder(name), "initrd.img").read_text() == f"{text}\n"
+        names.add(name)
+
+
+def _note(owner: bytes, kind: int, body: bytes) -> bytes:
+    head = struct.pack("<III", len(owner), len(body), kind)
+    return head + owner + b"\0" * (-len(owner) % 4) + body + b"\0" * (-len(body) % 4)
+
+
+def test_the_running_kernel_is_told_by_its_build_id(kernel: Kernel) -> None:
+    mine = bytes.fromhex("ab" * 20)
+    xen = _note(b"Xen\0", 3, b"not it")
+    notes = xen + _note(b"Linux\0", 0x100, b"\0" * 5) + _note(b"GNU\0", 3, mine)
+    assert build_id(notes) == mine.hex()
+    assert build_id(notes[:-1]) == ""
+    assert build_id(b"") == ""
+    verify(notes, kernel)
+    with pytest.raises(TargetError, match="another kernel runs: its build id is cd"):
+        verify(_note(b"GNU\0", 3, b"\xcd" * 20), kernel)
+    # This host's own, if it shows them, read by the same code.
+    own = Path("/sys/kernel/notes")
+    if own.exists():
+        assert len(build_id(own.read_bytes())) in (0, 40, 32)
+
+
+def test_the_command_line_is_the_machines_own() -> None:
+    booted = "BOOT_IMAGE=/vmlinuz root=UUID=1 ro quiet initrd=\\x"
+    assert own_cmdline(f"{booted} console=ttyS0\n") == "root=UUID=1 ro quiet console=ttyS0"
+    assert own_cmdline("root=UUID=1 tdrlab=abc panic=10 root=/dev/sdb") == "root=UUID=1"
