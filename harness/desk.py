@@ -61,6 +61,7 @@ def shell(target: Target, argv: Sequence[str]) -> int:
             _say(f"{target.name}: {machine.describe()}")
             deadline = Deadline(target.limits.boot_s if target.virtual else target.limits.connect_s)
             machine.up(lambda data: None, deadline)
+            machine.appear()
             endpoint = machine.endpoint()
             # Our own link first: it checks the pinned key, and tells ssh which one that was.
             with Ssh.connect(endpoint, deadline, wait=target.virtual) as link:

@@ -110,9 +110,11 @@ def health() -> dict[str, Any]:
 def _stuck() -> dict[int, str]:
     """Who moved in no look but sleeps uninterruptibly, by pid."""
     stuck = _sleeping(os.listdir("/proc"))
-    end = time.monotonic() + _LOOK_SECONDS
-    while stuck and time.monotonic() < end:
+    end, over = time.monotonic() + _LOOK_SECONDS, False
+    while stuck and not over:
         time.sleep(_AGAIN_SECONDS)
+        # Before the look: there is one at the end, however late it is by then.
+        over = time.monotonic() >= end
         after = _sleeping(map(str, stuck))
         stuck = {pid: comm for pid, comm in stuck.items() if pid in after}
     return stuck

@@ -58,12 +58,13 @@ def mark(session: Session, arguments: Arguments) -> dict[str, Any]:
 
 
 def window_open(session: Session, arguments: Arguments) -> dict[str, Any]:
-    """{text, trace = false} -> {"mono", "trace", "health"}: a mark, with `trace` what trace.sync
-    tells or {"behind": why}, then facts.health(): what a report before the mark switched off is
-    off in it."""
+    """{text, trace = false} -> {"mono", "trace", "health"}: facts.health(), then a mark, with
+    `trace` what trace.sync tells or {"behind": why}.  In this order: what a report after the mark
+    switches off was on before it."""
     trace = arguments.flag("trace")
+    health = facts.health()
     told = mark(session, arguments)
-    return {**told, "trace": _synced(session, trace), "health": facts.health()}
+    return {**told, "trace": _synced(session, trace), "health": health}
 
 
 def window_close(session: Session, arguments: Arguments) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import msgspec
 
 from harness.deadline import Deadline
 from harness.errors import HarnessError, LabError
+from harness.evidence.files import disk_error
 from harness.inventory import Target
 from harness.link.console import Console
 from harness.link.console_line import Line
@@ -66,7 +67,7 @@ class Machine(Protocol):
         wanted."""
 
     def appear(self) -> None:
-        """From now on it is what people find under its target's name."""
+        """From now on it is what people find under its target's name.  Raises LabError."""
 
     def endpoint(self) -> Endpoint:
         """Where its sshd is, once it is up."""
@@ -136,7 +137,7 @@ class Virtual:
         }
 
     def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
-        # Left by a run that was killed; the reservation says that nobody uses it now.
+        # Left by the one that had this number before.
         shutil.rmtree(self._dir, ignore_errors=True)
         self.hear(console)
         self.qemu.evidence = evidence or self._dir
@@ -153,9 +154,12 @@ class Virtual:
         # Replaced in one step: who looks for it finds the one or the other.
         now = state_dir(self._target)
         new = now.with_name("new")
-        new.unlink(missing_ok=True)
-        new.symlink_to(self._dir.name)
-        new.rename(now)
+        try:
+            new.unlink(missing_ok=True)
+            new.symlink_to(self._dir.name)
+            new.rename(now)
+        except OSError as error:
+            raise disk_error(now, error) from error
 
     def endpoint(self) -> Endpoint:
         return self.qemu.endpoint()
@@ -309,4 +313,6 @@ def machine_for(target: Target, now: Callable[[], Target] | None = None) -> Mach
 
     Raises LabError where a virtual one was never set up.
     """
+    # Left by a run that was killed; the reservation says that nobody uses it now.
+    shutil.rmtree(_live(target), ignore_errors=True)
     return Virtual(target) if target.virtual else Box(target, now)

@@ -64,6 +64,13 @@ class Rescue(Uplink):
             if self.spare is not None:
                 leaving.callback(self.spare.close)
 
+    def inquire(self) -> str:
+        """How it died, with no window open; "" where it did not, as far as anybody can tell."""
+        died, _ = self._diagnose()
+        if died:
+            self.run.journal.add("died-between", boot=self._before[0], reason=died)
+        return died
+
     def rearm(self) -> None:
         """Make lockdep see again: it stops at its first report until the next boot."""
         if self._go_over():
@@ -73,10 +80,11 @@ class Rescue(Uplink):
 
     def _go_over(self) -> bool:
         """To the spare, in whose boot lockdep is armed; whether that could be done."""
-        spare, self.spare = self.spare, None
+        spare = self.spare
         if spare is None:
             return False
         began, ready = time.monotonic(), spare.ready
+        old = Life(self._machine, self._boot, self._watch, self.at)
         self.say(f"{self.target.name}: lockdep is off, going over to the spare")
         try:
             new = spare.take(Deadline(self.target.limits.boot_s))
@@ -84,24 +92,31 @@ class Rescue(Uplink):
             self.run.journal.add("spare-failed", reason=str(error))
             self.say(f"{error.where}: {error.what}")
             spare.close()
+            self.spare = None
             self._keep_spare()
             return False
-        old = Life(self._machine, self._boot, self._watch, self.at)
-        self._leave()
-        old.machine.hear(old.boot.console)
-        self._machine, self._boot, self._watch, at = new
-        self._machine.hear(self._console)
-        self._machine.appear()
-        self._adopt(at, same_machine=False)
+        self.spare = None
+        try:
+            self._leave()
+            # Off before the other takes its place: what it still says belongs to its own boot.
+            old.machine.hear(old.boot.console)
+            old.machine.down()
+            self._machine, self._boot, self._watch, at = new
+            self._machine.hear(self._console)
+            self._machine.appear()
+            self._adopt(at, same_machine=False)
+        finally:
+            self._keep_spare(old.end)
         seconds = round(time.monotonic() - began, 3)
         self.run.journal.add("spare", boot=self.boot_id, ready=ready, seconds=seconds)
-        self._keep_spare(old.end)
         return True
 
     def _keep_spare(self, before: Callable[[], object] = lambda: None) -> None:
         """Have one where the machine can have one, started after `before`."""
         twin = self._machine.twin()
-        if twin is not None:
+        if twin is None:
+            before()
+        else:
             self.spare = Spare(twin, self.target, self.run, before)
 
     def reboot(self, *, stranded: Callable[[], None] | None = None) -> None:

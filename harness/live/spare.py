@@ -13,8 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from harness.deadline import Deadline
-from harness.errors import HarnessError, LabError
+from harness.errors import LabError
 from harness.evidence.boot import Boot
+from harness.evidence.files import disk_error
 from harness.evidence.rundir import RunDir
 from harness.inventory import Target
 from harness.link.machine import Machine
@@ -55,6 +56,7 @@ class Spare:
         self._closing = False
         # Set once the machine is on, or never will be.
         self._on = threading.Event()
+        self._switching = threading.Lock()
         self._thread = ThreadPoolExecutor(1, "spare")
         self._life: Future[Life] = self._thread.submit(self._bring_up, before)
 
@@ -69,16 +71,19 @@ class Spare:
         Raises LabError where it cannot be used, or HarnessError for what kept it from coming up;
         then it is still to be closed.
         """
-        where, cure = f"the spare of {self._target.name}", "see console.log of its boot"
+        where = f"the spare of {self._target.name}"
         try:
             life = self._life.result(max(0.1, deadline.left()))
         except TimeoutError as error:
-            raise LabError("it is still on its way up", where=where, cure=cure) from error
+            what = "it is still on its way up"
+            raise LabError(what, where=where, cure="see its boot-pending-*") from error
         why = self._hopeless()
+        if not why and (life.boot.failed or life.at.recorder.cut):
+            why = "its streams were cut"
         if not why and life.at.agent.call("health", deadline)["debug_locks"] == 0:
             why = "lockdep is off there, too"
         if why:
-            raise LabError(why, where=where, cure=cure)
+            raise LabError(why, where=where, cure=f"see {life.boot.path.name}/console.log")
         self._thread.shutdown(wait=False)
         return life
 
@@ -89,7 +94,12 @@ class Spare:
         with contextlib.ExitStack() as leaving:
             leaving.callback(self._thread.shutdown)
             leaving.callback(self._end)
-            leaving.callback(self._machine.down)
+            leaving.callback(self._off)
+
+    def _off(self) -> None:
+        """Its power; asked for by whoever gives it up, on its own thread or another."""
+        with self._switching:
+            self._machine.down()
 
     def _end(self) -> None:
         """Once its machine is off."""
@@ -100,35 +110,34 @@ class Spare:
         try:
             before()
             boot = Boot(self._run, self._target.policy.stream_limit)
-        except HarnessError:
+            with contextlib.ExitStack() as undo:
+                undo.callback(boot.close)
+                # One that does not come up takes no processor from the tests.
+                undo.callback(self._off)
+                at = self._attach(boot)
+                undo.pop_all()
+        except OSError as error:
+            raise disk_error(self._run.path, error) from error
+        finally:
             self._on.set()
-            raise
-        with contextlib.ExitStack() as undo:
-            undo.callback(boot.close)
-
-            def console(data: bytes) -> None:
-                boot.console(data)
-                self._watch.console(data)
-
-            def boot_for(boot_id: str) -> Boot:
-                boot.name(boot_id)
-                return boot
-
-            try:
-                limit = Deadline(self._target.limits.boot_s)
-                self._machine.up(console, limit, self._run.path)
-            finally:
-                self._on.set()
-            at = Attachment(
-                self._target,
-                self._machine.endpoint(),
-                boot_for,
-                wait=True,
-                hopeless=self._hopeless,
-            )
-            self._watch.over(at.agent)
-            undo.pop_all()
         return Life(self._machine, boot, self._watch, at)
+
+    def _attach(self, boot: Boot) -> Attachment:
+        def console(data: bytes) -> None:
+            boot.console(data)
+            self._watch.console(data)
+
+        def boot_for(boot_id: str) -> Boot:
+            boot.name(boot_id)
+            return boot
+
+        limit = Deadline(self._target.limits.boot_s)
+        self._machine.up(console, limit, self._run.path)
+        self._on.set()
+        endpoint, doubt = self._machine.endpoint(), self._hopeless
+        at = Attachment(self._target, endpoint, boot_for, wait=True, hopeless=doubt)
+        self._watch.over(at.agent)
+        return at
 
     def _hopeless(self) -> str:
         """Why nothing will come of it, or ""."""

@@ -123,7 +123,8 @@ class Watch:
             agent = self._agent
             self._ended |= omen.kind in ("panic-end", "halt", "boot")
             if omen.kind == "panic":
-                self._panics.append(omen.text)
+                if agent is None:  # of a machine on its way up; else `death` judges it
+                    self._panics.append(omen.text)
             elif omen.kind == "boot":
                 self._boots += 1
             elif omen.kind == "halt":

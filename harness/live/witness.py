@@ -26,7 +26,7 @@ from harness.evidence.rundir import RunDir, Window
 from harness.gpu import observe
 from harness.gpu.choice import choose
 from harness.inventory import Target
-from harness.kernel import resets, uevents
+from harness.kernel import records, resets, splats, uevents
 from harness.kernel.records import Record
 from harness.kernel.tail import Tail
 from harness.link.machine import Machine
@@ -56,6 +56,8 @@ class Witness(Rescue):
         self._aside = ThreadPoolExecutor(3, "aside")
         self._saving: Future[None] | None = None
         self._looked: dict[str, Any] = {}
+        # The boot and the last record of the last window that was closed.
+        self._closed = ("", 0)
         self._clients = Clients()
         self._coverage: tuple[Path, Coverage] | None = None
 
@@ -166,7 +168,9 @@ class Witness(Rescue):
         """
         reached = {name: getattr(window, name) for name in window.__struct_fields__}
         try:
-            self._mark_end(window, "after")
+            for failure in self._mark_end(window, "after"):
+                reason = f"{failure['path']} not restored: {failure['what']}"
+                self.run.journal.add("late-trouble", test=window.test, reason=reason)
             if broke := self.trouble():
                 for name, value in reached.items():
                     setattr(window, name, value)
@@ -180,6 +184,22 @@ class Witness(Rescue):
                 return
             window.died = died
         self._save(window)
+
+    def tell_between(self, window: Window) -> None:
+        """Say what the kernel reported after the last window had been closed and before `window`
+        was opened in the same boot: it is no test's, and the boot is not looked at any more."""
+        if self._closed[0] != window.boot_id:
+            return
+        first = self._closed[1] + 1
+        kept: dict[int, Record] = {}
+        with (self._boot.path / "kmsg").open("rb") as log:
+            for record in records.parse(log):
+                if first <= record.seq < window.first_seq:
+                    kept[record.seq] = record
+        reports = splats.find([kept[seq] for seq in sorted(kept)])
+        for title in dict.fromkeys(report.title for report in reports):
+            self.run.journal.add("between", boot=window.boot_id, before=window.test, reason=title)
+            self.say(f"{self.target.name}: between two tests: {title}")
 
     def examine(self, window: Window, findings: Iterable[Finding]) -> None:
         """Note what ails the target after `window`, so that it is healed before the next test."""
@@ -293,6 +313,7 @@ class Witness(Rescue):
     def _reach(self, window: Window, mark: Mark) -> None:
         """Let `window` reach up to `mark`, in the log and in the trace."""
         window.last_seq = mark.record.seq
+        self._closed = window.boot_id, mark.record.seq
         trouble = self.at.recorder.sync(mark.trace)
         window.trace = window.trace or trouble
         if self.at.recorder.folder != window.trace_dir:

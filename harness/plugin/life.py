@@ -148,17 +148,31 @@ def _open(item: pytest.Item, dut: Dut) -> None:
     if destructive and (why := dut.refuse_destruction()):
         dut.run.journal.add("test-refused", test=item.nodeid, reason=why)
         pytest.skip(why)
-    dut.run.journal.add("test-start", test=item.nodeid, boot=dut.boot_id)
     try:
-        window = dut.begin(item.nodeid, destructive=destructive)
+        window = _begin(item, dut, destructive)
         if _disarmed(item, dut, window.health_before):  # since the last test ended
+            dut.tell_between(window)
             dut.rearm()
-            dut.run.journal.add("test-start", test=item.nodeid, boot=dut.boot_id)
-            window = dut.begin(item.nodeid, destructive=destructive)
+            window = _begin(item, dut, destructive)
         item.stash[WINDOW] = window
     except HarnessError as error:
         resume.close_unopened(dut.run, item.nodeid, error.what)
         raise
+
+
+def _begin(item: pytest.Item, dut: Dut, destructive: bool) -> Window:
+    """The test's window, on a target that may have died since the last one was closed."""
+    dut.run.journal.add("test-start", test=item.nodeid, boot=dut.boot_id)
+    try:
+        return dut.begin(item.nodeid, destructive=destructive)
+    except HarnessError:
+        if not dut.inquire():
+            raise
+        dut.ready()
+        if dut.unfit:
+            raise
+    dut.run.journal.add("test-start", test=item.nodeid, boot=dut.boot_id)
+    return dut.begin(item.nodeid, destructive=destructive)
 
 
 def _disarmed(item: pytest.Item, dut: Dut, health: dict[str, Any]) -> bool:

@@ -184,3 +184,20 @@ def test_a_log_that_a_new_agent_read_again_has_each_record_once(tmp_path: Path) 
     window = SimpleNamespace(test="a", offset=0, first_seq=1)
     found = Witness.log(cast(Any, connected), cast(Any, window))
     assert [record.seq for record in found] == [1, 2, 3, 4]
+
+
+def test_what_the_kernel_reports_between_two_tests_is_told(quiet: Dut) -> None:
+    log = [
+        "4,3,100,-;BUG: sleeping function called from invalid context at the.c:1",
+        "4,7,500,-;lab: end t::first",
+        "4,8,600,-;WARNING: CPU: 0 PID: 7 at drivers/gpu/drm/scheduler/sched_main.c:99 f+0x1/0x2",
+        "4,9,700,-;lab: start t::second",
+    ]
+    quiet._boot.kmsg("".join(f"{line}\n" for line in log).encode())
+    quiet._closed = quiet.boot_id, 7
+    window = Window(test="t::second", boot_id=quiet.boot_id, first_seq=9, offset=0)
+    quiet.tell_between(window)
+    (told,) = [e for e in journal.read(quiet.run.journal.path) if e["what"] == "between"]
+    assert told["reason"].startswith("WARNING")
+    quiet.tell_between(Window(test="t::second", boot_id="another", first_seq=9, offset=0))
+    assert len([e for e in journal.read(quiet.run.journal.path) if e["what"] == "between"]) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,8 +60,10 @@ def test_the_agent_tells_who_sleeps_at_both_looks(monkeypatch: pytest.MonkeyPatc
         asked.append(list(names))
         return next(looks, {7: "stuck"})
 
+    clock = iter([0.0, 0.0, 1e9])
+    asleep = SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda seconds: None)
     monkeypatch.setattr(facts, "_sleeping", look)
-    monkeypatch.setattr(facts, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(facts, "time", asleep)
     assert facts.health()["stuck"] == [{"pid": 7, "comm": "stuck"}]
     assert asked[1] == ["7", "8"], "only those who slept are looked at again"
     assert asked[2] == ["7"], "nor who moved"

@@ -100,6 +100,15 @@ def test_an_agent_that_is_heard_of_after_the_panic_lives(agent: FakeAgent) -> No
     assert agent.lost == []
 
 
+def test_an_old_panic_that_is_printed_again_on_all_streams_is_no_panic_at_boot(
+    agent: FakeAgent,
+) -> None:
+    agent.heard = float("inf")
+    made = _watched(agent, PANIC)
+    made.netconsole(PANIC)
+    assert (made.death, made.hopeless()) == (None, "")
+
+
 @pytest.mark.parametrize(
     ("within", "told"),
     [(float("inf"), "the kernel panicked: by hand"), (-1.0, "the target rebooted by itself")],

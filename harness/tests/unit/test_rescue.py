@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -50,6 +51,9 @@ class Machine(Box):
     def cycle(self, deadline: Deadline) -> None:
         self.done.append("cycle")
 
+    def down(self) -> None:
+        self.done.append("down")
+
     @property
     def power(self) -> Power:
         return Nmi(self)
@@ -58,7 +62,9 @@ class Machine(Box):
 WHY = {
     "no machine": "QEMU did not start",
     "no boot": "no answer",
+    "no disk": "No space left on device",
     "it died since": "killed by signal 9",
+    "cut": "its streams were cut",
     "blind": "lockdep is off there, too",
 }
 
@@ -73,12 +79,11 @@ class Twin(Machine):
     def up(self, console: Sink, deadline: Deadline, evidence: Path | None = None) -> None:
         if self.fault == "no machine":
             raise LabError("QEMU did not start", where="box", cure="see its log")
+        if self.fault == "no disk":
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     def post_mortem(self) -> str:
         return "killed by signal 9" if self.fault == "it died since" else ""
-
-    def down(self) -> None:
-        self.done.append("down")
 
 
 class Nmi(NoPower):
@@ -368,7 +373,7 @@ def test_a_reboot_that_does_not_come_is_made_by_other_means(
         link.reboot()
 
 
-@pytest.mark.parametrize("fault", ["no machine", "no boot", "it died since", "blind"])
+@pytest.mark.parametrize("fault", WHY)
 def test_a_spare_that_is_of_no_use_costs_a_reboot_alone(
     link: Rescue,
     machine: Machine,
@@ -377,7 +382,8 @@ def test_a_spare_that_is_of_no_use_costs_a_reboot_alone(
     fault: str,
 ) -> None:
     twin = Twin(machine._target, fault)
-    at = SimpleNamespace(agent=Agent(), drop=lambda: twin.done.append("drop"))
+    cut = SimpleNamespace(cut=fault == "cut")
+    at = SimpleNamespace(agent=Agent(), recorder=cut, drop=lambda: twin.done.append("drop"))
     at.agent.call = lambda op, deadline, **_: {"debug_locks": 0}
 
     def attach(*_: object, **__: object) -> SimpleNamespace:
@@ -394,7 +400,8 @@ def test_a_spare_that_is_of_no_use_costs_a_reboot_alone(
     assert _rungs(link)[0] == "reboot"
     (told,) = [e for e in journal.read(link.run.journal.path) if e["what"] == "spare-failed"]
     assert WHY[fault] in told["reason"]
-    assert set(twin.done) == ({"down"} if fault in ("no machine", "no boot") else {"down", "drop"})
+    up = fault in ("it died since", "blind", "cut")
+    assert set(twin.done) == ({"down", "drop"} if up else {"down"})
 
 
 def test_a_spare_that_is_not_needed_is_left_with_the_target(
@@ -413,7 +420,40 @@ def test_a_spare_that_is_not_needed_is_left_with_the_target(
     link.spare = spare.Spare(twin, link.target, link.run, lambda: None)
     assert booting.wait(60)
     link.close()
-    assert twin.done == ["down"]
+    assert set(twin.done) == {"down"}
+
+
+@pytest.mark.parametrize(
+    "fault", [LabError("full", where="disk", cure="free it"), KeyboardInterrupt()]
+)
+def test_what_fails_on_the_way_to_the_spare_leaves_no_machine_behind(
+    link: Rescue,
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: BaseException,
+) -> None:
+    twin, other = Twin(machine._target, ""), Twin(machine._target, "")
+    twins = [other]
+    twin.twin = lambda: twins.pop()  # type: ignore[method-assign,assignment]
+    nothing = SimpleNamespace(cut=False)
+
+    def attach(*_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(agent=well, recorder=nothing, drop=lambda: None, close=lambda: None)
+
+    def adopt(*_: object, **__: object) -> None:
+        raise fault
+
+    well = Agent()
+    monkeypatch.setattr(well, "call", lambda op, deadline, **_: {"debug_locks": 1})
+    monkeypatch.setattr(spare, "Attachment", attach)
+    monkeypatch.setattr(link, "_adopt", adopt)
+    link.spare = spare.Spare(twin, link.target, link.run, lambda: None)
+    with pytest.raises(type(fault)):
+        link.rearm()
+    assert "down" in machine.done
+    link.close()
+    assert "down" in twin.done
+    assert "down" in other.done
 
 
 def test_a_crash_kernel_is_not_interrupted(
