@@ -116,6 +116,25 @@ class Fleet:
         finally:
             run.close()
 
+    def settle(self, name: str) -> None:
+        """Where nothing of `name`'s run is left to be run: the test that it was cut short in is
+        judged all the same, by who holds the target.  What keeps us from that is in `broken`."""
+        path = self._resume.get(name)
+        if path is None or not self._unsettled(path):
+            return
+        try:
+            self._open(self.targets[name])
+        except HarnessError as error:
+            self._broken[name] = error
+
+    @staticmethod
+    def _unsettled(path: Path) -> bool:
+        run = RunDir.open(path)
+        try:
+            return bool(guilty(run))
+        finally:
+            run.close()
+
     def close(self, how: str) -> None:
         """Leave every target; `how` the session ended goes into the journals.
 
@@ -137,7 +156,8 @@ class Fleet:
         if troubles:
             raise troubles[0]
 
-    def _connect(self, target: Target) -> Dut:
+    def _open(self, target: Target) -> tuple[Hold, RunDir]:
+        """Hold it, and have a run of it, perhaps one that is gone on with."""
         held = hold(target, self._command, wait_s=self._wait_s, say=self._say)
         self._locks[target.name] = held
         target = self.targets[target.name] = held.target
@@ -153,6 +173,11 @@ class Fleet:
             target=target.public(), command=self._command, night=self._night, boot=self._booted
         )
         run.journal.add("run-start", target=target.name, command=self._command)
+        return held, run
+
+    def _connect(self, target: Target) -> Dut:
+        held, run = self._open(target)
+        target = held.target
         dut = Dut(target, run, machine_for(target, held.now), self._say, dangerous=self._dangerous)
         try:
             dut.connect()

@@ -15,7 +15,11 @@ from harness.plugin.life import (
     pytest_runtest_teardown,
 )
 from harness.plugin.options import pytest_addoption
-from harness.plugin.selection import pytest_collection_modifyitems, pytest_generate_tests
+from harness.plugin.selection import (
+    pytest_collection_finish,
+    pytest_collection_modifyitems,
+    pytest_generate_tests,
+)
 from harness.plugin.session import (
     pytest_configure,
     pytest_report_collectionfinish,
@@ -30,6 +34,7 @@ __all__ = [
     "fences",
     "pinned",
     "pytest_addoption",
+    "pytest_collection_finish",
     "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_generate_tests",

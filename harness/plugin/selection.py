@@ -14,7 +14,11 @@ from harness import masking
 from harness.errors import HarnessError
 from harness.plugin.stash import FLEET, KNOWN, target_of
 
-__all__ = ["pytest_collection_modifyitems", "pytest_generate_tests"]
+__all__ = [
+    "pytest_collection_finish",
+    "pytest_collection_modifyitems",
+    "pytest_generate_tests",
+]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -62,3 +66,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         lambda item: fleet.targets.get(target_of(item)),
         lambda item: item.get_closest_marker("without_lockdep") is not None,
     )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    fleet = session.config.stash.get(FLEET, None)
+    if fleet is None or session.config.option.collectonly:
+        return
+    for name in set(fleet.targets) - {target_of(item) for item in session.items}:
+        fleet.settle(name)

@@ -73,6 +73,28 @@ def test_a_killed_session_names_the_test_and_resumes_without_it(
     assert started == [f"{VICTIMS}::test_waits_to_be_killed", f"{VICTIMS}::test_quiet"]
 
 
+def test_a_session_that_was_killed_in_its_last_test_is_settled_without_running_any(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "flag"
+    monkeypatch.setenv("VICTIM_FLAG", str(flag))
+    process = session.start(VICTIMS, "-k", "waits")
+    begun(flag, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    flag.unlink()
+    asked = session.run(VICTIMS, "-k", "waits", "--resume", "--collect-only")
+    assert (asked.returncode, session.verdicts()) == (5, {})
+    done = session.run(VICTIMS, "-k", "waits", "--resume")
+    assert "not run again" in done.stdout
+    assert session.verdicts()["test_waits_to_be_killed"].outcome == "incomplete"
+    assert not flag.exists(), "it ran again"
+    (run,) = session.run_dirs()
+    told = [e["what"] for e in journal.read(run.journal.path)]
+    assert told[-3:] == ["test-end", "run-start", "run-end"]
+    assert "box: 1 incomplete" in done.stdout
+
+
 def test_sigterm_ends_a_session_as_ctrl_c_does(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -244,20 +244,27 @@ def _two_harnesses(row: Row, directory: Path, deep: bool) -> tuple[Result, str]:
 
 
 def _harness_killed(row: Row, directory: Path, deep: bool) -> tuple[Result, str]:
-    """SIGKILL at points that a printed seed chose, as fractions of what such a session takes here
-    and now, then --resume until all is done."""
+    """SIGKILL at points that a printed seed chose, by turns while the target comes up and while it
+    is tested, as fractions of what either takes here and now; then --resume until all is done."""
     chosen = random.Random(SEED)
     problems, told, printed = [], [], []
-    began = time.monotonic()
     calm = _sandboxed(directory / "calm")
-    printed.append(calm.run(*TESTS).stdout)
-    seconds = time.monotonic() - began
+    began = time.monotonic()
+    process = calm.start(*TESTS)
+    calm.wait_for_test(process, Deadline(600))
+    up = time.monotonic() - began
+    process.wait()
+    seconds = (up, time.monotonic() - began - up)
+    printed.append((calm.runs / "output.txt").read_text())
     if {verdict.outcome for verdict in calm.verdicts().values()} != {"pass"}:
         problems.append("nobody was killed, and not all passed")
     for number in range(POINTS_DEEP if deep else POINTS):
         session = _sandboxed(directory / str(number))
         process = session.start(*TESTS)
-        point = chosen.random() * seconds
+        phase = number % 2
+        point = chosen.random() * seconds[phase]
+        if phase:
+            session.wait_for_test(process, Deadline(600))
         if not Deadline(point).pause(point) or process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -267,14 +274,15 @@ def _harness_killed(row: Row, directory: Path, deep: bool) -> tuple[Result, str]
         outcomes = sorted(v.outcome for v in session.verdicts().values())
         whole = len(outcomes) == COUNT and set(outcomes[1:]) <= {"pass"}
         left = processes_mentioning(f"process=tdrlab-{TARGET}")
-        told.append(f"{point:.1f} s {outcomes[0] if outcomes else 'nothing'}")
+        where = "test" if phase else "boot"
+        told.append(f"{where} {point:.1f} s {outcomes[0] if outcomes else 'nothing'}")
         if not whole or outcomes[0] not in ("incomplete", "pass") or left:
-            problems.append(f"point {number} at {point:.2f} s: {outcomes}, left: {left}")
+            problems.append(f"point {number}, {where} {point:.2f} s: {outcomes}, left: {left}")
             printed.append(done.stdout)
     problem = "; ".join(problems)
     if not problems:
         printed.clear()
-    reason = f"seed {SEED}, of {seconds:.1f} s: " + "; ".join(told)
+    reason = f"seed {SEED}, boot {up:.1f} s, tests {seconds[1]:.1f} s: " + "; ".join(told)
     return Result(row, "incomplete", reason, None, None, problem), "\n".join(printed)
 
 
@@ -336,6 +344,9 @@ def main() -> int:
         console.print(printed, markup=False)
     if chosen.markdown:
         print(_markdown(results))
+        for result in results:
+            if result.problem:
+                print(f"{result.row.fault}: {result.problem}")
     else:
         console.print(_table(results))
     wrong = sum(1 for result in results if result.problem)
