@@ -315,7 +315,10 @@ class Qemu:
         if vm.chip is not None:
             threads, flags = TCG_THREADS, CPU_FLAGS
             cmdline += f" {CMDLINE}"
-        tcg = f"tcg,thread={threads},tb-size=48"
+        # In MiB, of translated code.  After a reset each store to a page that holds some of the boot
+        # before is slow, until all is thrown away because the buffer is full: with a large one a
+        # second boot takes twice as long as the first, with a small one every process's start more.
+        tcg = f"tcg,thread={threads},tb-size=112"
         return [
             "qemu-system-x86_64",
             *("-name", f"{self.target.name},process=tdrlab-{self.target.name}"[:80]),
