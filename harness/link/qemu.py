@@ -315,9 +315,9 @@ class Qemu:
         if vm.chip is not None:
             threads, flags = TCG_THREADS, CPU_FLAGS
             cmdline += f" {CMDLINE}"
-        # In MiB, of translated code.  After a reset each store to a page that holds some of the boot
+        # MiB of translated code.  After a reset each store to a page that holds some of the boot
         # before is slow, until all is thrown away because the buffer is full: with a large one a
-        # second boot takes twice as long as the first, with a small one every process's start more.
+        # second boot takes twice as long as the first; a small one costs each process's start.
         tcg = f"tcg,thread={threads},tb-size=112"
         return [
             "qemu-system-x86_64",
