@@ -46,16 +46,21 @@ def test_lost_reservation_stops_the_run_on_that_target(
     assert "Traceback" not in told
 
 
-def test_a_killed_session_names_the_test_and_resumes_without_it(
-    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flag = tmp_path / "flag"
+def _killed(session: Session, flag: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Kill a session in its test; `flag` is down then, and up again where that test runs again."""
     monkeypatch.setenv("VICTIM_FLAG", str(flag))
     process = session.start(VICTIMS, "-k", "waits")
     begun(flag, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     flag.unlink()
+    return flag
+
+
+def test_a_killed_session_names_the_test_and_resumes_without_it(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = _killed(session, tmp_path / "flag", monkeypatch)
     (run,) = session.run_dirs()
     assert journal.unfinished(run.journal.path) == [f"{VICTIMS}::test_waits_to_be_killed"]
     # Of a copy: once it is judged nobody need say so.
@@ -76,13 +81,7 @@ def test_a_killed_session_names_the_test_and_resumes_without_it(
 def test_a_session_that_was_killed_in_its_last_test_is_settled_without_running_any(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flag = tmp_path / "flag"
-    monkeypatch.setenv("VICTIM_FLAG", str(flag))
-    process = session.start(VICTIMS, "-k", "waits")
-    begun(flag, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    flag.unlink()
+    flag = _killed(session, tmp_path / "flag", monkeypatch)
     asked = session.run(VICTIMS, "-k", "waits", "--resume", "--collect-only")
     assert (asked.returncode, session.verdicts()) == (5, {})
     done = session.run(VICTIMS, "-k", "waits", "--resume")
